@@ -1,0 +1,39 @@
+"""
+What can go wrong with the embedded server.
+"""
+
+from __future__ import annotations
+
+from tokenworks.foundation.errors import UnavailableError
+
+
+class PostgresAbsentError(UnavailableError):
+    """
+    The wheel with PostgreSQL's programs is not installed.
+    """
+
+    code = "postgres_absent"
+
+
+class PostgresStartError(UnavailableError):
+    """
+    PostgreSQL did not become ready; the end of its log is part of the message.
+    """
+
+    code = "postgres_start_failed"
+
+
+class PostgresSystemUserError(UnavailableError):
+    """
+    Running as root, and no system user could be made for PostgreSQL.
+    """
+
+    code = "postgres_system_user"
+
+
+class PostgresVersionError(UnavailableError):
+    """
+    The data directory was written by another major version of PostgreSQL.
+    """
+
+    code = "postgres_version"

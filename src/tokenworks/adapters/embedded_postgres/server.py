@@ -1,0 +1,401 @@
+"""
+Start, attach to and stop the server of a data directory.
+
+Invariants:
+    * A new cluster appears under its final name only when ``initdb`` has finished.
+    * A server left behind by a killed hub is stopped, never shared: the new hub's
+      server is its own child, with this version's settings.
+    * ``postmaster.pid`` is removed only when no process of the cluster is alive.
+
+Known limits: without Linux's parent-death signal (macOS) a killed hub leaves its
+server running until the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from tokenworks.adapters.embedded_postgres.binaries import program
+from tokenworks.adapters.embedded_postgres.errors import (
+    PostgresStartError,
+    PostgresVersionError,
+)
+from tokenworks.adapters.embedded_postgres.parent_death import signal_on_parent_death
+from tokenworks.adapters.embedded_postgres.postmaster import (
+    FILE_NAME,
+    processes_of,
+    read_postmaster,
+    running_postmaster,
+    serves,
+)
+from tokenworks.adapters.embedded_postgres.system_user import (
+    ServerUser,
+    let_through,
+    server_user,
+)
+
+DATABASE: Final = "tokenworks"
+OWNER_ROLE: Final = "postgres"
+POSTING_ROLE: Final = "tokenworks_posting"
+PORT: Final = 5432
+
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 30.0
+INITDB_TIMEOUT_S: Final = 120.0
+ORPHANS_TIMEOUT_S: Final = 10.0
+
+SETTINGS: Final[Mapping[str, str]] = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "wal_level": "replica",
+    "max_wal_size": "1GB",
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "jit": "off",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+}
+"""Pinned on the command line: neither a file nor ALTER SYSTEM can weaken them."""
+
+THROWAWAY_SETTINGS: Final[Mapping[str, str]] = {
+    **SETTINGS,
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "64MB",
+}
+"""For tests: fast, and lost with the machine."""
+
+_SOCKET_PATH_BYTES_MAX: Final = 107
+_POLL_S: Final = 0.01
+_LOG_TAIL_BYTES: Final = 2_000
+_ENVIRONMENT: Final[Mapping[str, str]] = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL": "C",
+    "TZ": "UTC",
+}
+"""All the server sees of the environment: no key of the hub reaches it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningPostgres:
+    """
+    A server that accepts connections.
+    """
+
+    dsn_owner: str
+    dsn_posting: str  # works once the migrations have made the role
+    pid: int
+    cluster: Path
+    socket_directory: Path
+    process: subprocess.Popen[bytes]
+    notices: tuple[str, ...] = ()  # sentences for the operator
+
+    @property
+    def is_alive(self) -> bool:
+        """
+        Tell whether the server's process is still there.
+        """
+        return self.process.poll() is None
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """
+        Shut down fast: open transactions are rolled back, committed ones are kept.
+
+        Calling it again does nothing. After ``timeout_s`` the server is stopped hard;
+        the next start then recovers from its log.
+        """
+        _stop_process(psutil_or_none(self.pid), self.process, timeout_s)
+        if self.socket_directory.parent != self.cluster.parent:
+            shutil.rmtree(self.socket_directory, ignore_errors=True)
+
+
+def start(
+    data_dir: Path,
+    *,
+    log_path: Path | None = None,
+    settings: Mapping[str, str] = SETTINGS,
+    timeout_s: float = START_TIMEOUT_S,
+) -> RunningPostgres:
+    """
+    Start the server on ``data_dir/postgres``, making the cluster on first use.
+
+    The caller holds the lock of ``data_dir``: a server that still runs here was left
+    behind by a killed hub and is stopped first.
+
+    Args:
+        data_dir: Made when missing.
+        log_path: Where the server's messages are appended; ``data_dir/logs/postgres.log``
+            when omitted.
+        settings: PostgreSQL's own names.
+        timeout_s: For the server to accept connections, crash recovery included.
+
+    Raises:
+        PostgresStartError: It did not become ready; the message ends with its log.
+        PostgresVersionError: The cluster belongs to another major version.
+    """
+    data_dir = _prepare_directory(data_dir)
+    log_path = log_path or data_dir / "logs" / "postgres.log"
+    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cluster = data_dir / "postgres"
+    user = server_user()
+    opened = let_through(user, cluster)
+    _stop_leftover(cluster)
+    if not (cluster / "PG_VERSION").exists():
+        _make_cluster(cluster, user, with_sync=settings.get("fsync") != "off")
+    _check_version(cluster)
+    socket_directory = _make_socket_directory(data_dir, user)
+    process = _spawn(cluster, socket_directory, settings, user, log_path)
+    _wait_until_ready(process, cluster, log_path, timeout_s)
+    _ensure_database(socket_directory)
+    return RunningPostgres(
+        dsn_owner=_dsn(socket_directory, OWNER_ROLE),
+        dsn_posting=_dsn(socket_directory, POSTING_ROLE),
+        pid=process.pid,
+        cluster=cluster,
+        socket_directory=socket_directory,
+        process=process,
+        notices=tuple(
+            f"Opened {directory} for passing through (mode o+x): PostgreSQL does not run "
+            f"as root and must reach its files."
+            for directory in opened
+        ),
+    )
+
+
+def start_throwaway(directory: Path) -> RunningPostgres:
+    """
+    Start a server for tests in ``directory``: fast, not durable, no one else's.
+    """
+    return start(directory, settings=THROWAWAY_SETTINGS)
+
+
+def attach(data_dir: Path) -> str | None:
+    """
+    Return a read-only connection string to the server that runs on ``data_dir``.
+
+    ``None`` when no server runs there.
+    """
+    postmaster = running_postmaster(data_dir.absolute() / "postgres")
+    if postmaster is None or postmaster.socket_directory is None or not postmaster.is_ready:
+        return None
+    return _dsn(
+        postmaster.socket_directory, OWNER_ROLE, options="-c default_transaction_read_only=on"
+    )
+
+
+def psutil_or_none(pid: int) -> psutil.Process | None:
+    """
+    Return a handle that stays with this very process, or ``None`` when it is gone.
+    """
+    try:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _dsn(
+    socket_directory: Path, role: str, database: str = DATABASE, options: str = ""
+) -> str:
+    return make_conninfo(
+        host=str(socket_directory),
+        port=PORT,
+        user=role,
+        dbname=database,
+        **({"options": options} if options else {}),
+    )
+
+
+def _prepare_directory(data_dir: Path) -> Path:
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return data_dir
+
+
+def _make_cluster(cluster: Path, user: ServerUser, *, with_sync: bool) -> None:
+    unfinished = cluster.with_name("postgres.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    user.own(unfinished)
+    command: list[str | Path] = [program("initdb"), "--pgdata", unfinished]
+    command += ["--username", OWNER_ROLE, "--auth", "trust", "--encoding", "UTF8"]
+    command += ["--no-locale", "--no-instructions", "--data-checksums"]
+    if not with_sync:
+        command.append("--no-sync")
+    result = subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd="/",
+        env=dict(_ENVIRONMENT),
+        timeout=INITDB_TIMEOUT_S,
+        user=user.user_id,
+        group=user.group_id,
+        extra_groups=user.extra_groups,
+    )
+    if result.returncode != 0:
+        output = (result.stdout + result.stderr).decode(errors="replace").strip()
+        message = f"initdb failed for {cluster}:\n{output[-_LOG_TAIL_BYTES:]}"
+        raise PostgresStartError(message)
+    unfinished.rename(cluster)
+
+
+def _check_version(cluster: Path) -> None:
+    written_by = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
+    output = subprocess.run(
+        [program("postgres"), "--version"], check=True, capture_output=True, text=True
+    ).stdout
+    installed = output.rsplit(" ", 1)[-1].split(".", 1)[0].strip()
+    if written_by != installed:
+        message = (
+            f"{cluster} was written by PostgreSQL {written_by}, and {installed} is "
+            f"installed. Install the version that wrote it, or dump with that one and "
+            f"restore with this one (docs/operations.md, 'Upgrading PostgreSQL')."
+        )
+        raise PostgresVersionError(message)
+
+
+def _make_socket_directory(data_dir: Path, user: ServerUser) -> Path:
+    directory = data_dir / "run"
+    longest = os.fsencode(directory / f".s.PGSQL.{PORT}.lock")
+    if len(longest) > _SOCKET_PATH_BYTES_MAX:
+        # A Unix socket's path is limited by the kernel, a data directory's is not.
+        directory = Path(tempfile.mkdtemp(prefix="tokenworks-", dir=_short_directory()))
+    else:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    user.own(directory)
+    return directory
+
+
+def _short_directory() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.geteuid() != 0 and os.access(runtime, os.W_OK) and len(runtime) < 60:
+        return runtime
+    return "/tmp"
+
+
+def _spawn(
+    cluster: Path,
+    socket_directory: Path,
+    settings: Mapping[str, str],
+    user: ServerUser,
+    log_path: Path,
+) -> subprocess.Popen[bytes]:
+    command: list[str | Path] = [program("postgres"), "-D", cluster, "-p", str(PORT)]
+    # Quoted, because the setting is a list and a folder's name may hold a comma.
+    quoted = '"' + str(socket_directory).replace('"', '""') + '"'
+    pinned = {**settings, "unix_socket_directories": quoted}
+    for name, value in pinned.items():
+        command += ["-c", f"{name}={value}"]
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=dict(_ENVIRONMENT),
+            start_new_session=True,
+            umask=0o077,
+            user=user.user_id,
+            group=user.group_id,
+            extra_groups=user.extra_groups,
+            # SIGTERM is the smart shutdown: it waits for the gateways to finish.
+            preexec_fn=signal_on_parent_death(signal.SIGTERM),
+        )
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], cluster: Path, log_path: Path, timeout_s: float
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            message = f"PostgreSQL stopped at once:\n{_tail(log_path)}"
+            raise PostgresStartError(message)
+        postmaster = read_postmaster(cluster)
+        if postmaster is not None and postmaster.pid == process.pid and postmaster.is_ready:
+            return
+        time.sleep(_POLL_S)
+    _stop_process(psutil_or_none(process.pid), process, STOP_TIMEOUT_S)
+    message = f"PostgreSQL was not ready within {timeout_s:.0f} s:\n{_tail(log_path)}"
+    raise PostgresStartError(message)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace").strip()
+    except OSError:
+        return "(no log)"
+
+
+def _ensure_database(socket_directory: Path) -> None:
+    dsn = _dsn(socket_directory, OWNER_ROLE, database="postgres")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
+        ).fetchone()
+        if found is None:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+
+def _stop_leftover(cluster: Path) -> None:
+    postmaster = running_postmaster(cluster)
+    if postmaster is not None:
+        _stop_process(psutil_or_none(postmaster.pid), None, STOP_TIMEOUT_S)
+    deadline = time.monotonic() + ORPHANS_TIMEOUT_S
+    while orphans := list(processes_of(cluster)):
+        # A server process whose postmaster was killed ends by itself, but not at once.
+        if time.monotonic() > deadline:
+            message = f"PostgreSQL processes {orphans} still use {cluster}; end them first."
+            raise PostgresStartError(message)
+        time.sleep(_POLL_S)
+    stale = read_postmaster(cluster)
+    if stale is not None and not serves(stale.pid, cluster):
+        # Its number may belong to a stranger by now, and PostgreSQL would then refuse.
+        (cluster / FILE_NAME).unlink(missing_ok=True)
+
+
+def _stop_process(
+    target: psutil.Process | None, child: subprocess.Popen[bytes] | None, timeout_s: float
+) -> None:
+    if child is not None and child.poll() is not None:
+        return
+    if target is None:
+        return
+    for how, patience_s in (
+        (signal.SIGINT, timeout_s),  # fast shutdown
+        (signal.SIGQUIT, 5.0),  # immediate shutdown, recovers at the next start
+        (signal.SIGKILL, 5.0),
+    ):
+        try:
+            target.send_signal(how)
+            if child is not None:
+                child.wait(patience_s)
+            else:
+                target.wait(patience_s)
+        except psutil.NoSuchProcess:
+            return
+        except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+            continue
+        return
