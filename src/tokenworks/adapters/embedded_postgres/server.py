@@ -276,8 +276,9 @@ def _check_version(cluster: Path) -> None:
 def _make_socket_directory(data_dir: Path, user: ServerUser) -> Path:
     directory = data_dir / "run"
     longest = os.fsencode(directory / f".s.PGSQL.{PORT}.lock")
-    if len(longest) > _SOCKET_PATH_BYTES_MAX:
-        # A Unix socket's path is limited by the kernel, a data directory's is not.
+    if len(longest) > _SOCKET_PATH_BYTES_MAX or b"," in longest:
+        # The kernel limits a socket's path, and to libpq a comma separates two hosts;
+        # a data directory may have both.
         directory = Path(tempfile.mkdtemp(prefix="tokenworks-", dir=_short_directory()))
     else:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -300,7 +301,7 @@ def _spawn(
     log_path: Path,
 ) -> subprocess.Popen[bytes]:
     command: list[str | Path] = [program("postgres"), "-D", cluster, "-p", str(PORT)]
-    # Quoted, because the setting is a list and a folder's name may hold a comma.
+    # Quoted, because the setting is a list and a folder's name may hold a space.
     quoted = '"' + str(socket_directory).replace('"', '""') + '"'
     pinned = {**settings, "unix_socket_directories": quoted}
     for name, value in pinned.items():
