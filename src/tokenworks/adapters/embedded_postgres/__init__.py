@@ -21,6 +21,7 @@ from tokenworks.adapters.embedded_postgres.errors import (
 from tokenworks.adapters.embedded_postgres.server import (
     RunningPostgres,
     attach,
+    launch,
     start,
     start_throwaway,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "PostgresVersionError",
     "RunningPostgres",
     "attach",
+    "launch",
     "start",
     "start_throwaway",
 ]

@@ -6,6 +6,7 @@ Invariants:
     * A server left behind by a killed hub is stopped, never shared: the new hub's
       server is its own child, with this version's settings.
     * ``postmaster.pid`` is removed only when no process of the cluster is alive.
+    * The socket keeps its path over restarts, so that pools find the server again.
 
 Known limits: without Linux's parent-death signal (macOS) a killed hub leaves its
 server running until the next start.
@@ -34,19 +35,18 @@ from tokenworks.adapters.embedded_postgres.errors import (
     PostgresStartError,
     PostgresVersionError,
 )
-from tokenworks.adapters.embedded_postgres.parent_death import signal_on_parent_death
 from tokenworks.adapters.embedded_postgres.postmaster import (
     FILE_NAME,
     processes_of,
     read_postmaster,
     running_postmaster,
-    serves,
 )
 from tokenworks.adapters.embedded_postgres.system_user import (
     ServerUser,
     let_through,
     server_user,
 )
+from tokenworks.adapters.operating_system.launch import launch_command
 
 DATABASE: Final = "tokenworks"
 OWNER_ROLE: Final = "postgres"
@@ -84,6 +84,7 @@ THROWAWAY_SETTINGS: Final[Mapping[str, str]] = {
 """For tests: fast, and lost with the machine."""
 
 _SOCKET_PATH_BYTES_MAX: Final = 107
+_SHORT_DIRECTORY_BYTES_MAX: Final = 60
 _POLL_S: Final = 0.01
 _LOG_TAIL_BYTES: Final = 2_000
 _ENVIRONMENT: Final[Mapping[str, str]] = {
@@ -97,7 +98,7 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningPostgres:
     """
-    A server that accepts connections.
+    A server that was launched; it accepts connections after ``wait_until_ready``.
     """
 
     dsn_owner: str
@@ -105,6 +106,7 @@ class RunningPostgres:
     pid: int
     cluster: Path
     socket_directory: Path
+    log_path: Path
     process: subprocess.Popen[bytes]
     notices: tuple[str, ...] = ()  # sentences for the operator
 
@@ -115,6 +117,25 @@ class RunningPostgres:
         """
         return self.process.poll() is None
 
+    def wait_until_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """
+        Wait for connections to be accepted, crash recovery included.
+
+        Raises:
+            PostgresStartError: It ended, or took longer; the message ends with its log.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._accepts_connections():
+            if not self.is_alive:
+                message = f"PostgreSQL stopped at once:\n{_tail(self.log_path)}"
+                raise PostgresStartError(message)
+            if time.monotonic() > deadline:
+                self.stop()
+                message = f"PostgreSQL took over {timeout_s:.0f} s:\n{_tail(self.log_path)}"
+                raise PostgresStartError(message)
+            time.sleep(_POLL_S)
+        _ensure_database(self.socket_directory)
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """
         Shut down fast: open transactions are rolled back, committed ones are kept.
@@ -122,62 +143,30 @@ class RunningPostgres:
         Calling it again does nothing. After ``timeout_s`` the server is stopped hard;
         the next start then recovers from its log.
         """
-        _stop_process(psutil_or_none(self.pid), self.process, timeout_s)
-        if self.socket_directory.parent != self.cluster.parent:
+        if self.is_alive:
+            _stop_server(self.pid, self.process, timeout_s)
+        if not self.socket_directory.is_relative_to(self.cluster.parent):
             shutil.rmtree(self.socket_directory, ignore_errors=True)
 
+    def _accepts_connections(self) -> bool:
+        postmaster = read_postmaster(self.cluster)
+        return postmaster is not None and postmaster.pid == self.pid and postmaster.is_ready
 
-def start(
-    data_dir: Path,
-    *,
-    log_path: Path | None = None,
-    settings: Mapping[str, str] = SETTINGS,
-    timeout_s: float = START_TIMEOUT_S,
-) -> RunningPostgres:
+
+def start(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> RunningPostgres:
     """
-    Start the server on ``data_dir/postgres``, making the cluster on first use.
+    Start the server on ``data_dir/postgres`` and wait until it accepts connections.
 
     The caller holds the lock of ``data_dir``: a server that still runs here was left
-    behind by a killed hub and is stopped first.
-
-    Args:
-        data_dir: Made when missing.
-        log_path: Where the server's messages are appended; ``data_dir/logs/postgres.log``
-            when omitted.
-        settings: PostgreSQL's own names.
-        timeout_s: For the server to accept connections, crash recovery included.
+    behind by a killed hub and is stopped first. The database is made on first use.
 
     Raises:
         PostgresStartError: It did not become ready; the message ends with its log.
         PostgresVersionError: The cluster belongs to another major version.
     """
-    data_dir = _prepare_directory(data_dir)
-    log_path = log_path or data_dir / "logs" / "postgres.log"
-    log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    cluster = data_dir / "postgres"
-    user = server_user()
-    opened = let_through(user, cluster)
-    _stop_leftover(cluster)
-    if not (cluster / "PG_VERSION").exists():
-        _make_cluster(cluster, user, with_sync=settings.get("fsync") != "off")
-    _check_version(cluster)
-    socket_directory = _make_socket_directory(data_dir, user)
-    process = _spawn(cluster, socket_directory, settings, user, log_path)
-    _wait_until_ready(process, cluster, log_path, timeout_s)
-    _ensure_database(socket_directory)
-    return RunningPostgres(
-        dsn_owner=_dsn(socket_directory, OWNER_ROLE),
-        dsn_posting=_dsn(socket_directory, POSTING_ROLE),
-        pid=process.pid,
-        cluster=cluster,
-        socket_directory=socket_directory,
-        process=process,
-        notices=tuple(
-            f"Opened {directory} for passing through (mode o+x): PostgreSQL does not run "
-            f"as root and must reach its files."
-            for directory in opened
-        ),
-    )
+    running = launch(data_dir, settings=settings)
+    running.wait_until_ready()
+    return running
 
 
 def start_throwaway(directory: Path) -> RunningPostgres:
@@ -185,6 +174,41 @@ def start_throwaway(directory: Path) -> RunningPostgres:
     Start a server for tests in ``directory``: fast, not durable, no one else's.
     """
     return start(directory, settings=THROWAWAY_SETTINGS)
+
+
+def launch(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> RunningPostgres:
+    """
+    Do as ``start`` does, without waiting; the caller calls ``wait_until_ready``.
+
+    The server's messages are appended to ``data_dir/logs/postgres.log``.
+    """
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = data_dir / "logs" / "postgres.log"
+    log_path.parent.mkdir(mode=0o700, exist_ok=True)
+    cluster = data_dir / "postgres"
+    user = server_user()
+    opened = let_through(user, cluster)
+    _stop_leftover(cluster)
+    if not (cluster / "PG_VERSION").exists():
+        _make_cluster(cluster, user, with_sync=settings.get("fsync") != "off")
+    _check_version(cluster)
+    socket_directory = _socket_directory(data_dir, user)
+    process = _spawn(cluster, socket_directory, settings, user, log_path)
+    return RunningPostgres(
+        dsn_owner=_dsn(socket_directory, OWNER_ROLE),
+        dsn_posting=_dsn(socket_directory, POSTING_ROLE),
+        pid=process.pid,
+        cluster=cluster,
+        socket_directory=socket_directory,
+        log_path=log_path,
+        process=process,
+        notices=tuple(
+            f"Opened {directory} for passing through (mode o+x): as root, PostgreSQL runs "
+            f"as the user {user.name} and must reach its files."
+            for directory in opened
+        ),
+    )
 
 
 def attach(data_dir: Path) -> str | None:
@@ -201,32 +225,12 @@ def attach(data_dir: Path) -> str | None:
     )
 
 
-def psutil_or_none(pid: int) -> psutil.Process | None:
-    """
-    Return a handle that stays with this very process, or ``None`` when it is gone.
-    """
-    try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
-
-
 def _dsn(
-    socket_directory: Path, role: str, database: str = DATABASE, options: str = ""
+    socket_directory: Path, role: str, *, database: str = DATABASE, options: str | None = None
 ) -> str:
     return make_conninfo(
-        host=str(socket_directory),
-        port=PORT,
-        user=role,
-        dbname=database,
-        **({"options": options} if options else {}),
+        host=str(socket_directory), port=PORT, user=role, dbname=database, options=options
     )
-
-
-def _prepare_directory(data_dir: Path) -> Path:
-    data_dir = data_dir.absolute()
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return data_dir
 
 
 def _make_cluster(cluster: Path, user: ServerUser, *, with_sync: bool) -> None:
@@ -234,7 +238,7 @@ def _make_cluster(cluster: Path, user: ServerUser, *, with_sync: bool) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     user.own(unfinished)
-    command: list[str | Path] = [program("initdb"), "--pgdata", unfinished]
+    command = [str(program("initdb")), "--pgdata", str(unfinished)]
     command += ["--username", OWNER_ROLE, "--auth", "trust", "--encoding", "UTF8"]
     command += ["--no-locale", "--no-instructions", "--data-checksums"]
     if not with_sync:
@@ -261,7 +265,11 @@ def _make_cluster(cluster: Path, user: ServerUser, *, with_sync: bool) -> None:
 def _check_version(cluster: Path) -> None:
     written_by = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
     output = subprocess.run(
-        [program("postgres"), "--version"], check=True, capture_output=True, text=True
+        [program("postgres"), "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
     ).stdout
     installed = output.rsplit(" ", 1)[-1].split(".", 1)[0].strip()
     if written_by != installed:
@@ -273,24 +281,39 @@ def _check_version(cluster: Path) -> None:
         raise PostgresVersionError(message)
 
 
-def _make_socket_directory(data_dir: Path, user: ServerUser) -> Path:
+def _socket_directory(data_dir: Path, user: ServerUser) -> Path:
     directory = data_dir / "run"
     longest = os.fsencode(directory / f".s.PGSQL.{PORT}.lock")
     if len(longest) > _SOCKET_PATH_BYTES_MAX or b"," in longest:
         # The kernel limits a socket's path, and to libpq a comma separates two hosts;
         # a data directory may have both.
-        directory = Path(tempfile.mkdtemp(prefix="tokenworks-", dir=_short_directory()))
-    else:
-        directory.mkdir(mode=0o700, exist_ok=True)
+        return _distant_directory(directory, user)
+    if directory.is_symlink():
+        directory.unlink()
+    directory.mkdir(mode=0o700, exist_ok=True)
     user.own(directory)
+    return directory
+
+
+def _distant_directory(link: Path, user: ServerUser) -> Path:
+    if link.is_symlink():
+        known = link.readlink()
+        owner = os.geteuid() if user.user_id is None else user.user_id
+        if known.is_dir() and not known.is_symlink() and known.stat().st_uid == owner:
+            return known
+        link.unlink()
+    directory = Path(tempfile.mkdtemp(prefix="tokenworks-", dir=_short_directory()))
+    user.own(directory)
+    link.symlink_to(directory)
     return directory
 
 
 def _short_directory() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.geteuid() != 0 and os.access(runtime, os.W_OK) and len(runtime) < 60:
+    is_short = 0 < len(os.fsencode(runtime)) <= _SHORT_DIRECTORY_BYTES_MAX
+    if is_short and os.geteuid() != 0 and os.access(runtime, os.W_OK):
         return runtime
-    return "/tmp"
+    return "/tmp"  # noqa: S108 - mkdtemp makes an unguessable folder below it
 
 
 def _spawn(
@@ -300,15 +323,20 @@ def _spawn(
     user: ServerUser,
     log_path: Path,
 ) -> subprocess.Popen[bytes]:
-    command: list[str | Path] = [program("postgres"), "-D", cluster, "-p", str(PORT)]
     # Quoted, because the setting is a list and a folder's name may hold a space.
     quoted = '"' + str(socket_directory).replace('"', '""') + '"'
-    pinned = {**settings, "unix_socket_directories": quoted}
-    for name, value in pinned.items():
+    command = [str(program("postgres")), "-D", str(cluster), "-p", str(PORT)]
+    for name, value in {**settings, "unix_socket_directories": quoted}.items():
         command += ["-c", f"{name}={value}"]
     with log_path.open("ab") as log:
         return subprocess.Popen(
-            command,
+            launch_command(
+                command,
+                # The smart shutdown: it waits for the gateways to finish their calls.
+                on_parent_death=signal.SIGTERM,
+                user_id=user.user_id,
+                group_id=user.group_id,
+            ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -316,29 +344,7 @@ def _spawn(
             env=dict(_ENVIRONMENT),
             start_new_session=True,
             umask=0o077,
-            user=user.user_id,
-            group=user.group_id,
-            extra_groups=user.extra_groups,
-            # SIGTERM is the smart shutdown: it waits for the gateways to finish.
-            preexec_fn=signal_on_parent_death(signal.SIGTERM),
         )
-
-
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], cluster: Path, log_path: Path, timeout_s: float
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            message = f"PostgreSQL stopped at once:\n{_tail(log_path)}"
-            raise PostgresStartError(message)
-        postmaster = read_postmaster(cluster)
-        if postmaster is not None and postmaster.pid == process.pid and postmaster.is_ready:
-            return
-        time.sleep(_POLL_S)
-    _stop_process(psutil_or_none(process.pid), process, STOP_TIMEOUT_S)
-    message = f"PostgreSQL was not ready within {timeout_s:.0f} s:\n{_tail(log_path)}"
-    raise PostgresStartError(message)
 
 
 def _tail(path: Path) -> str:
@@ -352,18 +358,23 @@ def _tail(path: Path) -> str:
 
 def _ensure_database(socket_directory: Path) -> None:
     dsn = _dsn(socket_directory, OWNER_ROLE, database="postgres")
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        found = connection.execute(
-            "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
-        ).fetchone()
-        if found is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)
+            ).fetchone()
+            if found is None:
+                create = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))
+                connection.execute(create)
+    except psycopg.Error as error:
+        message = f"PostgreSQL started but cannot be used: {error}"
+        raise PostgresStartError(message) from error
 
 
 def _stop_leftover(cluster: Path) -> None:
     postmaster = running_postmaster(cluster)
     if postmaster is not None:
-        _stop_process(psutil_or_none(postmaster.pid), None, STOP_TIMEOUT_S)
+        _stop_server(postmaster.pid, None, STOP_TIMEOUT_S)
     deadline = time.monotonic() + ORPHANS_TIMEOUT_S
     while orphans := list(processes_of(cluster)):
         # A server process whose postmaster was killed ends by itself, but not at once.
@@ -371,30 +382,28 @@ def _stop_leftover(cluster: Path) -> None:
             message = f"PostgreSQL processes {orphans} still use {cluster}; end them first."
             raise PostgresStartError(message)
         time.sleep(_POLL_S)
-    stale = read_postmaster(cluster)
-    if stale is not None and not serves(stale.pid, cluster):
-        # Its number may belong to a stranger by now, and PostgreSQL would then refuse.
-        (cluster / FILE_NAME).unlink(missing_ok=True)
+    # No process of the cluster is left. The number in a stale file may belong to a
+    # stranger by now, and PostgreSQL would then refuse to start.
+    (cluster / FILE_NAME).unlink(missing_ok=True)
 
 
-def _stop_process(
-    target: psutil.Process | None, child: subprocess.Popen[bytes] | None, timeout_s: float
-) -> None:
-    if child is not None and child.poll() is not None:
-        return
-    if target is None:
-        return
-    for how, patience_s in (
+def _stop_server(pid: int, child: subprocess.Popen[bytes] | None, timeout_s: float) -> None:
+    escalation = (
         (signal.SIGINT, timeout_s),  # fast shutdown
-        (signal.SIGQUIT, 5.0),  # immediate shutdown, recovers at the next start
+        (signal.SIGQUIT, 5.0),  # immediate shutdown: recovery at the next start
         (signal.SIGKILL, 5.0),
-    ):
+    )
+    try:
+        server = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    for which, patience_s in escalation:
         try:
-            target.send_signal(how)
-            if child is not None:
-                child.wait(patience_s)
+            server.send_signal(which)
+            if child is None:
+                server.wait(patience_s)
             else:
-                target.wait(patience_s)
+                child.wait(patience_s)
         except psutil.NoSuchProcess:
             return
         except (psutil.TimeoutExpired, subprocess.TimeoutExpired):

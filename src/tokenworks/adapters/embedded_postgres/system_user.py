@@ -47,6 +47,13 @@ class ServerUser:
             os.chown(path, self.user_id, self.group_id)
 
     @property
+    def name(self) -> str:
+        """
+        Return the user's name, for messages.
+        """
+        return "of the hub" if self.user_id is None else SYSTEM_USER
+
+    @property
     def extra_groups(self) -> list[int] | None:
         """
         Return the argument of ``subprocess`` that drops root's further groups.
