@@ -1,0 +1,31 @@
+"""
+Bounds that hold everywhere, each with its unit in its name.
+
+Operators may lower some of them in the settings; nothing may be unbounded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+REQUEST_BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+REQUEST_MESSAGES_MAX: Final = 4_096
+REQUEST_CHOICES_MAX: Final = 16
+REQUEST_READ_TIMEOUT_S: Final = 30.0
+
+BATCH_OPERATIONS_MAX: Final = 1_000
+BATCH_QUEUE_OPERATIONS_MAX: Final = 50_000
+LEDGER_ANSWER_TIMEOUT_S: Final = 5.0
+
+SUPPLIER_CONNECT_TIMEOUT_S: Final = 5.0
+SUPPLIER_FIRST_BYTE_TIMEOUT_S: Final = 60.0
+SUPPLIER_IDLE_TIMEOUT_S: Final = 60.0
+SUPPLIER_ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+SUPPLIER_ATTEMPTS_MAX: Final = 4
+
+GRANTED_OUTPUT_TOKENS_DEFAULT: Final = 4_096
+HOLD_LIFETIME_S: Final = 300
+DRAIN_AFTER_DISCONNECT_S: Final = 30.0
+
+PAGE_ROWS_DEFAULT: Final = 50
+PAGE_ROWS_MAX: Final = 500
