@@ -70,7 +70,7 @@ check: $(STAMPS)/project $(STAMPS)/dev ## Lint, format, types, layers, house rul
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tools/tidy.py
 
 fix: $(STAMPS)/dev ## Repair what ruff can repair, then format

@@ -442,14 +442,17 @@ def find_commands() -> list[str]:
             raise
         return []
     root = importlib.import_module("typer.main").get_command(app)
-    return sorted(_walk("tokenworks", root))
+    return sorted(walk_commands("tokenworks", root))
 
 
-def _walk(name: str, command: object) -> Iterator[str]:
+def walk_commands(name: str, command: object) -> Iterator[str]:
+    """
+    Yield the command lines below a Click command, hidden ones left out.
+    """
     children: dict[str, object] = getattr(command, "commands", {})
     for child_name, child in children.items():
         if not getattr(child, "hidden", False):
-            yield from _walk(f"{name} {child_name}", child)
+            yield from walk_commands(f"{name} {child_name}", child)
     if not children:
         yield name
 
