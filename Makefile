@@ -89,7 +89,8 @@ tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
 bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
-docs: $(STAMPS)/project $(STAMPS)/dev ## Check that docs name every folder, setting, error code and command
+docs: $(STAMPS)/project $(STAMPS)/dev ## Write docs/reference/ from the code, then check the documents
+	@$(BIN)/python -m tools.write_reference
 	@$(BIN)/python tools/tidy.py --docs
 
 wheel: $(STAMPS)/dev ## Build the wheel and the source archive into dist/

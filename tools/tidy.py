@@ -21,6 +21,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = "src/tokenworks/"
+SETTINGS: Final = SOURCE + "settings.py"
 MODULE_LINES_GUIDE: Final = 400
 FUNCTION_LINES_GUIDE: Final = 70
 
@@ -103,7 +104,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="only the rules about documents")
     only_documents: bool = parser.parse_args().docs
     files = read_project(ROOT)
-    findings = list(find_in_documents(files, find_commands()))
+    findings = list(find_in_documents(files, [name for name, _ in find_commands()]))
     if not only_documents:
         findings += find_in_code(files)
     for finding in sorted(findings, key=lambda finding: (finding.path, finding.line)):
@@ -308,9 +309,20 @@ def find_unmentioned_settings(files: list[File]) -> Findings:
     Yield a setting that the code reads and no document explains.
     """
     documents = _documents(files)
-    for name, place in _first_places(files, r"\bTOKENWORKS_[A-Z][A-Z0-9_]*[A-Z0-9]\b"):
+    named = list(_first_places(files, r"\bTOKENWORKS_[A-Z][A-Z0-9_]*[A-Z0-9]\b"))
+    fields = [place for file in files if file.path == SETTINGS for place in _setting_fields(file)]
+    for name, place in {**dict(fields), **dict(named)}.items():
         if not re.search(rf"\b{name}\b", documents):
             yield Finding(path=place.path, line=place.line, message=f"no document names {name}")
+
+
+def _setting_fields(file: File) -> Iterator[tuple[str, Finding]]:
+    for node in ast.walk(ast.parse(file.text)):
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and "_setting(" in ast.unparse(field):
+                    name = f"TOKENWORKS_{ast.unparse(field.target).upper()}"
+                    yield name, Finding(path=file.path, line=field.lineno, message="")
 
 
 def find_unmentioned_error_codes(files: list[File]) -> Findings:
@@ -431,9 +443,9 @@ def read_project(root: Path) -> list[File]:
     ]
 
 
-def find_commands() -> list[str]:
+def find_commands() -> list[tuple[str, str]]:
     """
-    Return every command line that ``tokenworks`` understands; none while there is no CLI.
+    Return every command that ``tokenworks`` understands, with its help; none without a CLI.
     """
     try:
         app = importlib.import_module("tokenworks.cli.main").app
@@ -445,16 +457,16 @@ def find_commands() -> list[str]:
     return sorted(walk_commands("tokenworks", root))
 
 
-def walk_commands(name: str, command: object) -> Iterator[str]:
+def walk_commands(name: str, command: object) -> Iterator[tuple[str, str]]:
     """
-    Yield the command lines below a Click command, hidden ones left out.
+    Yield the commands below a Click command with their help, hidden ones left out.
     """
     children: dict[str, object] = getattr(command, "commands", {})
     for child_name, child in children.items():
         if not getattr(child, "hidden", False):
             yield from walk_commands(f"{name} {child_name}", child)
     if not children:
-        yield name
+        yield name, str(getattr(command, "help", None) or "")
 
 
 def print_notes(files: list[File], *, with_sizes: bool) -> None:

@@ -180,6 +180,19 @@ def test_documents_name_every_setting() -> None:
     ]
 
 
+def test_documents_name_every_field_of_the_settings() -> None:
+    """
+    A field of ``Settings`` is a setting, though its name stands nowhere in capitals.
+    """
+    code = source(
+        "class Settings:\n    port: int = _setting(1)\n    sources: object", "settings.py"
+    )
+
+    assert [str(finding) for finding in tidy.find_unmentioned_settings([code])] == [
+        "src/tokenworks/settings.py:2: no document names TOKENWORKS_PORT"
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -267,4 +280,4 @@ def test_commands_are_walked_to_their_leaves() -> None:
 
     commands = sorted(tidy.walk_commands("tokenworks", typer.main.get_command(app)))
 
-    assert commands == ["tokenworks ledger check", "tokenworks up"]
+    assert [name for name, _ in commands] == ["tokenworks ledger check", "tokenworks up"]
