@@ -61,7 +61,7 @@ $(STAMPS)/chromium: $(STAMPS)/dev
 	@touch $@
 
 test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them
-	@TOKENWORKS_TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
+	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
 	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)

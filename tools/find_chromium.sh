@@ -1,7 +1,7 @@
 #!/bin/sh
 # Print the path of a Chromium that works; with --install, get one when there is none.
 #
-# In this order: TOKENWORKS_TEST_CHROMIUM, a browser on the PATH, one that Playwright has
+# In this order: TEST_CHROMIUM, a browser on the PATH, one that Playwright has
 # already downloaded; then Debian's package when root and apt exist; then Playwright's own.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ works() {
 }
 
 find_chromium() {
-    for name in "${TOKENWORKS_TEST_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+    for name in "${TEST_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
         [ -n "$name" ] || continue
         path=$(command -v "$name" 2>/dev/null) || continue
         # Ubuntu's chromium-browser without snap is a script that only prints an advice.

@@ -22,6 +22,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = "src/tokenworks/"
 SETTINGS: Final = SOURCE + "settings.py"
+OLDEST_PYTHON: Final = (3, 11)
 MODULE_LINES_GUIDE: Final = 400
 FUNCTION_LINES_GUIDE: Final = 70
 
@@ -104,7 +105,10 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="only the rules about documents")
     only_documents: bool = parser.parse_args().docs
     files = read_project(ROOT)
-    findings = list(find_in_documents(files, [name for name, _ in find_commands()]))
+    findings = list(find_unreadable_code(files))
+    unreadable = {finding.path for finding in findings}
+    files = [file for file in files if file.path not in unreadable]
+    findings += list(find_in_documents(files, [name for name, _ in find_commands()]))
     if not only_documents:
         findings += find_in_code(files)
     for finding in sorted(findings, key=lambda finding: (finding.path, finding.line)):
@@ -141,6 +145,18 @@ def find_in_documents(files: list[File], commands: list[str]) -> Findings:
     yield from find_unmentioned_commands(files, commands)
     yield from find_unproved_acceptance_rows(files)
     yield from find_dead_links(files)
+
+
+def find_unreadable_code(files: list[File]) -> Findings:
+    """
+    Yield a file that the oldest supported Python cannot parse; the other rules pass it over.
+    """
+    for file in files:
+        if file.path.endswith(".py"):
+            try:
+                ast.parse(file.text, feature_version=OLDEST_PYTHON)
+            except SyntaxError as error:
+                yield Finding(path=file.path, line=error.lineno or 1, message=error.msg)
 
 
 # --------------------------------------------------------------------------- names

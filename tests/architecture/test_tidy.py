@@ -102,6 +102,18 @@ def test_finding_prints_as_a_clickable_place() -> None:
     assert str(Finding(path="a/b.py", line=3, message="no")) == "a/b.py:3: no"
 
 
+def test_code_that_does_not_parse_is_a_finding() -> None:
+    """
+    A file with a syntax error, or with syntax newer than the oldest Python, is reported once.
+    """
+    files = [source("x = ("), source("def f[T](x: T) -> T: ...", "b.py"), source("x = 1", "c.py")]
+
+    assert [finding.path for finding in tidy.find_unreadable_code(files)] == [
+        "src/tokenworks/ledger/service.py",
+        "src/tokenworks/b.py",
+    ]
+
+
 def test_folder_with_modules_needs_an_introduction() -> None:
     """
     A source folder with modules has an ``__init__.py``; a folder of SQL or YAML needs none.
