@@ -27,7 +27,7 @@ if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     "$python" -m venv "$directory"
 elif "$python" -m virtualenv --version >/dev/null 2>&1; then
     "$python" -m virtualenv --quiet "$directory"
-elif command -v virtualenv >/dev/null 2>&1; then
+elif virtualenv --version >/dev/null 2>&1; then
     virtualenv --quiet --python "$python" "$directory"
 else
     fail \
