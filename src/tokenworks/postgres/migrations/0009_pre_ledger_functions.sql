@@ -73,7 +73,7 @@ BEGIN
         RETURN NULL;
     END IF;
     INSERT INTO ledger.accounts (account_id, party_id, asset_id, purpose, qualifier, account_class, normal_side, title_holder, is_laned, opened_at)
-    VALUES (window_account, p_limit.scope_id, p_limit.asset_id, 'limit', p_limit.limit_id || '@' || ledger.microseconds(p_start), 'memo', 'credit', p_limit.scope_id, false, p_now);
+    VALUES (window_account, p_limit.scope_id, p_limit.asset_id, 'limit_available', p_limit.limit_id || '@' || ledger.microseconds(p_start), 'memo', 'credit', p_limit.scope_id, false, p_now);
     INSERT INTO ledger.balances (account_id, asset_id, no_overdraft, last_time)
     VALUES (window_account, p_limit.asset_id, true, p_now);
     IF p_limit.quanta = 0 THEN
@@ -264,7 +264,8 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    SELECT min(first_id), max(last_id) INTO oldest, newest FROM ledger.partitions;
+    oldest := (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1);
+    newest := (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1);
 
     -- Reasons to refuse that need no arithmetic, in their documented order.
     SELECT array_agg(
@@ -545,7 +546,8 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    SELECT min(first_id), max(last_id) INTO oldest, newest FROM ledger.partitions;
+    oldest := (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1);
+    newest := (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1);
 
     SELECT array_agg(
         CASE
@@ -805,7 +807,7 @@ DECLARE
     free_lane integer;
 BEGIN
     PERFORM pg_advisory_xact_lock(7811);
-    SELECT l.lane INTO free_lane FROM ledger.lanes AS l WHERE l.leased_until < p_now ORDER BY l.lane LIMIT 1 FOR UPDATE SKIP LOCKED;
+    SELECT l.lane INTO free_lane FROM ledger.lanes AS l WHERE l.leased_until < p_now OR l.holder = p_holder ORDER BY l.lane LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF free_lane IS NULL THEN
         SELECT coalesce(max(l.lane), 0) + 1 INTO free_lane FROM ledger.lanes AS l;
         IF free_lane > p_lanes_max THEN

@@ -1,0 +1,82 @@
+"""
+What the ledger refuses, and what it could not find out.
+
+Refusals of single operations are result codes (``Refusal``), not exceptions, so that one
+refused operation disturbs no other of its batch; a service turns a code into one of
+these errors at its border.
+"""
+
+from __future__ import annotations
+
+from tokenworks.foundation.errors import (
+    ConflictError,
+    InsufficientFundsError,
+    InvalidError,
+    LimitExceededError,
+    NotFoundError,
+    UnavailableError,
+)
+
+
+class LedgerUnavailableError(UnavailableError):
+    """
+    The books cannot be made durable right now; nothing was acknowledged.
+    """
+
+    code = "ledger_unavailable"
+
+
+class FundsShortError(InsufficientFundsError):
+    """
+    The money available does not cover what has to be held.
+    """
+
+    code = "insufficient_funds"
+
+
+class LimitShortError(InsufficientFundsError):
+    """
+    A limit without a window does not cover what has to be held.
+    """
+
+    code = "limit_exhausted"
+
+
+class WindowShortError(LimitExceededError):
+    """
+    A windowed limit does not cover what has to be held; it opens again.
+    """
+
+    code = "limit_exceeded"
+
+
+class FactConflictError(ConflictError):
+    """
+    The same fact was recorded before with other content.
+    """
+
+    code = "fact_conflict"
+
+
+class HoldError(ConflictError):
+    """
+    The hold is unknown or no longer open.
+    """
+
+    code = "hold_closed"
+
+
+class RefusedError(InvalidError):
+    """
+    The ledger refused an operation that was formed wrongly; ``code`` says why.
+    """
+
+    code = "operation_refused"
+
+
+class AccountMissingError(NotFoundError):
+    """
+    The party has no such account.
+    """
+
+    code = "account_not_found"

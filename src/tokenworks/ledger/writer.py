@@ -1,0 +1,515 @@
+"""
+Group commit: many callers, one durable transaction at a time.
+
+Order of life of an operation: queued -> gathered into a batch (one event-loop turn, at
+most ``BATCH_OPERATIONS_MAX``; while one batch commits, the next one fills) -> decided and
+written by ``ledger.place_v1`` or ``ledger.post_v1`` in its own transaction -> answered,
+only after the commit. Postings go before placements, since they free what those need.
+
+What cannot be known is never guessed: when the connection dies during a batch its
+outcome is unknown, so the writer connects again, takes its lane back (which fences the
+old connection) and sends the same facts again; what was recorded comes back as
+``replayed``. Two operations on one fact never share a batch.
+
+Known limit: one writer has one connection and one batch in flight; more processes are
+more writers, each with a lane of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, LiteralString, TypeVar
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg import errors as postgres_errors
+
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.limits import (
+    BATCH_OPERATIONS_MAX,
+    BATCH_QUEUE_OPERATIONS_MAX,
+)
+from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.model import (
+    NO_ACCOUNT,
+    Outcome,
+    Part,
+    Placement,
+    Posting,
+    Refusal,
+)
+from tokenworks.postgres import arrays
+from tokenworks.postgres.pool import Connection, connect
+from tokenworks.postgres.queries import load
+
+QUERIES: Final = load("tokenworks.ledger")
+LANES_MAX: Final = 1_024
+LEASE_LIFETIME_S: Final = 30.0
+LEASE_RENEWAL_S: Final = 8.0
+RECONNECT_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+RERUNS_MAX: Final = 8
+
+_RERUN_WHOLE: Final = (
+    postgres_errors.SerializationFailure,
+    postgres_errors.DeadlockDetected,
+)
+_LANE_LOST: Final = "TW002"
+_CLOCK_SKEWED: Final = "TW003"
+
+Operation = TypeVar("Operation")
+
+_log = structlog.get_logger("tokenworks.ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """
+    A writer's lease: its number and the epoch in which it holds it.
+    """
+
+    number: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Operation]):
+    """
+    One queued operation and the caller who waits for it.
+    """
+
+    operation: Operation
+    answer: asyncio.Future[Outcome]
+
+
+class OutcomeUnknownError(Exception):
+    """
+    The connection said something else than a clean commit.
+    """
+
+
+class Writer:
+    """
+    The one way into ``place_v1`` and ``post_v1`` for a process.
+
+    Args:
+        dsn: Connection string of the posting role.
+        clock: Ledger time never runs behind it.
+        holder: Names this process in the lane's lease, e.g. ``host:pid:start``.
+        rider: Name of the registered rider that gets the postings' ``rider_row``.
+    """
+
+    def __init__(self, dsn: str, *, clock: Clock, holder: str, rider: str | None = None) -> None:
+        self._dsn = dsn
+        self._clock = clock
+        self._holder = holder
+        self._rider = rider
+        self._connection: Connection | None = None
+        self._lane: Lane | None = None
+        self._lane_accounts: dict[int, int] = {}
+        self._renew_at_s = 0.0
+        self._postings: deque[_Waiting[Posting]] = deque()
+        self._placements: deque[_Waiting[Placement]] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self._notices = 0
+        self.batches = 0
+        self.operations = 0
+
+    @property
+    def lane(self) -> int:
+        """
+        Return the number of the lane this writer holds.
+        """
+        assert self._lane is not None, "the writer is started"
+        return self._lane.number
+
+    @property
+    def is_connected(self) -> bool:
+        """
+        Return whether the last attempt to reach the database succeeded.
+        """
+        return self._connection is not None
+
+    async def start(self) -> None:
+        """
+        Connect, lease a lane and begin to commit.
+        """
+        await self._connect()
+        self._task = asyncio.create_task(self._run(), name="ledger-writer")
+
+    async def close(self) -> None:
+        """
+        Commit what is queued, give the lane back and disconnect.
+        """
+        self._is_closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        if self._connection is not None and self._lane is not None:
+            with contextlib.suppress(psycopg.Error):
+                await self._renew(until=self._clock.now())
+            await self._connection.close()
+        self._connection = None
+
+    async def place(self, placement: Placement) -> Outcome:
+        """
+        Place or extend a hold; answer once it is durable or refused.
+
+        Raises:
+            LedgerUnavailableError: The queue is full. A caller that stops waiting before
+                the batch is formed withdraws its operation.
+        """
+        return await self._enqueue(self._placements, placement)
+
+    async def post(self, posting: Posting) -> Outcome:
+        """
+        Post an entry or end a hold; answer once it is durable or refused.
+
+        Raises:
+            LedgerUnavailableError: The queue is full.
+        """
+        return await self._enqueue(self._postings, posting)
+
+    async def _enqueue(
+        self, queue: deque[_Waiting[Operation]], operation: Operation
+    ) -> Outcome:
+        if self._is_closing or len(queue) >= BATCH_QUEUE_OPERATIONS_MAX:
+            message = "The ledger cannot take more operations now."
+            raise LedgerUnavailableError(message, retry_after_s=1)
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        queue.append(_Waiting(operation, answer))
+        self._wake.set()
+        return await answer
+
+    # ------------------------------------------------------------------ the loop
+
+    async def _run(self) -> None:
+        while True:
+            if not self._postings and not self._placements:
+                if self._is_closing:
+                    return
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), LEASE_RENEWAL_S)
+            # One turn of the loop lets callers that are already awake join this batch.
+            await asyncio.sleep(0)
+            await self._commit_one_round()
+
+    async def _commit_one_round(self) -> None:
+        if self._clock.monotonic_s() >= self._renew_at_s:
+            await self._until_settled(self._renew_lease)
+        if batch := _gather(self._postings, key=lambda posting: posting.fact_id):
+            await self._until_settled(lambda: self._execute(batch, self._run_postings))
+        if round_ := _gather(self._placements, key=lambda placement: placement.hold_id):
+            await self._until_settled(lambda: self._execute(round_, self._run_placements))
+
+    async def _until_settled(self, work: Callable[[], Any]) -> None:
+        """
+        Do ``work`` until the database has said clearly what came of it.
+        """
+        delays = iter(RECONNECT_DELAYS_S)
+        while True:
+            try:
+                if self._connection is None:
+                    await self._connect()
+                await work()
+            except (psycopg.OperationalError, OutcomeUnknownError, OSError) as error:
+                if isinstance(error, _RERUN_WHOLE):
+                    continue
+                _log.warning("ledger_connection_lost", reason=type(error).__name__)
+            except psycopg.Error as error:
+                if error.sqlstate not in {_LANE_LOST, _CLOCK_SKEWED}:
+                    raise
+                _log.warning("ledger_batch_refused", sqlstate=error.sqlstate, reason=str(error))
+            else:
+                return
+            await self._disconnect()
+            delay_s = next(delays, RECONNECT_DELAYS_S[-1])
+            await asyncio.sleep(delay_s)
+
+    async def _execute(
+        self,
+        batch: Sequence[_Waiting[Operation]],
+        run: Callable[[Sequence[Operation]], Any],
+    ) -> None:
+        """
+        Run a batch; on a constraint error run its halves, until the offender is alone.
+        """
+        try:
+            outcomes = await self._rerun_on_contention(
+                run, [waiting.operation for waiting in batch]
+            )
+        except (
+            psycopg.IntegrityError,
+            psycopg.DataError,
+            psycopg.InternalError,
+            psycopg.ProgrammingError,
+        ) as error:
+            if error.sqlstate in {_LANE_LOST, _CLOCK_SKEWED}:
+                raise
+            _log.exception("ledger_constraint_alarm", operations=len(batch))
+            if len(batch) == 1:
+                _answer(batch[0], Outcome(code=Refusal.INTERNAL.value))
+                return
+            middle = len(batch) // 2
+            await self._execute(batch[:middle], run)
+            await self._execute(batch[middle:], run)
+            return
+        self.batches += 1
+        self.operations += len(batch)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            _answer(waiting, outcome)
+
+    async def _rerun_on_contention(
+        self,
+        run: Callable[[Sequence[Operation]], Any],
+        operations: Sequence[Operation],
+    ) -> list[Outcome]:
+        for _ in range(RERUNS_MAX):
+            try:
+                return await run(operations)
+            except _RERUN_WHOLE:
+                _log.info("ledger_batch_rerun", operations=len(operations))
+        return await run(operations)
+
+    # ------------------------------------------------------------------ the database
+
+    async def _connect(self) -> None:
+        connection = await connect(self._dsn, name="ledger writer")
+        arrays.register_arrays(connection)
+        connection.prepare_threshold = 0
+        connection.add_notice_handler(self._note_notice)
+        self._connection = connection
+        now = self._clock.now()
+        cursor = await connection.execute(
+            QUERIES["lease_lane"],
+            {
+                "holder": self._holder,
+                "now": now,
+                "until": now + timedelta(seconds=LEASE_LIFETIME_S),
+                "lanes_max": LANES_MAX,
+            },
+        )
+        row = await cursor.fetchone()
+        assert row is not None, "a lease is given or an error raised"
+        lane = Lane(int(row[0]), int(row[1]))
+        if self._lane is None or self._lane.number != lane.number:
+            self._lane_accounts.clear()
+        self._lane = lane
+        self._renew_at_s = self._clock.monotonic_s() + LEASE_RENEWAL_S
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await connection.close()
+
+    async def _renew_lease(self) -> None:
+        until = self._clock.now() + timedelta(seconds=LEASE_LIFETIME_S)
+        if not await self._renew(until=until):
+            message = "the lane was lost"
+            raise OutcomeUnknownError(message)
+        self._renew_at_s = self._clock.monotonic_s() + LEASE_RENEWAL_S
+
+    async def _renew(self, *, until: datetime) -> bool:
+        assert self._connection is not None, "connected before any work"
+        assert self._lane is not None, "leased before any work"
+        cursor = await self._connection.execute(
+            QUERIES["renew_lane"],
+            {"lane": self._lane.number, "epoch": self._lane.epoch, "until": until},
+        )
+        row = await cursor.fetchone()
+        return bool(row and row[0])
+
+    def _note_notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        self._notices += 1
+        _log.warning("ledger_notice", message=diagnostic.message_primary)
+
+    async def _call(self, query: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+        """
+        Run one function as one transaction; return only after its commit.
+
+        In autocommit mode the statement's implicit commit happens before the server says
+        it is ready, and the driver collects every result until then: an error at commit
+        is raised here. A notice at that point (a standby that did not confirm) makes the
+        outcome unknown.
+        """
+        assert self._connection is not None, "connected before any work"
+        notices = self._notices
+        async with self._connection.cursor(binary=True) as cursor:
+            await cursor.execute(query, parameters, prepare=True)
+            rows = await cursor.fetchall()
+        if self._notices != notices:
+            message = "a notice came with the commit"
+            raise OutcomeUnknownError(message)
+        return rows
+
+    async def _run_placements(self, batch: Sequence[Placement]) -> list[Outcome]:
+        assert self._lane is not None, "leased before any work"
+        reservations = [
+            (position, item)
+            for position, placement in enumerate(batch, start=1)
+            for item in placement.reservations
+        ]
+        rows = await self._call(
+            QUERIES["place"],
+            (
+                self._lane.number,
+                self._lane.epoch,
+                self._clock.now(),
+                arrays.uuid_array([item.hold_id for item in batch]),
+                arrays.text_array([item.operation for item in batch]),
+                arrays.int4_array([item.extension for item in batch]),
+                arrays.bytea_array([item.content for item in batch]),
+                arrays.timestamp_array([item.deadline for item in batch]),
+                arrays.timestamp_array([item.expires_at for item in batch]),
+                arrays.text_array([item.fate.value for item in batch]),
+                arrays.int8_array([item.payee_account for item in batch]),
+                arrays.uuid_array([item.path_id for item in batch]),
+                arrays.int4_array([item.path_version for item in batch]),
+                arrays.text_array([item.meta for item in batch]),
+                arrays.int4_array([position for position, _ in reservations]),
+                arrays.int2_array([item.asset_id for _, item in reservations]),
+                arrays.int8_array([item.account_id for _, item in reservations]),
+                arrays.int8_array([item.quanta for _, item in reservations]),
+            ),
+        )
+        return [_from_row(row) for row in rows]
+
+    async def _run_postings(self, batch: Sequence[Posting]) -> list[Outcome]:
+        assert self._lane is not None, "leased before any work"
+        transfers = [
+            (position, item)
+            for position, posting in enumerate(batch, start=1)
+            for item in posting.transfers
+        ]
+        await self._learn_lanes(
+            {account for _, item in transfers for account in (item.debit, item.credit)}
+        )
+        lanes = self._lane_accounts
+        rows = await self._call(
+            QUERIES["post"],
+            (
+                self._lane.number,
+                self._lane.epoch,
+                self._clock.now(),
+                arrays.uuid_array([item.fact_id for item in batch]),
+                arrays.text_array([item.kind.value for item in batch]),
+                arrays.int4_array([item.ordinal for item in batch]),
+                arrays.bytea_array([item.content for item in batch]),
+                arrays.timestamp_array([item.deadline for item in batch]),
+                arrays.bool_array([item.closes for item in batch]),
+                arrays.bytea_array([item.receipt_root for item in batch]),
+                arrays.text_array([item.meta for item in batch]),
+                arrays.text_array([item.rider_row for item in batch]),
+                self._rider,
+                arrays.int4_array([position for position, _ in transfers]),
+                arrays.int8_array([lanes.get(item.debit, NO_ACCOUNT) for _, item in transfers]),
+                arrays.int8_array([lanes.get(item.credit, NO_ACCOUNT) for _, item in transfers]),
+                arrays.int8_array([item.quanta for _, item in transfers]),
+                arrays.int8_array([item.fallback for _, item in transfers]),
+            ),
+        )
+        return [_from_row(row) for row in rows]
+
+    async def _learn_lanes(self, account_ids: set[int]) -> None:
+        """
+        Find this lane's share of each account; an account without lanes stands for itself.
+        """
+        for account_id in sorted(account_ids - self._lane_accounts.keys()):
+            assert self._connection is not None, "connected before any work"
+            assert self._lane is not None, "leased before any work"
+            cursor = await self._connection.execute(
+                QUERIES["is_laned"], {"account_id": account_id}
+            )
+            row = await cursor.fetchone()
+            share = account_id
+            if row is not None and row[0]:
+                cursor = await self._connection.execute(
+                    QUERIES["lane_account"],
+                    {
+                        "account_id": account_id,
+                        "lane": self._lane.number,
+                        "now": self._clock.now(),
+                    },
+                )
+                row = await cursor.fetchone()
+                assert row is not None, "a laned account gets its share"
+                share = int(row[0])
+            if row is not None:
+                self._lane_accounts[account_id] = share
+
+
+def _gather(
+    queue: deque[_Waiting[Operation]], *, key: Callable[[Operation], UUID]
+) -> list[_Waiting[Operation]]:
+    """
+    Take the next batch; a second operation on the same fact waits for the next one.
+    """
+    batch: list[_Waiting[Operation]] = []
+    facts: set[UUID] = set()
+    postponed: list[_Waiting[Operation]] = []
+    while queue and len(batch) < BATCH_OPERATIONS_MAX:
+        waiting = queue.popleft()
+        if waiting.answer.done():
+            continue  # its caller went away before anything was sent
+        fact = key(waiting.operation)
+        if fact in facts:
+            postponed.append(waiting)
+            continue
+        facts.add(fact)
+        batch.append(waiting)
+    queue.extendleft(reversed(postponed))
+    return batch
+
+
+def _answer(waiting: _Waiting[Operation], outcome: Outcome) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(outcome)
+
+
+def _from_row(row: Sequence[Any]) -> Outcome:
+    (
+        _,
+        code,
+        recorded_at,
+        expires_at,
+        accounts,
+        assets,
+        amounts,
+        refused_account,
+        refused_available,
+        overrun,
+        record,
+        lane,
+        receipt_sequence,
+        receipt_previous,
+    ) = row
+    parts = (
+        tuple(
+            Part(account_id=account, asset_id=asset, quanta=quanta)
+            for account, asset, quanta in zip(accounts, assets, amounts, strict=True)
+        )
+        if accounts
+        else ()
+    )
+    return Outcome(
+        code=code,
+        recorded_at=recorded_at,
+        expires_at=expires_at,
+        parts=parts,
+        refused_account=refused_account,
+        refused_available=None if refused_available is None else int(refused_available),
+        overrun=overrun or 0,
+        record=record,
+        lane=lane,
+        receipt_sequence=receipt_sequence,
+        receipt_previous=receipt_previous,
+    )
