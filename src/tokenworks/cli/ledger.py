@@ -1,0 +1,158 @@
+"""
+``tokenworks ledger``: check and read the books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final
+
+import typer
+
+from tokenworks.cli.client import (
+    EXIT_COULD_NOT_RUN,
+    EXIT_REFUSED,
+    CommandError,
+    DataOption,
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    hub_session,
+    reporting,
+)
+from tokenworks.cli.rendering import Output, Record, clean, column, short_moment
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.settings import load_settings
+
+app: Final = typer.Typer(help="The double-entry ledger.", no_args_is_help=True)
+
+ACCOUNT_COLUMNS: Final = (
+    column("Party", "party.name"),
+    column("Purpose"),
+    column("Asset"),
+    column("Class", "account_class"),
+    column("Debits", "debits_posted", right=True),
+    column("Credits", "credits_posted", right=True),
+    column("Held", "debits_pending", right=True),
+    column("Available", right=True),
+)
+
+TOTAL_COLUMNS: Final = (
+    column("Asset"),
+    column("Debits", "debits_posted", right=True),
+    column("Credits", "credits_posted", right=True),
+    column("Balanced", "is_balanced"),
+)
+
+LEG_COLUMNS: Final = (
+    column("Operation"),
+    column("Recorded", short_moment("recorded_at")),
+    column("Party", "party.name"),
+    column("Purpose"),
+    column("Asset"),
+    column("Debit", right=True),
+    column("Credit", right=True),
+)
+
+
+def _parts_text(row: Record) -> str:
+    return ", ".join(f"{part['held']} {part['asset']}" for part in row["parts"])
+
+
+HOLD_COLUMNS: Final = (
+    column("Hold", "hold_id"),
+    column("Placed", short_moment("placed_at")),
+    column("Expires", short_moment("expires_at")),
+    column("Parts", _parts_text),
+)
+
+
+@app.command("check")
+def check(
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Rebuild balances from the entries and compare; check the chain and open holds.
+
+    Reads one snapshot of the database, whether the hub runs or not. Exit 0: clean. Exit 1: the
+    books are broken. Exit 2: the check could not run.
+    """
+    from tokenworks.bootstrap import check_ledger
+    from tokenworks.cli.data_directory import database_for_checks
+
+    output = Output(as_json=as_json)
+    with reporting(output):
+        settings = load_settings({"data_dir": data})
+        try:
+            with database_for_checks(settings) as dsn:
+                report = asyncio.run(check_ledger(settings, dsn=dsn))
+        except (OSError, TokenworksError) as error:
+            message = f"The check could not run: {error}"
+            raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
+        document = report.to_json()
+        if as_json:
+            output.document(document)
+        else:
+            rows = [{"what": name, "found": found} for name, found in document.items()]
+            output.records(rows, (column("What"), column("Found")), empty="")
+        if not report.is_clean:
+            raise typer.Exit(EXIT_REFUSED)
+        output.note("The books are clean.")
+
+
+@app.command("trial-balance")
+def trial_balance(
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show every account; exit 1 when debits and credits differ in an asset.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        answer = hub.get("ledger/trial-balance")
+        if as_json:
+            hub.output.document(answer)
+        else:
+            hub.output.records(answer["rows"], ACCOUNT_COLUMNS, empty="No account yet.")
+            hub.output.records(answer["totals"], TOTAL_COLUMNS, empty="")
+        if not answer["is_balanced"]:
+            raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command("entries")
+def entries(
+    fact_id: Annotated[str, typer.Argument(help="A call's or a deposit's id.")],
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show the legs of every entry of a call or deposit.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        answer = hub.get(f"ledger/entries/{fact_id}")
+        if as_json:
+            hub.output.document(answer)
+            return
+        rows = [{**entry, **leg} for entry in answer["items"] for leg in entry["legs"]]
+        hub.output.records(rows, LEG_COLUMNS, empty=f"Nothing is booked under {clean(fact_id)}.")
+
+
+@app.command("holds")
+def holds(
+    rows: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    List open holds, oldest first.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        answer = hub.get("ledger/holds", limit=rows)
+        hub.output.records(answer["items"], HOLD_COLUMNS, empty="No open hold.")
