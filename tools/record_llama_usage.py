@@ -8,6 +8,7 @@ Runs the demo model in this process, asks it a few small things and writes
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -21,8 +22,13 @@ TARGET: Final = (
     Path(__file__).parent.parent / "tests" / "unit" / "golden_usage" / "llama_cpp_recorded.json"
 )
 MESSAGES: Final = [{"role": "user", "content": "Say hello in one short sentence."}]
-PLAIN: Final = {"messages": MESSAGES, "max_tokens": 8, "temperature": 0, "seed": 1}
-STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
+PLAIN: Final[dict[str, object]] = {
+    "messages": MESSAGES,
+    "max_tokens": 8,
+    "temperature": 0,
+    "seed": 1,
+}
+STREAM: Final[dict[str, object]] = {"stream": True, "stream_options": {"include_usage": True}}
 REQUESTS: Final[dict[str, dict[str, object]]] = {
     "nothing cached": PLAIN,
     "prompt cached but for its last token": PLAIN,
@@ -37,8 +43,8 @@ def main() -> int:
     """
     Record every case and write the file.
     """
-    import xllamacpp  # noqa: PLC0415  an extra that only the demo needs
-
+    # An extra that only the demo needs, without types of its own.
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(_weights())
     parameters.n_ctx = 4096
@@ -75,7 +81,7 @@ def _record(address: str, request: dict[str, object]) -> dict[str, object]:
     texts: dict[int, str] = {}
     for answer in answers:
         for choice in answer["choices"]:
-            part = choice.get("message") or choice.get("delta") or {}
+            part: Any = choice.get("message") or choice.get("delta") or {}
             index = choice["index"]
             texts[index] = texts.get(index, "") + (part.get("content") or "")
     return {
