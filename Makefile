@@ -28,6 +28,7 @@ run: $(READY) ## Install what is locked and start a hub with a real model (DATA=
 	@exec $(BIN)/tokenworks up --demo --data "$(DATA)" $(ARGS)
 
 install: $(READY) ## Install what is locked, start nothing
+	@echo "installed: make run starts a hub"
 
 $(STAMPS)/venv:
 	@sh tools/make_venv.sh "$(PYTHON)" .venv
