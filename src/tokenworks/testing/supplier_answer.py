@@ -8,9 +8,6 @@ so that a hub which passes messages through untouched gets the count a client wo
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -19,7 +16,6 @@ import msgspec
 from tokenworks.testing.supplier_behaviour import (
     Behaviour,
     Content,
-    LineEnd,
     Malformation,
     UsageShape,
 )
@@ -28,9 +24,7 @@ BYTES_PER_PROMPT_TOKEN: Final = 8
 FINGERPRINT: Final = "simulation"
 NOT_JSON_BODY: Final = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 WRONG_JSON_BODY: Final = b'{"status":"ok","result":[1,2,3]}'
-HUGE_PIECE_BYTES: Final = 64 * 1024
 _TOKENS_ABSURD: Final = 10**12
-_DONE: Final = b"[DONE]"
 
 _encode = msgspec.json.encode
 
@@ -165,25 +159,25 @@ def usage_of(call: Call) -> JsonObject | None:
     shape = behaviour.usage
     is_detailed = behaviour.cached_tokens or behaviour.reasoning_tokens
     if shape is UsageShape.REAL and not is_detailed:
-        return _usage(prompt, completion)
+        return usage_json(prompt, completion)
     match shape:
         case UsageShape.MISSING | UsageShape.NULL:
             return None
         case UsageShape.NEGATIVE:
-            return _usage(prompt, -completion - 1)
+            return usage_json(prompt, -completion - 1)
         case UsageShape.ABSURD:
-            return _usage(_TOKENS_ABSURD, completion)
+            return usage_json(_TOKENS_ABSURD, completion)
         case UsageShape.NON_INTEGER:
-            return {**_usage(prompt, completion), "prompt_tokens": prompt + 0.5}
+            return {**usage_json(prompt, completion), "prompt_tokens": prompt + 0.5}
         case UsageShape.NOT_NUMBERS:
-            return {**_usage(prompt, completion), "completion_tokens": "many"}
+            return {**usage_json(prompt, completion), "completion_tokens": "many"}
         case UsageShape.ONE_CHOICE:
-            return _usage(prompt, completion // call.choices)
+            return usage_json(prompt, completion // call.choices)
         case UsageShape.UNKNOWN_AXIS:
             details = {"hologram_tokens": 7}
-            return {**_usage(prompt, completion), "completion_tokens_details": details}
+            return {**usage_json(prompt, completion), "completion_tokens_details": details}
         case _:
-            usage = _usage(prompt, completion)
+            usage = usage_json(prompt, completion)
     return {**usage, **_details(behaviour)} if is_detailed else usage
 
 
@@ -199,7 +193,10 @@ def _details(behaviour: Behaviour) -> JsonObject:
     }
 
 
-def _usage(prompt: int, completion: int) -> JsonObject:
+def usage_json(prompt: int, completion: int) -> JsonObject:
+    """
+    Return a plain usage object.
+    """
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -224,7 +221,10 @@ def _json_text(count: int) -> str:
     return f'{{"answer":"{_sentence(count)}"}}'
 
 
-def _tool_name(request: ChatRequest) -> str:
+def tool_name(request: ChatRequest) -> str:
+    """
+    Return the name of the first tool offered, whatever its shape.
+    """
     try:
         tools = msgspec.json.decode(request.tools, type=list[_Tool])
     except msgspec.DecodeError:
@@ -232,7 +232,10 @@ def _tool_name(request: ChatRequest) -> str:
     return tools[0].function.name if tools else "unnamed"
 
 
-def _text_of(call: Call) -> str:
+def text_of(call: Call) -> str:
+    """
+    Return the words of one choice.
+    """
     match call.content:
         case Content.JSON_OBJECT:
             return _json_text(call.tokens)
@@ -242,9 +245,6 @@ def _text_of(call: Call) -> str:
             return _sentence(call.tokens - call.tokens // 2)
         case _:
             return _sentence(call.tokens)
-
-
-# Plain answers
 
 
 def plain_body(call: Call) -> bytes:
@@ -277,217 +277,40 @@ def _plain_choice(call: Call, index: int) -> JsonObject:
     message: JsonObject = {"role": "assistant", "content": ""}
     if content is Content.TOOL_CALLS:
         message["content"] = None
-        message["tool_calls"] = [_tool_call(call, index)]
+        message["tool_calls"] = [tool_call(call, index)]
     elif content is not Content.EMPTY:
-        message["content"] = _text_of(call)
+        message["content"] = text_of(call)
     if content is Content.REASONING:
         message["reasoning_content"] = _sentence(call.tokens // 2)
     if call.behaviour.unknown_fields:
         message["x_unknown"] = True
     choice: JsonObject = {"index": index, "message": message, "finish_reason": call.finish_reason}
     if call.request.logprobs:
-        choice["logprobs"] = _logprobs(words(call.tokens))
+        choice["logprobs"] = logprobs(words(call.tokens))
     return choice
 
 
-def _tool_call(call: Call, index: int) -> JsonObject:
+def tool_call(call: Call, index: int) -> JsonObject:
+    """
+    Return the call of a tool that a choice makes.
+    """
     return {
         "id": f"call-{call.number}-{index}",
         "type": "function",
-        "function": {"name": _tool_name(call.request), "arguments": '{"city":"Oslo"}'},
+        "function": {"name": tool_name(call.request), "arguments": '{"city":"Oslo"}'},
     }
 
 
-def _logprobs(tokens: tuple[str, ...]) -> JsonObject:
+def logprobs(tokens: tuple[str, ...]) -> JsonObject:
+    """
+    Return made-up probabilities of tokens.
+    """
     return {
         "content": [
             {"token": token, "logprob": -0.25, "bytes": list(token.encode()), "top_logprobs": []}
             for token in tokens
         ]
     }
-
-
-# Streams
-
-
-def stream_events(call: Call) -> list[bytes]:
-    """
-    Return the data of each event of a stream, ``[DONE]`` included when it is sent.
-    """
-    behaviour = call.behaviour
-    if behaviour.malformation is Malformation.WRONG_JSON:
-        return [WRONG_JSON_BODY, _DONE]
-    if behaviour.malformation is Malformation.NOT_JSON:
-        return [NOT_JSON_BODY]
-    events = _chunks(call)
-    if behaviour.error_after_chunks is not None:
-        return [*events[: behaviour.error_after_chunks], error_body("overloaded", 503)]
-    if behaviour.end_after_chunks is not None:
-        return events[: behaviour.end_after_chunks]
-    if behaviour.cut_after_chunks is not None:
-        return events[: behaviour.cut_after_chunks]
-    if behaviour.stall_after_chunks is not None:
-        return events[: behaviour.stall_after_chunks]
-    return events
-
-
-def _chunks(call: Call) -> list[bytes]:
-    head = _chunk_head(call)
-    usages = _usages(call)
-    tail = _content_tail(call.behaviour, usages)
-    finish = b'{},"finish_reason":%b}]' % _encode(call.finish_reason)
-    finish += _usage_member(usages.on_finish) + b"}"
-    choices = [b'%b"choices":[{"index":%d,"delta":' % (head, i) for i in range(call.choices)]
-    events = [choice + delta + tail for delta in _deltas(call) for choice in choices]
-    events += [choice + finish for choice in choices]
-    events += [b'%b"choices":[]%b}' % (head, _usage_member(usage)) for usage in usages.after]
-    events.append(_DONE)
-    return events
-
-
-def _chunk_head(call: Call) -> bytes:
-    return (
-        b'{"id":"chatcmpl-%b","object":"chat.completion.chunk","created":%d,"model":%b,'
-        b'"system_fingerprint":"simulation",'
-    ) % (call.number.encode(), call.created_s, _encode(call.request.model))
-
-
-def _content_tail(behaviour: Behaviour, usages: _StreamUsages) -> bytes:
-    tail = b',"finish_reason":null}]'
-    if behaviour.unknown_fields:
-        tail += b',"x_unknown":{"nested":[1,2.5,null,"\xc3\x9f"]}'
-    return tail + _usage_member(usages.on_content) + b"}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StreamUsages:
-    """
-    Which chunks of a stream carry which usage.
-    """
-
-    on_content: JsonObject | None = None
-    on_finish: JsonObject | None = None
-    after: tuple[JsonObject, ...] = ()
-
-
-def _usages(call: Call) -> _StreamUsages:
-    usage = usage_of(call)
-    options = call.request.stream_options
-    is_asked = bool(options and options.include_usage)
-    shape = call.behaviour.usage
-    if usage is None or not (is_asked or shape is UsageShape.ALWAYS):
-        return _StreamUsages()
-    prompt, completion = call.prompt_tokens, call.completion_tokens
-    match shape:
-        case UsageShape.SEVERAL_CHUNKS:
-            return _StreamUsages(on_content=_usage(prompt, 1), on_finish=usage, after=(usage,))
-        case UsageShape.SPLIT_CHUNKS:
-            return _StreamUsages(after=(_usage(prompt, 0), _usage(0, completion)))
-        case UsageShape.ON_FINISH_CHUNK:
-            return _StreamUsages(on_finish=usage)
-        case _:
-            return _StreamUsages(after=(usage,))
-
-
-def _usage_member(usage: JsonObject | None) -> bytes:
-    return b"" if usage is None else b',"usage":' + _encode(usage)
-
-
-def _deltas(call: Call) -> Sequence[bytes]:
-    tokens = call.tokens
-    size = call.behaviour.tokens_per_chunk
-    match call.content:
-        case Content.EMPTY:
-            return ()
-        case Content.TOOL_CALLS:
-            return _tool_deltas(call)
-        case Content.TEXT:
-            if call.request.logprobs:
-                return _logprob_deltas(tokens, size)
-            return _text_deltas(tokens, size)
-        case Content.REASONING:
-            thoughts = _text_deltas(tokens // 2, size, "reasoning_content")
-            return thoughts + _text_deltas(tokens - tokens // 2, size)
-        case _:
-            text = _text_of(call)
-            return _deltas_of(tuple(text[i : i + 8] for i in range(0, len(text), 8)))
-
-
-@lru_cache(maxsize=1_024)
-def _text_deltas(tokens: int, size: int, member: str = "content") -> tuple[bytes, ...]:
-    parts = words(tokens)
-    return _deltas_of(tuple("".join(parts[i : i + size]) for i in range(0, tokens, size)), member)
-
-
-def _deltas_of(parts: tuple[str, ...], member: str = "content") -> tuple[bytes, ...]:
-    deltas: list[JsonObject] = [{member: part} for part in parts]
-    if deltas:
-        deltas[0] = {"role": "assistant", **deltas[0]}
-    return tuple(map(_encode, deltas))
-
-
-def _logprob_deltas(tokens: int, size: int) -> list[bytes]:
-    parts = words(tokens)
-    logprobs = [_encode(_logprobs(parts[i : i + size])) for i in range(0, tokens, size)]
-    pairs = zip(_text_deltas(tokens, size), logprobs, strict=True)
-    return [b'%b,"logprobs":%b' % pair for pair in pairs]
-
-
-def _tool_deltas(call: Call) -> list[bytes]:
-    tool_call = _tool_call(call, 0)
-    first = {"index": 0, **tool_call, "function": {"name": _tool_name(call.request)}}
-    arguments = ('{"city"', ':"Oslo"}')
-    rest = [{"index": 0, "function": {"arguments": part}} for part in arguments]
-    head = {"role": "assistant", "content": None, "tool_calls": [first]}
-    return [_encode(head), *(_encode({"tool_calls": [part]}) for part in rest)]
-
-
-def event_bytes(data: bytes, behaviour: Behaviour) -> bytes:
-    """
-    Return one event of a stream as it is written, in the behaviour's dialect.
-    """
-    prefix = b"data:" if behaviour.is_space_omitted else b"data: "
-    if behaviour.multi_line_data and data.startswith(b"{"):
-        # A line break between two members is white space to JSON.
-        data = data.replace(b',"', b',\n"', 2).replace(b"\n", b"\n" + prefix)
-    event = prefix + data + b"\n\n"
-    if behaviour.comments:
-        event = b": keep-alive\n\nevent: message\nid: 7\n" + event
-    match behaviour.line_end:
-        case LineEnd.LF:
-            return event
-        case LineEnd.CRLF:
-            return event.replace(b"\n", b"\r\n")
-        case LineEnd.CR:
-            return event.replace(b"\n", b"\r")
-
-
-def fragments(data: bytes, *, bytes_max: int, seed: int) -> Iterator[bytes]:
-    """
-    Cut ``data`` into pieces of 1 to ``bytes_max`` bytes, the same ones for a seed.
-    """
-    source = random.Random(seed)
-    start = 0
-    while start < len(data):
-        end = start + source.randint(1, bytes_max)
-        yield data[start:end]
-        start = end
-
-
-def huge_pieces(call: Call) -> Iterator[bytes]:
-    """
-    Return the pieces of an answer of about ``huge_answer_bytes``.
-    """
-    filler = b"x" * HUGE_PIECE_BYTES
-    head = _chunk_head(call)
-    event = b'data: %b"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n' % (head, filler)
-    is_stream = call.request.stream
-    piece = event if is_stream else filler
-    if not is_stream:
-        yield b'{"choices":[{"index":0,"message":{"role":"assistant","content":"'
-    for _ in range(call.behaviour.huge_answer_bytes // HUGE_PIECE_BYTES):
-        yield piece
-    yield b"data: [DONE]\n\n" if is_stream else b'"},"finish_reason":"stop"}]}'
 
 
 def error_body(code: str, status: int) -> bytes:

@@ -204,11 +204,11 @@ def behaviour_from_json(value: Mapping[str, object]) -> Behaviour:
     unknown = sorted(set(value) - _FIELD_NAMES)
     if unknown:
         message = f"A behaviour has no {', '.join(unknown)}."
-        raise InvalidError(message, code="unknown_behaviour")
+        raise InvalidError(message)
     try:
         return msgspec.convert(dict(value), Behaviour)
     except msgspec.ValidationError as error:
-        raise InvalidError(str(error), code="invalid_behaviour") from error
+        raise InvalidError(str(error)) from error
 
 
 def behaviour_to_json(behaviour: Behaviour) -> dict[str, object]:
