@@ -461,16 +461,24 @@ def read_project(root: Path) -> list[File]:
 
 def find_commands() -> list[tuple[str, str]]:
     """
-    Return every command that ``tokenworks`` understands, with its help; none without a CLI.
+    Return every command that ``tokenworks`` understands, with its help.
+
+    The main group loads a noun when it is used, so each noun's module is asked here; one that
+    is announced and not written yet has no commands.
     """
-    try:
-        app = importlib.import_module("tokenworks.cli.main").app
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("tokenworks.cli"):
-            raise
-        return []
-    root = importlib.import_module("typer.main").get_command(app)
-    return sorted(walk_commands("tokenworks", root))
+    registrations = importlib.import_module("tokenworks.cli.main").COMMANDS
+    get_command = importlib.import_module("typer.main").get_command
+    found: list[tuple[str, str]] = []
+    for registration in registrations:
+        try:
+            app = importlib.import_module(registration.module).app
+        except ModuleNotFoundError as error:
+            if error.name != registration.module:
+                raise
+            continue
+        for name, text in walk_commands(f"tokenworks {registration.name}", get_command(app)):
+            found.append((name, text or registration.summary))
+    return sorted(found)
 
 
 def walk_commands(name: str, command: object) -> Iterator[tuple[str, str]]:

@@ -43,12 +43,8 @@ def main() -> int:
     Write each page of the reference.
     """
     REFERENCE.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("settings.md", settings_page()),
-        ("errors.md", errors_page()),
-        ("commands.md", commands_page()),
-    ):
-        (REFERENCE / name).write_text(text, encoding="utf-8")
+    for name, write in PAGES.items():
+        (REFERENCE / name).write_text(write(), encoding="utf-8")
         print(f"docs/reference/{name}")
     return 0
 
@@ -154,6 +150,12 @@ def commands_page() -> str:
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n", maxsplit=1)[0].split()).replace("|", "\\|")
 
+
+PAGES: Final = {
+    "settings.md": settings_page,
+    "errors.md": errors_page,
+    "commands.md": commands_page,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
