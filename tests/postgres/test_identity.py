@@ -48,6 +48,9 @@ NO_SUCH_ID = UUID(int=99)
 
 @pytest.fixture
 def identity(pool: Pool, clock: FakeClock, ids: IdentifierSource) -> Identity:
+    """
+    Parties and keys on the fresh database.
+    """
     return Identity(pool, clock, ids)
 
 
@@ -98,6 +101,9 @@ async def test_principal_has_the_whole_chain_and_the_nearest_tier(identity: Iden
 
 
 async def test_party_is_found_by_id_text_and_name(identity: Identity) -> None:
+    """
+    An id, its text and the name all lead to the same party.
+    """
     party = await identity.add_party("acme", kind=PartyKind.BUYER)
     assert await identity.get_party("acme") == party
     assert await identity.get_party(party.party_id) == party
@@ -107,6 +113,9 @@ async def test_party_is_found_by_id_text_and_name(identity: Identity) -> None:
 
 
 async def test_name_is_unique_in_the_hub(identity: Identity) -> None:
+    """
+    Two parties never share a name, whatever their kinds.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     with pytest.raises(PartyExistsError) as refused:
         await identity.add_party("acme", kind=PartyKind.SUPPLIER)
@@ -130,12 +139,12 @@ async def test_refusal_leaves_the_callers_transaction_usable(
 async def test_callers_rollback_takes_the_party_and_the_key_away(
     identity: Identity, pool: Pool
 ) -> None:
-    secret = ""
-    with pytest.raises(ZeroDivisionError):
-        async with pool.connection() as connection, connection.transaction():
-            await identity.add_party("acme", kind=PartyKind.BUYER, connection=connection)
-            _, secret = await identity.add_key("acme", connection=connection)
-            raise ZeroDivisionError
+    """
+    What is written on the caller's connection lives and dies with its transaction.
+    """
+    async with pool.connection() as connection, connection.transaction(force_rollback=True):
+        await identity.add_party("acme", kind=PartyKind.BUYER, connection=connection)
+        _, secret = await identity.add_key("acme", connection=connection)
     with pytest.raises(PartyNotFoundError):
         await identity.get_party("acme")
     with pytest.raises(InvalidApiKeyError):
@@ -161,6 +170,9 @@ async def test_pages_are_gapless(identity: Identity, clock: FakeClock) -> None:
 
 
 async def test_lists_can_be_kept_to_one_organisation(identity: Identity) -> None:
+    """
+    A page of one organisation shows its whole tree and nothing else.
+    """
     await _add_tree(identity)
     await identity.add_party("beta", kind=PartyKind.BUYER)
     await identity.add_key("ada")
@@ -194,6 +206,9 @@ async def test_database_holds_no_secret(identity: Identity, pool: Pool) -> None:
 
 
 async def test_first_admin_key_belongs_to_the_platform(identity: Identity) -> None:
+    """
+    An admin acts as the platform, which has a chain of one.
+    """
     _, secret = await identity.add_key(party=PLATFORM_ID, role=Role.ADMIN)
     principal = await identity.authenticate(secret)
     assert principal.role is Role.ADMIN
@@ -202,6 +217,9 @@ async def test_first_admin_key_belongs_to_the_platform(identity: Identity) -> No
 
 
 async def test_role_must_suit_the_kind(identity: Identity) -> None:
+    """
+    A buyer never gets an admin or supplier key, the platform only admin keys.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     for role in (Role.ADMIN, Role.SUPPLIER):
         with pytest.raises(InvalidKeyError) as refused:
@@ -236,6 +254,9 @@ async def test_database_refuses_an_admin_key_of_anyone_else(
 async def test_unknown_and_malformed_secrets_are_refused_without_repeating_them(
     identity: Identity,
 ) -> None:
+    """
+    The error never holds what was presented.
+    """
     for presented in ("", "tw_", "sk-" + "a" * 43, "tw_" + "a" * 43, "tw_" + "ä" * 43, "x" * 9999):
         with pytest.raises(InvalidApiKeyError) as refused:
             await identity.authenticate(presented)
@@ -258,6 +279,9 @@ async def test_key_expires_while_it_is_remembered(identity: Identity, clock: Fak
 
 
 async def test_expiry_must_lie_ahead(identity: Identity, clock: FakeClock) -> None:
+    """
+    A key that could never be used, or whose expiry has no zone, is not made.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     for expiry in (clock.now(), clock.now().replace(tzinfo=None)):
         with pytest.raises(InvalidKeyError) as refused:
@@ -268,6 +292,9 @@ async def test_expiry_must_lie_ahead(identity: Identity, clock: FakeClock) -> No
 async def test_revoked_key_is_refused_at_once_and_for_good(
     identity: Identity, clock: FakeClock
 ) -> None:
+    """
+    A revocation works on the next call, and a repeat keeps the first time.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     key, secret = await identity.add_key("acme")
     await identity.authenticate(secret)
@@ -283,6 +310,9 @@ async def test_revoked_key_is_refused_at_once_and_for_good(
 
 
 async def test_rotation_replaces_the_secret_and_keeps_the_key(identity: Identity) -> None:
+    """
+    Only the secret changes: id, limits and history stay the key's.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     key, old = await identity.add_key("acme", requests_per_minute=7)
     await identity.authenticate(old)
@@ -298,6 +328,9 @@ async def test_rotation_replaces_the_secret_and_keeps_the_key(identity: Identity
 async def test_rotation_with_grace_lets_both_secrets_work_for_a_while(
     identity: Identity, clock: FakeClock
 ) -> None:
+    """
+    With a grace, programs can change over one by one.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     key, old = await identity.add_key("acme")
     _, new = await identity.rotate_key(key.key_id, grace=timedelta(hours=1))
@@ -324,6 +357,9 @@ async def test_rotation_without_grace_ends_an_earlier_grace(identity: Identity) 
 
 
 async def test_concurrent_rotations_leave_one_current_secret(identity: Identity) -> None:
+    """
+    Rotations of one key take turns; the last secret is the one that works.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     key, _ = await identity.add_key("acme")
     rotated = await asyncio.gather(*(identity.rotate_key(key.key_id) for _ in range(4)))
@@ -338,6 +374,9 @@ async def test_concurrent_rotations_leave_one_current_secret(identity: Identity)
 
 
 async def test_spend_path_version_only_rises(identity: Identity) -> None:
+    """
+    A late writer cannot bring back an older spend path.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     key, secret = await identity.add_key("acme")
     await identity.authenticate(secret)
@@ -366,6 +405,9 @@ async def test_frozen_ancestor_stops_every_key_below(identity: Identity) -> None
 
 
 async def test_closed_party_is_closed_for_good(identity: Identity) -> None:
+    """
+    A closed party acts no more, takes no children or keys, and stays closed.
+    """
     await _add_tree(identity)
     _, secret = await identity.add_key("crawler")
     await identity.set_party_state("research", PartyState.CLOSED)
@@ -416,6 +458,9 @@ async def test_database_refuses_a_child_of_another_organisation(
 
 
 async def test_database_refuses_a_second_platform(identity: Identity, pool: Pool) -> None:
+    """
+    There is one operator; neither the service nor the database makes another.
+    """
     with pytest.raises(InvalidPartyError):
         await identity.add_party("other", kind=PartyKind.PLATFORM)
     async with pool.connection() as connection:
@@ -432,6 +477,9 @@ async def test_database_refuses_a_second_platform(identity: Identity, pool: Pool
 
 
 async def test_request_rate_may_only_refuse(identity: Identity, clock: FakeClock) -> None:
+    """
+    A key's own rate refuses with the seconds to wait.
+    """
     await identity.add_party("acme", kind=PartyKind.BUYER)
     _, secret = await identity.add_key("acme", requests_per_minute=2)
     principal = await identity.authenticate(secret)
@@ -484,7 +532,7 @@ async def test_waiting_callers_share_one_read(
     async def counted(*args: object) -> object:
         nonlocal reads
         reads += 1
-        return await find_presented(*args)  # type: ignore[arg-type]
+        return await find_presented(*args)  # pyright: ignore[reportArgumentType] # Passed on.
 
     monkeypatch.setattr(store, "find_presented", counted)
     await asyncio.gather(*(identity.authenticate(secret) for _ in range(100)))
@@ -520,6 +568,9 @@ async def test_another_process_forgets_a_revoked_key(
 async def test_process_that_hears_nothing_is_stale_for_seconds_only(
     identity: Identity, pool: Pool, clock: FakeClock, ids: IdentifierSource
 ) -> None:
+    """
+    Without notifications a revocation still works after the life of a record.
+    """
     other = Identity(pool, clock, ids)
     key, secret = await identity.add_key(PLATFORM_ID, role=Role.ADMIN)
     await other.authenticate(secret)
@@ -564,8 +615,11 @@ async def test_posting_role_can_do_all_of_it_but_delete(pool: Pool) -> None:
 async def test_posting_role_runs_every_operation(
     dsn: str, clock: FakeClock, ids: IdentifierSource
 ) -> None:
+    """
+    The grants suffice for the hub's own role.
+    """
     connection = await connect(dsn, name="posting")
-    identity = Identity(None, clock, ids)  # type: ignore[arg-type] # Only the given connection.
+    identity = Identity(None, clock, ids)  # pyright: ignore[reportArgumentType] # Only the given connection is used.
     try:
         await connection.execute("SET ROLE tokenworks_posting")
         async with connection.transaction():
