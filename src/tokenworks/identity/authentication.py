@@ -19,7 +19,7 @@ from uuid import UUID
 import psycopg
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.identity import placing, secret, store
+from tokenworks.identity import placing, store
 from tokenworks.identity.admission import KeyRecord, admit
 from tokenworks.identity.cache import KeyCache
 from tokenworks.identity.errors import (
@@ -30,6 +30,7 @@ from tokenworks.identity.errors import (
 )
 from tokenworks.identity.model import Principal
 from tokenworks.identity.rate import FailureLimiter, RequestLimiter
+from tokenworks.identity.secret import digest_secret, is_secret_shaped
 from tokenworks.postgres.pool import Connection, Pool
 
 
@@ -47,7 +48,7 @@ class Authenticator:
         self._reading: dict[str, asyncio.Task[KeyRecord | None]] = {}
 
     async def authenticate(
-        self, presented: str, *, address: str | None = None, may_be_frozen: bool = False
+        self, secret: str, *, address: str | None = None, may_be_frozen: bool = False
     ) -> Principal:
         """
         Return who a presented secret stands for.
@@ -57,7 +58,7 @@ class Authenticator:
         the key worked lately.
 
         Args:
-            presented: The secret as it came; never logged, never in an error.
+            secret: The secret as it came; never logged, never in an error.
             address: Where it came from; ``None`` skips the limit of failures.
             may_be_frozen: Admit a frozen party, for doors that only read.
 
@@ -68,9 +69,9 @@ class Authenticator:
             TooManyFailuresError: The address must wait.
             IdentityUnavailableError: The database does not answer.
         """
-        if not secret.is_secret_shaped(presented):
+        if not is_secret_shaped(secret):
             self._refuse_unknown(address)
-        digest = secret.digest_secret(presented)
+        digest = digest_secret(secret)
         now_s = self._clock.monotonic_s()
         record = self._cache.find(digest, now_s=now_s)
         if record is None:

@@ -19,7 +19,7 @@ import psycopg
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
-from tokenworks.identity import issuing, placing, secret, store
+from tokenworks.identity import issuing, placing, store
 from tokenworks.identity.authentication import Authenticator
 from tokenworks.identity.errors import (
     IdentityUnavailableError,
@@ -41,6 +41,7 @@ from tokenworks.identity.model import (
     Principal,
     Role,
 )
+from tokenworks.identity.secret import digest_secret, mint_secret, prefix_of
 from tokenworks.postgres.pool import Connection, Pool
 
 
@@ -72,13 +73,13 @@ class Identity:
     # ----------------------------------------------------------------- authentication
 
     async def authenticate(
-        self, presented: str, *, address: str | None = None, may_be_frozen: bool = False
+        self, secret: str, *, address: str | None = None, may_be_frozen: bool = False
     ) -> Principal:
         """
         Return who a presented secret stands for; see ``Authenticator.authenticate``.
         """
         return await self._authenticator.authenticate(
-            presented, address=address, may_be_frozen=may_be_frozen
+            secret, address=address, may_be_frozen=may_be_frozen
         )
 
     def count_request(self, principal: Principal) -> None:
@@ -432,12 +433,12 @@ class Identity:
     # ----------------------------------------------------------------------- privates
 
     async def _insert_secret(self, connection: Connection, key_id: UUID, *, now: datetime) -> str:
-        minted = secret.mint_secret(self._random_bytes)
+        minted = mint_secret(self._random_bytes)
         await store.insert_secret(
             connection,
             key_id=key_id,
-            secret_sha256=secret.digest_secret(minted),
-            prefix=secret.prefix_of(minted),
+            secret_sha256=digest_secret(minted),
+            prefix=prefix_of(minted),
             created_at=now,
         )
         return minted

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from types import MappingProxyType
 from uuid import UUID
 
 import psycopg
@@ -25,12 +24,12 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.supply import store, vetting
+from tokenworks.supply.composing import compose_snapshot
 from tokenworks.supply.errors import (
     InvalidSupplierError,
     LegPartyNotFoundError,
     OfferExistsError,
     OfferNotFoundError,
-    SecretUnreadableError,
     SupplierChangedError,
     SupplierExistsError,
     SupplierNotFoundError,
@@ -41,7 +40,6 @@ from tokenworks.supply.model import (
     OfferState,
     OfferTerms,
     Supplier,
-    SupplierAccess,
     SupplierKind,
     SupplierState,
     SupplySnapshot,
@@ -124,7 +122,12 @@ class Supply:
                 await store.read_one_state(connection)
                 suppliers = await store.list_suppliers(connection)
                 offers = await store.list_offers(connection)
-            self._snapshot = self._compose(suppliers, offers)
+            self._snapshot = compose_snapshot(
+                version=self._snapshot.version + 1,
+                suppliers=suppliers,
+                offers=offers,
+                secrets=self._secrets,
+            )
             return self._snapshot
 
     async def watch(self, connection: Connection) -> None:
@@ -256,7 +259,9 @@ class Supply:
         vouched = before.allow_private if allow_private is None else allow_private
         url = before.base_url
         if base_url is not None or vouched != before.allow_private:
-            checked = await self._checked(base_url or before.base_url, allow_private=vouched)
+            checked = await self._checked(
+                before.base_url if base_url is None else base_url, allow_private=vouched
+            )
             url = checked.url
         is_moved = origin_of(url) != origin_of(before.base_url)
         if is_moved and before.has_api_key and api_key is None and not drop_api_key:
@@ -529,37 +534,6 @@ class Supply:
 
     def _seal(self, api_key: str | None, supplier_id: UUID) -> bytes | None:
         return None if api_key is None else self._secrets.encrypt(api_key, owner_id=supplier_id)
-
-    def _open(self, stored: store.StoredSupplier) -> SupplierAccess:
-        sealed, supplier = stored.api_key_encrypted, stored.supplier
-        api_key = (
-            None if sealed is None else self._secrets.decrypt(sealed, owner_id=supplier.supplier_id)
-        )
-        return SupplierAccess(supplier=supplier, api_key=api_key)
-
-    def _compose(
-        self, suppliers: Sequence[store.StoredSupplier], offers: Sequence[Offer]
-    ) -> SupplySnapshot:
-        access: dict[UUID, SupplierAccess] = {}
-        faults: dict[UUID, str] = {}
-        for stored in suppliers:
-            try:
-                access[stored.supplier.supplier_id] = self._open(stored)
-            except SecretUnreadableError as error:
-                faults[stored.supplier.supplier_id] = error.message
-        usable: dict[tuple[str, str], list[Offer]] = {}
-        for offer in offers:  # Already in the order of priority.
-            reach = access.get(offer.supplier_id)
-            is_usable = reach is not None and reach.supplier.state is SupplierState.ACTIVE
-            if is_usable and offer.state is OfferState.ACTIVE:
-                usable.setdefault((offer.model, offer.tier), []).append(offer)
-        return SupplySnapshot(
-            version=self._snapshot.version + 1,
-            suppliers=MappingProxyType(access),
-            offers=MappingProxyType({key: tuple(found) for key, found in usable.items()}),
-            all_offers=MappingProxyType({offer.offer_id: offer for offer in offers}),
-            faults=MappingProxyType(faults),
-        )
 
     @asynccontextmanager
     async def _change(self, connection: Connection | None) -> AsyncGenerator[Connection]:

@@ -11,8 +11,8 @@ unspecified address are refused even when private addresses are allowed: no supp
 there.
 
 Known limit: the check holds for the moment it is made. A name may resolve to another
-address later ("DNS rebinding"), so the adapter checks the address it connects to with
-``find_fault`` too, and follows no redirects.
+address later ("DNS rebinding"), so whoever makes the connection must judge the address it
+really connects to (``find_fault`` is the rule) and follow no redirects.
 """
 
 from __future__ import annotations
