@@ -34,6 +34,8 @@ from tokenworks.settings import (
 )
 
 LOCK_FILE_NAME: Final = "hub.lock"
+POSTGRES_NAME: Final = "postgres"
+"""The one child whose end is not asked with SIGTERM."""
 LEFTOVERS_PATIENCE_S: Final = 10.0
 _PRIVATE_FOLDERS: Final = ("keys", "logs")
 
@@ -188,6 +190,7 @@ def end_leftovers(data_dir: Path) -> int:
         [
             ProcessIdentity(pid=child.pid, started_at_s=child.started_at_s)
             for child in runtime.children
+            if child.name != POSTGRES_NAME
         ],
         patience_s=LEFTOVERS_PATIENCE_S,
     )
