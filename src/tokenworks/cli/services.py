@@ -229,20 +229,36 @@ def choose_port(host: str, port: int, *, flag: str) -> int:
 
     Raises:
         PortInUseError: Somebody listens there, or the address is not this machine's.
+            The port of a free one is only likely to stay free until it is bound.
     """
+    # Hubs share ports between their processes, so binding alone would also succeed
+    # beside another hub: knock first.
+    reason = "somebody listens there" if port and _answers(host, port) else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
-        # Without SO_REUSEPORT, so that the sockets of another hub are noticed.
+        # As the gateway binds: connections of a hub that has just stopped do not matter.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             trial.bind((host, port))
         except OSError as error:
-            message = (
-                f"Cannot use port {port} of {host}: {error.strerror}{_holder(port)}. "
-                f"Stop that program, or choose another port with {flag}."
-            )
-            raise PortInUseError(message, details={"port": port}) from error
-        return int(trial.getsockname()[1])
+            reason = reason or error.strerror
+        if reason is None:
+            return int(trial.getsockname()[1])
+    message = (
+        f"Cannot use port {port} of {host}: {reason}{_holder(port)}. Stop that program, or "
+        f"choose another port with {flag}."
+    )
+    raise PortInUseError(message, details={"port": port})
+
+
+def _answers(host: str, port: int) -> bool:
+    address = reachable_host(host).strip("[]")
+    try:
+        with socket.create_connection((address, port), timeout=PROBE_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def choose_model_port(*, is_any: bool) -> int:
@@ -258,10 +274,11 @@ def choose_model_port(*, is_any: bool) -> int:
 def _holder(port: int) -> str:
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            is_it = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            if is_it and connection.pid is not None:
+            if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+                continue
+            if connection.laddr and connection.laddr.port == port:
                 name = psutil.Process(connection.pid).name()
-                return f" by process {connection.pid} ({name})"
+                return f" (process {connection.pid}, {name})"
     except psutil.Error:
         return ""
     return ""
