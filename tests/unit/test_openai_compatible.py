@@ -6,12 +6,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tokenworks.adapters.openai_compatible.addresses import is_public_address
 from tokenworks.adapters.openai_compatible.http_client import HttpUpstream
+from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.foundation.errors import SupplierFaultError
 from tokenworks.gateway.ports import (
     AddressRefusedError,
@@ -31,7 +42,7 @@ from tokenworks.testing.supplier_stub import SupplierStub
 BODY = b'{"model":"stub-model","messages":[{"role":"user","content":"hi"}]}'
 STREAM_BODY = BODY[:-1] + b',"stream":true,"stream_options":{"include_usage":true}}'
 
-UPSTREAMS: dict[str, Callable[[], Upstream]] = {"aiohttp": HttpUpstream}
+UPSTREAMS: dict[str, Callable[[], Upstream]] = {"aiohttp": HttpUpstream, "relay": RelayUpstream}
 
 
 @pytest.fixture(params=UPSTREAMS)
@@ -51,6 +62,32 @@ async def stub() -> AsyncIterator[SupplierStub]:
     """
     async with SupplierStub() as stub:
         yield stub
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """
+    A server's TLS settings with a certificate of its own, and a client's that trust it.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "supplier")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    file = tmp_path_factory.mktemp("tls") / "supplier.pem"
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(secret + certificate)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(file)
+    return server, ssl.create_default_context(cadata=certificate.decode())
 
 
 def request_to(
@@ -79,7 +116,9 @@ def request_to(
 
 
 @contextlib.asynccontextmanager
-async def raw_server(*answers: bytes, is_closing: bool = False) -> AsyncGenerator[str]:
+async def raw_server(
+    *answers: bytes, is_closing: bool = False, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[str]:
     """
     Answer the requests of all connections with these bytes, one after the other.
     """
@@ -98,9 +137,9 @@ async def raw_server(*answers: bytes, is_closing: bool = False) -> AsyncGenerato
                     break
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for writer in writers:
@@ -508,6 +547,187 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(
             await upstream.send(request_to(stub.base_url))
     await read_all(upstream, request_to(stub.base_url))
     assert stub.stats()["connections_total"] == 2
+
+
+async def test_an_announcement_is_not_the_answer(upstream: Upstream) -> None:
+    """
+    100 and 103 come before the head that counts.
+    """
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nretry-after: 1\r\n\r\n"
+    async with raw_server(early + plain(b"{}")) as url:
+        answer = await upstream.send(request_to(url))
+        assert (answer.status, answer.headers.get("retry-after")) == (200, None)
+        assert await answer.read(10) == b"{}"
+        await answer.close()
+
+
+async def test_bytes_nobody_asked_for_are_nobodys_answer(upstream: Upstream) -> None:
+    """
+    A connection that sends more than it was asked for is not used again.
+    """
+    async with raw_server(plain(b"1") + plain(b"late"), plain(b"2"), plain(b"3")) as url:
+        assert await read_all(upstream, request_to(url)) == b"1"
+        assert await read_all(upstream, request_to(url)) == b"2"
+        assert await read_all(upstream, request_to(url)) == b"3"
+
+
+@pytest.mark.parametrize("headers", [{"x": "1\r\ny: 2"}, {"x": "1\ny: 2"}, {"x: 1\r\ny": "2"}])
+async def test_a_header_cannot_break_out_of_its_line(
+    upstream: Upstream, stub: SupplierStub, headers: dict[str, str]
+) -> None:
+    """
+    A name or value with a line end is refused before a byte is sent.
+    """
+    request = UpstreamRequest(
+        url=f"{stub.base_url}/models", headers=headers, body=b"", allow_private=True
+    )
+    with pytest.raises(ConnectFaultError):
+        await upstream.send(request)
+    assert stub.stats()["requests"] == 0
+
+
+async def test_models_are_asked_for_without_a_body(upstream: Upstream, stub: SupplierStub) -> None:
+    """
+    The same way serves the test of a supplier.
+    """
+    answer = await upstream.send(
+        UpstreamRequest(
+            url=f"{stub.base_url}/models", headers={}, body=b"", method="GET", allow_private=True
+        )
+    )
+    assert b"stub-model" in await answer.read(10_000)
+    await answer.close()
+
+
+async def test_an_untrusted_certificate_is_a_connect_fault(
+    upstream: Upstream, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """
+    Nothing of the request is sent to whom the system does not trust.
+    """
+    async with raw_server(plain(b"{}"), tls=tls[0]) as url:
+        with pytest.raises(ConnectFaultError):
+            await upstream.send(request_to(url))
+
+
+async def test_a_trusted_supplier_answers_over_tls(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """
+    The relay client speaks https, and keeps those connections too.
+    """
+    upstream = RelayUpstream(tls=tls[1])
+    async with raw_server(plain(b"1"), plain(b"2"), tls=tls[0]) as url:
+        assert url.startswith("https://")
+        assert await read_all(upstream, request_to(url)) == b"1"
+        assert await read_all(upstream, request_to(url)) == b"2"
+        await upstream.close()
+
+
+async def test_idle_connections_make_room_and_busy_ones_do_not(stub: SupplierStub) -> None:
+    """
+    The bound on connections holds; what cannot be served is refused at once.
+    """
+    upstream = RelayUpstream(connections_max=1)
+    async with raw_server(plain(b"{}")) as url:
+        await read_all(upstream, request_to(url))
+        stub.set_behaviour(Behaviour(gate=True))
+        busy = asyncio.create_task(read_all(upstream, request_to(stub.base_url)))
+        await stub.wait_until_waiting(1)
+        with pytest.raises(ConnectFaultError, match="too many connections"):
+            await upstream.send(request_to(url))
+        stub.release()
+        assert b'"usage"' in await busy
+    await upstream.close()
+
+
+Outcome = tuple[int, bytes] | str
+
+
+async def outcome_of(upstream: Upstream, url: str) -> Outcome:
+    """
+    Return status and body, or that there was a fault.
+    """
+    try:
+        request = request_to(url, first_byte_timeout_s=0.3, idle_timeout_s=0.3)
+        answer = await upstream.send(request)
+        try:
+            return answer.status, b"".join([piece async for piece in answer.chunks()])
+        finally:
+            await answer.close()
+    except SupplierFaultError:
+        return "fault"
+    finally:
+        await upstream.close()
+
+
+@st.composite
+def http_answers(draw: st.DrawFn) -> bytes:
+    """
+    Return an answer with a body framed in any way, maybe cut.
+    """
+    body = draw(st.binary(max_size=300))
+    status = draw(st.sampled_from([b"200 OK", b"404 Not Found", b"500", b"204 No Content"]))
+    framing = draw(st.sampled_from(["length", "chunked", "close"]))
+    head = b"HTTP/1.1 " + status + b"\r\nContent-Type: x\r\n"
+    if status.startswith(b"204"):
+        return head + b"\r\n"
+    if framing == "length":
+        answer = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    elif framing == "chunked":
+        size = draw(st.integers(1, 100))
+        parts = [body[i : i + size] for i in range(0, len(body), size)]
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+        answer = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    else:
+        answer = head + b"Connection: close\r\n\r\n" + body
+    return answer[: draw(st.integers(0, len(answer)) | st.just(len(answer)))]
+
+
+async def outcomes_of(answer: bytes, places: list[int]) -> list[Outcome]:
+    """
+    Return what each client makes of the same bytes, cut at the same places.
+    """
+    ends = [*sorted(place for place in places if place < len(answer)), len(answer)]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(BODY))
+        start = 0
+        for end in ends:
+            writer.write(answer[start:end])
+            await writer.drain()
+            await asyncio.sleep(0)
+            start = end
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        return [await outcome_of(make(), url) for make in UPSTREAMS.values()]
+    finally:
+        server.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(http_answers(), st.lists(st.integers(0, 400), max_size=5))
+def test_both_clients_read_the_same_answer(answer: bytes, places: list[int]) -> None:
+    """
+    Whole answers have the same bytes, cut ones are faults, however they are framed.
+    """
+    first, *others = asyncio.run(outcomes_of(answer, places))
+    assert others == [first] * len(others)
+
+
+@settings(max_examples=150, deadline=None)
+@given(http_answers(), st.integers(0, 400), st.binary(min_size=1, max_size=3))
+def test_broken_bytes_end_in_an_answer_or_a_fault(answer: bytes, place: int, noise: bytes) -> None:
+    """
+    Nothing a supplier sends makes a client hang or raise anything but a fault.
+    """
+    broken = answer[:place] + noise + answer[place:]
+    for outcome in asyncio.run(outcomes_of(broken, [])):
+        assert outcome == "fault" or isinstance(outcome, tuple)
 
 
 async def test_every_fault_hides_the_secret(upstream: Upstream, stub: SupplierStub) -> None:
