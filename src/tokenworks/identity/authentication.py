@@ -48,7 +48,7 @@ class Authenticator:
         self._reading: dict[str, asyncio.Task[KeyRecord | None]] = {}
 
     async def authenticate(
-        self, secret: str, *, address: str | None = None, may_be_frozen: bool = False
+        self, presented: str, *, address: str | None = None, may_be_frozen: bool = False
     ) -> Principal:
         """
         Return who a presented secret stands for.
@@ -58,7 +58,7 @@ class Authenticator:
         the key worked lately.
 
         Args:
-            secret: The secret as it came; never logged, never in an error.
+            presented: The secret as it came; never logged, never in an error.
             address: Where it came from; ``None`` skips the limit of failures.
             may_be_frozen: Admit a frozen party, for doors that only read.
 
@@ -69,9 +69,9 @@ class Authenticator:
             TooManyFailuresError: The address must wait.
             IdentityUnavailableError: The database does not answer.
         """
-        if not is_secret_shaped(secret):
+        if not is_secret_shaped(presented):
             self._refuse_unknown(address)
-        digest = digest_secret(secret)
+        digest = digest_secret(presented)
         now_s = self._clock.monotonic_s()
         record = self._cache.find(digest, now_s=now_s)
         if record is None:

@@ -73,13 +73,13 @@ class Identity:
     # ----------------------------------------------------------------- authentication
 
     async def authenticate(
-        self, secret: str, *, address: str | None = None, may_be_frozen: bool = False
+        self, presented: str, *, address: str | None = None, may_be_frozen: bool = False
     ) -> Principal:
         """
         Return who a presented secret stands for; see ``Authenticator.authenticate``.
         """
         return await self._authenticator.authenticate(
-            secret, address=address, may_be_frozen=may_be_frozen
+            presented, address=address, may_be_frozen=may_be_frozen
         )
 
     def count_request(self, principal: Principal) -> None:

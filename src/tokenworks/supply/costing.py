@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from tokenworks.foundation.money import PPM
@@ -38,6 +38,9 @@ AXIS_FALLBACKS: Final[Mapping[str, str | None]] = MappingProxyType(
 )
 """Every axis of usage, and the axis whose cost it takes when a card does not name it."""
 
+# Mappings are invariant in their keys, and callers have enums of text.
+_AxisT = TypeVar("_AxisT", bound=str)
+
 _REQUIRED_AXES: Final = ("input", "output")
 
 
@@ -52,7 +55,7 @@ def share_card(supplier_share_ppm: int) -> CostCard:
     return CostCard(supplier_share_ppm=supplier_share_ppm)
 
 
-def axis_card(costs: Mapping[str, int]) -> CostCard:
+def axis_card(costs: Mapping[_AxisT, int]) -> CostCard:
     """
     Return the card of a supplier that is paid by usage, with a row for every axis.
 
@@ -65,21 +68,22 @@ def axis_card(costs: Mapping[str, int]) -> CostCard:
     Raises:
         InvalidOfferError: An axis is unknown or missing, or a cost is out of range.
     """
-    unknown = sorted(set(map(str, costs)) - AXIS_FALLBACKS.keys())
+    named = {str(axis): cost for axis, cost in costs.items()}
+    unknown = sorted(named.keys() - AXIS_FALLBACKS.keys())
     if unknown:
         message = f"No such axis of usage: {', '.join(unknown)}. There are: {_axis_names()}."
         raise InvalidOfferError(message, param="costs")
-    for axis, cost in costs.items():
+    for axis, cost in named.items():
         # bool is an int to Python, and no cost.
         if isinstance(cost, bool) or not 0 <= cost <= COST_NANO_MAX:
             message = f"The cost of {axis} is 0 to {COST_NANO_MAX} nano-USD per million."
             raise InvalidOfferError(message, param="costs")
-    missing = [axis for axis in _REQUIRED_AXES if axis not in costs]
+    missing = [axis for axis in _REQUIRED_AXES if axis not in named]
     if missing:
         message = f"A cost card by axis names at least input and output; missing: {missing[0]}."
         raise InvalidOfferError(message, param="costs")
     full = {
-        axis: costs.get(axis, 0 if fallback is None else costs[fallback])
+        axis: named.get(axis, 0 if fallback is None else named[fallback])
         for axis, fallback in AXIS_FALLBACKS.items()
     }
     return CostCard(costs=MappingProxyType(full))
@@ -128,7 +132,7 @@ def check_split(split: Split) -> None:
             raise InvalidOfferError(message, param=f"split.{name}_id")
 
 
-def payable_quanta(card: CostCard, *, charge_quanta: int, counts: Mapping[str, int]) -> int:
+def payable_quanta(card: CostCard, *, charge_quanta: int, counts: Mapping[_AxisT, int]) -> int:
     """
     Return what a supplier is owed for one attempt, in quanta of USD.
 
