@@ -224,7 +224,11 @@ class Outcome:
     parts: tuple[Part, ...] = ()
     refused_account: int | None = None
     """The tightest account that was short; only with ``insufficient``."""
-    refused_available: int | None = None
+    available: int | None = None
+    """
+    What ``refused_account`` had; after a capture what the spender has left: the tightest of
+    its money and its money limits, in quanta.
+    """
     overrun: int = 0
     """Quanta of money the platform bears because the hold could not grow."""
     record: str | None = None

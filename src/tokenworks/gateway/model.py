@@ -1,0 +1,116 @@
+"""
+The words of a call: how it ended, what was tried, what the buyer gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from tokenworks.metering.model import Usage
+from tokenworks.supply.model import Offer
+
+
+class CallOutcome(StrEnum):
+    """
+    The policy that decided a call's bill.
+    """
+
+    COMPLETED = "completed"
+    """The answer was whole: the usage is charged."""
+    DISCONNECTED = "disconnected"
+    """The client hung up: what was produced is charged."""
+    CUT = "cut"
+    """The supplier broke off mid-stream: the buyer pays nothing, the supplier's cost stays."""
+    EMPTY = "empty"
+    """The answer had no output: the buyer pays nothing, the supplier's cost stays."""
+    HOLD_EXHAUSTED = "hold_exhausted"
+    """The hold ran low and could not grow: ended cleanly, what was held is the most charged."""
+    FAILED = "failed"
+    """No supplier delivered: nothing is charged and the hold is given back."""
+
+
+class AttemptStatus(StrEnum):
+    """
+    How one physical request ended.
+    """
+
+    SERVED = "served"
+    REFUSED = "refused"
+    """The supplier refused the request itself; another one would too."""
+    FAULT = "fault"
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """
+    One physical request to a supplier; filled in while it runs.
+    """
+
+    ordinal: int
+    offer: Offer
+    started_at: datetime
+    started_s: float
+    status: AttemptStatus | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    duration_ms: float | None = None
+    payable_quanta: int = 0
+
+    def to_json(self) -> dict[str, object]:
+        """
+        Return the attempt as the receipt's field, for the supplier and the auditor.
+        """
+        return {
+            "supplier": str(self.offer.supplier_party_id),
+            "supplier_id": str(self.offer.supplier_id),
+            "supplier_name": self.offer.supplier_name,
+            "offer": str(self.offer.offer_id),
+            "terms_version": self.offer.terms_version,
+            "status": str(self.status or AttemptStatus.FAULT),
+            "http_status": self.http_status,
+            "error": self.error_code,
+            "started_at": to_iso(self.started_at),
+            "duration_us": None if self.duration_ms is None else int(self.duration_ms * 1000),
+            "payable_quanta": str(self.payable_quanta),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """
+    A call that is in the books.
+    """
+
+    call_id: UUID
+    outcome: CallOutcome
+    usage: Usage
+    charge: str
+    """Decimal text in whole units of ``currency``."""
+    currency: str
+    tier: str
+    balance: str | None
+    """What the key may still spend, its tightest limit; ``None`` when nothing is limited."""
+    document: Mapping[str, object]
+    """The buyer's view of the signed receipt: ``{"receipt": ..., "jws": ...}``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainResult:
+    """
+    A whole answer, charged, ready for the client.
+    """
+
+    body: bytes = field(repr=False)
+    settled: Settled
+    granted_output: int | None
+    """The cap the hub set because the client named none."""
+
+
+def to_iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+

@@ -1,0 +1,772 @@
+"""
+The life of a call.
+
+``open`` (quote, route, hold) -> attempts until one answers -> meter, rate, settle,
+receipt. From the hold on, exactly one of ``_settle`` and ``_give_back`` ends the call.
+Everything before the hold may refuse; nothing after it is refused for funds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.errors import ForbiddenError, SupplierFaultError
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import (
+    DRAIN_AFTER_DISCONNECT_S,
+    GRANTED_OUTPUT_TOKENS_DEFAULT,
+    HOLD_LIFETIME_S,
+    LEDGER_ANSWER_TIMEOUT_S,
+    SUPPLIER_ANSWER_BYTES_MAX,
+    SUPPLIER_ATTEMPTS_MAX,
+)
+from tokenworks.foundation.money import USD, quanta_to_text
+from tokenworks.gateway.answer import PlainAnswer, read_answer, read_error
+from tokenworks.gateway.bill import Bill, Delivered, free_bill, make_bill
+from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.errors import (
+    CallAlreadySettledError,
+    CallInFlightError,
+    IdempotencyConflictError,
+    ModelNotFoundError,
+    NoSupplierError,
+    RequestRefusedError,
+    SuppliersFailedError,
+)
+from tokenworks.gateway.model import (
+    Attempt,
+    AttemptStatus,
+    CallOutcome,
+    PlainResult,
+    Settled,
+    to_iso,
+)
+from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall, Quote
+from tokenworks.gateway.ports import BadAnswerError, Upstream, UpstreamAnswer, UpstreamRequest
+from tokenworks.gateway.receipt import ReceiptIssuer, receipt_fields
+from tokenworks.gateway.request import ChatRequest, parse_chat_request, to_upstream_body
+from tokenworks.gateway.routing import HealthBook, misses_floor, rank_offers
+from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
+from tokenworks.identity.model import PLATFORM_ID, Principal, Role
+from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.model import (
+    ASSET_IDS,
+    Outcome,
+    Placement,
+    Posting,
+    PostingKind,
+    Refusal,
+    Reservation,
+    Transfer,
+)
+from tokenworks.ledger.service import Ledger
+from tokenworks.metering.ceiling import prompt_ceiling_tokens
+from tokenworks.metering.estimate import TokenCounter
+from tokenworks.pricing.rating import ceiling
+from tokenworks.pricing.service import PriceBook
+from tokenworks.receipts.model import JsonValue
+from tokenworks.supply.model import Offer, SupplySnapshot
+from tokenworks.supply.service import Supply
+
+HEARTBEATS_PER_LIFETIME: Final = 3
+SPEED_TOKENS_MIN: Final = 16
+"""Shorter answers say nothing about tokens per second."""
+
+_HTTP_OK: Final = 200
+_REFUSALS_OF_REQUEST: Final = frozenset({400, 413, 415, 422})
+"""Statuses by which a supplier says that the request itself is wrong: no other is asked."""
+
+_log = structlog.get_logger("tokenworks.gateway")
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRules:
+    """
+    What the operator may set about calls.
+    """
+
+    granted_output_tokens: int = GRANTED_OUTPUT_TOKENS_DEFAULT
+    hold_lifetime_s: int = HOLD_LIFETIME_S
+    drain_after_disconnect_s: float = DRAIN_AFTER_DISCONNECT_S
+
+
+class Gateway:
+    """
+    Sell calls.
+
+    Args:
+        ledger: The books.
+        prices: The price book.
+        supply: Suppliers and offers.
+        receipts: Drafts and signs.
+        upstream: The way to suppliers.
+        counter: Counts tokens when a supplier reports none.
+        calls: The gateway's own records.
+        clock: Ledger time and durations.
+        ids: Mints call ids.
+        rules: The operator's settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        prices: PriceBook,
+        supply: Supply,
+        receipts: ReceiptIssuer,
+        upstream: Upstream,
+        counter: TokenCounter,
+        calls: CallStore,
+        clock: Clock,
+        ids: IdentifierSource,
+        rules: CallRules,
+    ) -> None:
+        self._ledger = ledger
+        self._prices = prices
+        self._supply = supply
+        self._receipts = receipts
+        self._upstream = upstream
+        self._counter = counter
+        self._calls = calls
+        self._clock = clock
+        self._ids = ids
+        self.rules = rules
+        self.health = HealthBook()
+
+    # ------------------------------------------------------------------ models
+
+    async def models(self, principal: Principal) -> list[str]:
+        """
+        Return what the key may call: ``model@tier`` names, then bare names.
+        """
+        now = self._clock.now()
+        prices = await self._prices.snapshot()
+        full: list[str] = []
+        bare: list[str] = []
+        for model, tier in sorted(self._supply.snapshot().offers):
+            if tier not in prices.tiers(model, now) or not principal.allows_model(model, tier):
+                continue
+            full.append(f"{model}@{tier}")
+            if tier == principal.default_tier:
+                bare.append(model)
+        return full + bare
+
+    # ------------------------------------------------------------------ plain answers
+
+    async def complete(self, call: OpenCall) -> PlainResult:
+        """
+        Answer an opened call in one piece, charged before it is returned.
+
+        Raises:
+            RequestRefusedError: The supplier refuses the request; nothing is charged.
+            SuppliersFailedError: None delivered; nothing is charged.
+            LedgerUnavailableError: Delivered but not durable; not charged unless the books
+                come back before the hold expires.
+        """
+        async with self.heartbeat(call):
+            try:
+                attempt, answer = await self._first_answer(call)
+            except Exception as error:
+                await self.give_back(call, error)
+                raise
+            reports = () if answer.usage is None else (answer.usage,)
+            delivered = Delivered(reports=reports, texts=answer.texts)
+            bill = await make_bill(call, attempt.offer, delivered, counter=self._counter)
+            outcome = CallOutcome.COMPLETED
+            if answer.is_empty:
+                outcome, bill = CallOutcome.EMPTY, free_bill(call, bill.usage)
+            settled = await self.settle(call, attempt, outcome=outcome, bill=bill)
+        capped = call.granted_output if call.request.output_tokens_asked is None else None
+        return PlainResult(body=answer.body, settled=settled, granted_output=capped)
+
+    async def _first_answer(self, call: OpenCall) -> tuple[Attempt, PlainAnswer]:
+        faults: list[SupplierFaultError] = []
+        for offer in call.offers[:SUPPLIER_ATTEMPTS_MAX]:
+            attempt = await self.begin_attempt(call, offer)
+            try:
+                answer = await self.send(call, attempt)
+                try:
+                    body = await answer.read(SUPPLIER_ANSWER_BYTES_MAX)
+                finally:
+                    await answer.close()
+                plain = read_answer(body, public_model=call.request.model)
+            except SupplierFaultError as fault:
+                self.end_attempt(attempt, fault)
+                faults.append(fault)
+                continue
+            call.first_token_s = self._clock.monotonic_s()
+            self.end_attempt(attempt, None)
+            return attempt, plain
+        raise failed_everywhere(faults)
+
+    # ------------------------------------------------------------------ opening
+
+    async def open(
+        self, principal: Principal, body: bytes, *, idempotency_key: str | None = None
+    ) -> OpenCall:
+        """
+        Check, quote, route and hold; no supplier has been asked when this returns.
+
+        The order of the checks: the body, the key's role and models, the model and tier,
+        the price, the idempotency key, then the ledger (freeze, money and every limit).
+
+        Raises:
+            InvalidError, TooLargeError: The body.
+            ForbiddenError: The key.
+            ModelNotFoundError: Nobody serves the model at the tier.
+            PriceMissingError: It has no price.
+            InsufficientFundsError, LimitExceededError: Money or a limit is short.
+        """
+        request = parse_chat_request(body)
+        if principal.role is not Role.BUYER:
+            message = "Calls are made with a buyer's key; this one administers or supplies."
+            raise ForbiddenError(message)
+        tier_name = request.tier or principal.default_tier
+        principal.require_model(request.model_name, tier_name)
+        now = self._clock.now()
+        offers = await self._offers(request.model_name, tier_name)
+        card = (await self._prices.snapshot()).card(request.model_name, tier_name, now)
+        tier = self._prices.tiers[tier_name]
+        granted = request.output_tokens_asked
+        if granted is None and not request.is_stream:
+            granted = self.rules.granted_output_tokens
+        output = (granted or self.rules.granted_output_tokens) * request.choices_asked
+        quote = _quote(card_input=prompt_ceiling_tokens(body), output=output, card=card)
+        call = OpenCall(
+            call_id=self._ids.mint(),
+            principal=principal,
+            request=request,
+            raw_body=body,
+            tier=tier,
+            card=card,
+            offers=rank_offers(
+                offers, health=self.health, tier=tier, now_s=self._clock.monotonic_s()
+            ),
+            quote=quote,
+            granted_output=granted,
+            started_at=now,
+            started_s=self._clock.monotonic_s(),
+            expires_at=now + timedelta(seconds=self.rules.hold_lifetime_s),
+            path_version=principal.spend_path_version,
+        )
+        if idempotency_key is not None:
+            await self._claim(call, idempotency_key)
+        await self._hold(call)
+        return call
+
+    async def _offers(self, model: str, tier: str) -> Sequence[Offer]:
+        snapshot = self._supply.snapshot()
+        offers = snapshot.offers_of(model, tier)
+        if not offers:
+            # Another process may have added it a moment ago: look before refusing.
+            snapshot = await self._supply.reload()
+            self._prices.invalidate()
+            offers = snapshot.offers_of(model, tier)
+        if offers:
+            return offers
+        raise _not_served(model, tier, snapshot)
+
+    async def _claim(self, call: OpenCall, idempotency_key: str) -> None:
+        digest = hashlib.sha256(call.raw_body).digest()
+        holder, other_digest = await self._calls.claim_key(
+            organisation_id=call.principal.organisation_id,
+            idempotency_key=idempotency_key,
+            call_id=call.call_id,
+            body_sha256=digest,
+            now=self._clock.now(),
+        )
+        if holder == call.call_id:
+            return
+        if other_digest != digest:
+            message = "This Idempotency-Key was used with another body."
+            raise IdempotencyConflictError(message)
+        details: dict[str, object] = {
+            "call_id": str(holder),
+            "receipt": f"/hub/v1/receipts/{holder}",
+        }
+        if await self._calls.get_call(holder) is None:
+            message = "A call with this Idempotency-Key is still running."
+            raise CallInFlightError(message, details=details, retry_after_s=1)
+        message = "The call with this Idempotency-Key has ended; see its receipt."
+        raise CallAlreadySettledError(message, details=details)
+
+    async def _hold(self, call: OpenCall) -> None:
+        outcome = await self._place(call)
+        if outcome.code == Refusal.SPEND_PATH_STALE:
+            version = await self._ledger.path_version(call.principal.spend_path_id)
+            call.path_version = version or call.path_version
+            outcome = await self._place(call)
+        if not outcome.is_done:
+            raise await self._ledger.refusal(outcome)
+        call.parts = outcome.parts
+
+    async def _place(self, call: OpenCall) -> Outcome:
+        principal = call.principal
+        offer = call.offers[0]
+        return await self._ledger.place(
+            Placement(
+                hold_id=call.call_id,
+                path_id=principal.spend_path_id,
+                path_version=call.path_version,
+                reservations=_reservations(call, call.quote.quanta, call.quote.tokens),
+                expires_at=call.expires_at,
+                deadline=self._clock.now() + timedelta(seconds=LEDGER_ANSWER_TIMEOUT_S),
+                meta=(
+                    f'{{"key":"{principal.key_id}","offer":"{offer.offer_id}",'
+                    f'"quoted":"{call.quote.quanta}"}}'
+                ),
+            )
+        )
+
+    async def extend(self, call: OpenCall, *, quanta: int, tokens: int) -> bool:
+        """
+        Grow a call's hold on every part, all or none; return whether it grew.
+        """
+        call.extensions += 1
+        call.expires_at = self._clock.now() + timedelta(seconds=self.rules.hold_lifetime_s)
+        outcome = await self._ledger.place(
+            Placement(
+                hold_id=call.call_id,
+                extension=call.extensions,
+                reservations=_reservations(call, quanta, tokens),
+                expires_at=call.expires_at,
+                deadline=self._clock.now() + timedelta(seconds=LEDGER_ANSWER_TIMEOUT_S),
+            )
+        )
+        if outcome.is_done:
+            call.quote.quanta += quanta
+        return outcome.is_done
+
+    @contextlib.asynccontextmanager
+    async def heartbeat(self, call: OpenCall) -> Any:
+        """
+        Keep a call's hold from expiring while it is in flight.
+        """
+        interval_s = self.rules.hold_lifetime_s / HEARTBEATS_PER_LIFETIME
+        loop = asyncio.get_running_loop()
+        beating: set[asyncio.Task[None]] = set()
+
+        async def beat() -> None:
+            with contextlib.suppress(LedgerUnavailableError):
+                await self.extend(call, quanta=0, tokens=0)
+
+        def start() -> None:
+            nonlocal timer
+            task = loop.create_task(beat())
+            beating.add(task)
+            task.add_done_callback(beating.discard)
+            timer = loop.call_later(interval_s, start)
+
+        timer = loop.call_later(interval_s, start)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    # ------------------------------------------------------------------ attempts
+
+    async def begin_attempt(self, call: OpenCall, offer: Offer) -> Attempt:
+        """
+        Note an attempt before it is sent; the first one stands in the hold already.
+        """
+        attempt = Attempt(
+            ordinal=len(call.attempts) + 1,
+            offer=offer,
+            started_at=self._clock.now(),
+            started_s=self._clock.monotonic_s(),
+        )
+        call.attempts.append(attempt)
+        if attempt.ordinal > 1:
+            await self._calls.record_attempt(call.call_id, attempt)
+        return attempt
+
+    async def send(self, call: OpenCall, attempt: Attempt) -> UpstreamAnswer:
+        """
+        Send one attempt and return its answer, certainly with status 200.
+
+        Raises:
+            SupplierFaultError: Anything another supplier may do better.
+            RequestRefusedError: The request itself is at fault.
+        """
+        offer = attempt.offer
+        access = self._supply.snapshot().suppliers.get(offer.supplier_id)
+        if access is None:
+            message = "The supplier is not usable any more."
+            raise BadAnswerError(message, code="supplier_removed")
+        supplier = access.supplier
+        headers = {"content-type": "application/json"}
+        if access.api_key is not None:
+            headers["authorization"] = f"Bearer {access.api_key}"
+        answer = await self._upstream.send(
+            UpstreamRequest(
+                url=f"{supplier.base_url}/chat/completions",
+                headers=headers,
+                body=to_upstream_body(
+                    call.raw_body,
+                    call.request,
+                    upstream_model=offer.upstream_model,
+                    granted_output=call.granted_output,
+                    force_usage=True,
+                ),
+                allow_private=supplier.allow_private,
+                connect_timeout_s=supplier.timeouts.connect_timeout_ms / 1000,
+                first_byte_timeout_s=supplier.timeouts.first_byte_timeout_ms / 1000,
+                idle_timeout_s=supplier.timeouts.idle_timeout_ms / 1000,
+            )
+        )
+        attempt.http_status = answer.status
+        if answer.status == _HTTP_OK:
+            return answer
+        await self._refused(attempt, answer)
+        raise AssertionError("a refusal always raises")
+
+    async def _refused(self, attempt: Attempt, answer: UpstreamAnswer) -> None:
+        try:
+            said = read_error(await answer.read(SUPPLIER_ANSWER_BYTES_MAX))
+        finally:
+            await answer.close()
+        if answer.status in _REFUSALS_OF_REQUEST:
+            attempt.status = AttemptStatus.REFUSED
+            attempt.error_code = f"http_{answer.status}"
+            message = said.message or "The supplier refused the request."
+            raise RequestRefusedError(message, param=said.param)
+        retry_after = answer.headers.get("retry-after", "")
+        message = f"The supplier answered with status {answer.status}."
+        raise BadAnswerError(
+            message,
+            code=f"http_{answer.status}",
+            retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        )
+
+    def end_attempt(self, attempt: Attempt, fault: SupplierFaultError | None) -> None:
+        """
+        Note how an attempt ended, and what it teaches about its offer.
+        """
+        now_s = self._clock.monotonic_s()
+        attempt.duration_ms = (now_s - attempt.started_s) * 1000
+        if fault is None:
+            attempt.status = AttemptStatus.SERVED
+            return
+        attempt.status = AttemptStatus.FAULT
+        attempt.error_code = fault.code
+        offer = attempt.offer
+        self.health.note_fault(
+            offer.offer_id, now_s=now_s, retry_after_s=fault.retry_after_s or 0.0
+        )
+        _log.warning(
+            "supplier_fault",
+            supplier=offer.supplier_name,
+            offer_id=str(offer.offer_id),
+            code=fault.code,
+            http_status=attempt.http_status,
+        )
+
+    # ------------------------------------------------------------------ ending
+
+    async def settle(
+        self, call: OpenCall, served: Attempt, *, outcome: CallOutcome, bill: Bill
+    ) -> Settled:
+        """
+        Capture the hold into legs and sign the receipt; durable when it returns.
+
+        Raises:
+            LedgerUnavailableError: Not durable in time; the posting goes on in memory
+                until the hold expires.
+        """
+        await self._note_faults(served, bill)
+        rated_quanta = bill.rated.charge_quanta
+        overrun = await self._cover(call, rated_quanta, bill.usage.total_tokens)
+        legs = settlement_legs(
+            served.offer,
+            charge_quanta=rated_quanta,
+            counts={axis.value: count for axis, count in bill.usage.counts.items()},
+        )
+        served.payable_quanta = payable_of(legs)
+        fields = receipt_fields(
+            call,
+            outcome=outcome,
+            usage=bill.usage,
+            rated=bill.rated,
+            legs=legs,
+            charge_quanta=rated_quanta - overrun,
+            overrun_quanta=overrun,
+            served=served,
+            floor=self._floor(call, served, bill),
+        )
+        prepared = self._receipts.draft(call.call_id, fields)
+        posting = Posting(
+            kind=PostingKind.CAPTURE,
+            fact_id=call.call_id,
+            transfers=await self._transfers(call, legs, rated_quanta, bill),
+            receipt_root=prepared.root,
+            meta='{"kind":"call"}',
+            rider_row=self._row(
+                call,
+                status="settled",
+                outcome=outcome,
+                served=served,
+                bill=bill,
+                charge=rated_quanta - overrun,
+                receipt=fields,
+            ),
+        )
+        # After this point the call is charged, now or as soon as the books are back.
+        posted = await self._post(call, posting)
+        return Settled(
+            call_id=call.call_id,
+            outcome=outcome,
+            usage=bill.usage,
+            charge=quanta_to_text(rated_quanta - overrun, scale=USD.scale),
+            currency=bill.rated.currency,
+            tier=served.offer.tier,
+            balance=(
+                None
+                if posted.available is None
+                else quanta_to_text(max(posted.available, 0), scale=USD.scale)
+            ),
+            document=await self._receipts.document(prepared, posted),
+        )
+
+    async def give_back(self, call: OpenCall, error: BaseException) -> None:
+        """
+        End a call that delivered nothing: the whole hold returns, the attempts stay visible.
+
+        Never raises: if the books do not answer, the hold expires by itself.
+        """
+        code = getattr(error, "code", type(error).__name__)
+        served = call.attempts[-1] if call.attempts else None
+        posting = Posting(
+            kind=PostingKind.VOID,
+            fact_id=call.call_id,
+            meta=_encode({"reason": str(code)}).decode(),
+            rider_row=self._row(
+                call,
+                status="failed",
+                outcome=CallOutcome.FAILED,
+                served=served,
+                bill=free_bill(call),
+                charge=0,
+                receipt=None,
+                error_code=str(code),
+            ),
+        )
+        try:
+            await self._post(call, posting)
+        except LedgerUnavailableError:
+            _log.warning("hold_left_to_expire", call_id=str(call.call_id))
+
+    async def _post(self, call: OpenCall, posting: Posting) -> Outcome:
+        try:
+            outcome = await asyncio.wait_for(
+                self._ledger.post(posting), timeout=LEDGER_ANSWER_TIMEOUT_S
+            )
+        except TimeoutError as error:
+            message = "The books could not be reached; the call is not acknowledged."
+            raise LedgerUnavailableError(message, retry_after_s=5) from error
+        if not outcome.is_done:
+            _log.error("call_not_settled", call_id=str(call.call_id), code=outcome.code)
+            raise await self._ledger.refusal(outcome)
+        return outcome
+
+    async def _cover(self, call: OpenCall, quanta: int, tokens: int) -> int:
+        """
+        Make the hold cover what was used; return the quanta that the platform bears.
+
+        Money and tokens grow together or not at all.
+        """
+        short_quanta = max(0, quanta - call.quote.quanta)
+        short_tokens = max(0, tokens - call.quote.tokens) if call.is_token_limited else 0
+        if not short_quanta and not short_tokens:
+            return 0
+        if await self.extend(call, quanta=short_quanta, tokens=short_tokens):
+            return 0
+        _log.warning("overrun", call_id=str(call.call_id), quanta=short_quanta)
+        return short_quanta
+
+    async def _transfers(
+        self, call: OpenCall, legs: Sequence[SettlementLeg], quanta: int, bill: Bill
+    ) -> tuple[Transfer, ...]:
+        account = self._ledger.account
+        currency = bill.rated.currency
+        transfers: list[Transfer] = []
+        cash = next((p.account_id for p in call.parts if p.asset_id == call.money_asset), None)
+        overrun = await account(PLATFORM_ID, "overrun", currency)
+        purchases = await account(PLATFORM_ID, "purchases", currency)
+        for leg in legs:
+            payee = await account(leg.payee, PURPOSES[leg.kind], currency)
+            if leg.is_sale:
+                # With nothing held there is no part to take it from: the platform bears it.
+                debit = cash if cash is not None else overrun
+                transfers.append(
+                    Transfer(debit=debit, credit=payee, quanta=leg.quanta, fallback=overrun)
+                )
+            else:
+                transfers.append(Transfer(debit=purchases, credit=payee, quanta=leg.quanta))
+        if quanta and cash is not None:
+            # What the buyer paid is the platform's own money now.
+            own_funds = await account(PLATFORM_ID, "own_funds", currency)
+            bank = await account(PLATFORM_ID, "safeguarded", currency)
+            transfers.append(Transfer(debit=own_funds, credit=bank, quanta=quanta))
+        for part in call.parts:
+            used = quanta if part.asset_id == call.money_limit_asset else 0
+            used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
+            if used:
+                asset = _CODES[part.asset_id]
+                spent = await account(PLATFORM_ID, "limit_spent", asset)
+                beyond = await account(PLATFORM_ID, "limit_overrun", asset)
+                transfers.append(
+                    Transfer(debit=part.account_id, credit=spent, quanta=used, fallback=beyond)
+                )
+        return tuple(transfers)
+
+    async def _note_faults(self, served: Attempt, bill: Bill) -> None:
+        if not bill.faults:
+            return
+        served.error_code = bill.faults[0]
+        offer = served.offer
+        _log.warning(
+            "supplier_fault",
+            supplier=offer.supplier_name,
+            offer_id=str(offer.offer_id),
+            code=bill.faults[0],
+            unpriced=list(bill.rated.unpriced),
+        )
+        if bill.rated.unpriced:
+            reason = f"reported an axis without a price: {', '.join(bill.rated.unpriced)}"
+            await self._supply.block_offer(offer.offer_id, reason)
+
+    def _floor(self, call: OpenCall, served: Attempt, bill: Bill) -> Mapping[str, JsonValue]:
+        first_ms = self._first_token_ms(call, served)
+        speed: float | None = None
+        output = bill.usage.total_output
+        if served.duration_ms and output >= SPEED_TOKENS_MIN:
+            speed = output / (served.duration_ms / 1000)
+        if first_ms is not None:
+            self.health.note_success(
+                served.offer.offer_id, first_token_ms=first_ms, tokens_per_s=speed
+            )
+        return {
+            "tokens_per_s_min": call.tier.speed_floor_tokens_per_s,
+            "first_token_ms_max": call.tier.first_token_p95_ms,
+            "tokens_per_s": None if speed is None else int(speed),
+            "first_token_ms": None if first_ms is None else int(first_ms),
+            "is_missed": misses_floor(call.tier, first_token_ms=first_ms, tokens_per_s=speed),
+        }
+
+    def _first_token_ms(self, call: OpenCall, served: Attempt) -> float | None:
+        if call.first_token_s is None:
+            return None
+        return (call.first_token_s - served.started_s) * 1000
+
+    def _row(
+        self,
+        call: OpenCall,
+        *,
+        status: str,
+        outcome: CallOutcome,
+        served: Attempt | None,
+        bill: Bill,
+        charge: int,
+        receipt: Mapping[str, JsonValue] | None,
+        error_code: str | None = None,
+    ) -> str:
+        principal = call.principal
+        chain = principal.chain
+        usage = bill.usage
+        return _encode(
+            {
+                "call_id": call.call_id,
+                "status": status,
+                "outcome": outcome.value,
+                "organisation_id": principal.organisation_id,
+                "team_id": chain[1] if len(chain) > 1 else None,
+                "party_id": principal.party_id,
+                "key_id": principal.key_id,
+                "model": call.request.model_name,
+                "tier": call.tier.tier_id,
+                "is_stream": call.request.is_stream,
+                "supplier_id": served.offer.supplier_id if served else None,
+                "supplier_name": served.offer.supplier_name if served else None,
+                "usage": {axis.value: count for axis, count in usage.counts.items()},
+                "input_tokens": usage.total_input,
+                "output_tokens": usage.total_output,
+                "is_estimate": usage.is_estimate,
+                "currency": bill.rated.currency,
+                "quoted_quanta": call.quote.quanta,
+                "charge_quanta": charge,
+                "payable_quanta": served.payable_quanta if served else 0,
+                "started_at": to_iso(call.started_at),
+                "duration_ms": (self._clock.monotonic_s() - call.started_s) * 1000,
+                "first_token_ms": self._first_token_ms(call, served) if served else None,
+                "attempt_count": len(call.attempts),
+                "error_code": error_code or (served.error_code if served else None),
+                "receipt": receipt,
+            }
+        ).decode()
+
+
+_CODES: Final[Mapping[int, str]] = {number: code for code, number in ASSET_IDS.items()}
+
+
+def _quote(*, card_input: int, output: int, card: Any) -> Quote:
+    return Quote(
+        input_tokens=card_input,
+        output_tokens=output,
+        quanta=ceiling(card, card_input, output),
+    )
+
+
+def _reservations(call: OpenCall, quanta: int, tokens: int) -> tuple[Reservation, ...]:
+    return tuple(
+        Reservation(asset_id=asset_id, quanta=amount)
+        for asset_id, amount in (
+            (call.money_asset, quanta),
+            (call.money_limit_asset, quanta),
+            (LIMIT_TOKENS, tokens),
+        )
+        if amount
+    )
+
+
+def failed_everywhere(faults: Sequence[SupplierFaultError]) -> SuppliersFailedError:
+    """
+    Return the error of a call that no supplier answered.
+    """
+    codes = [fault.code for fault in faults]
+    message = "No supplier could answer; nothing was charged."
+    return SuppliersFailedError(message, details={"attempts": codes})
+
+
+def _not_served(
+    model: str, tier: str, snapshot: SupplySnapshot
+) -> ModelNotFoundError | NoSupplierError:
+    tiers = snapshot.tiers_of(model)
+    if tiers:
+        message = f"The model {model!r} is not served at tier {tier!r}; try {', '.join(tiers)}."
+        return ModelNotFoundError(message, param="model", details={"tiers": list(tiers)})
+    if any(o.model == model and o.tier == tier for o in snapshot.all_offers.values()):
+        message = f"The model {model!r} is not available at the moment."
+        return NoSupplierError(message, param="model", retry_after_s=30)
+    models = sorted({name for name, _ in snapshot.offers})
+    known = ", ".join(models[:20]) or "none yet"
+    message = f"The model {model!r} does not exist here. Models: {known}."
+    return ModelNotFoundError(message, param="model", details={"models": models[:100]})
+
+
+def call_id_text(call_id: UUID) -> str:
+    """
+    Return a call id as clients see it.
+    """
+    return str(call_id)
