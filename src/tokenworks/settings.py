@@ -372,8 +372,14 @@ def _from_file(path: Path) -> dict[str, _Given]:
 
 
 def _unknown(name: str, names: list[str], *, where: str) -> SettingsError:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    advice = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+    # Compared without what all of them have in common.
+    by_word = {known.removeprefix(ENVIRONMENT_PREFIX): known for known in names}
+    near = difflib.get_close_matches(name.removeprefix(ENVIRONMENT_PREFIX), by_word, n=3)
+    advice = (
+        f"Did you mean {' or '.join(by_word[word] for word in near)}?"
+        if near
+        else f"Known: {', '.join(names)}."
+    )
     return SettingsError(f"{where} {name} is unknown. {advice}", param=name)
 
 

@@ -231,9 +231,6 @@ def choose_port(host: str, port: int, *, flag: str) -> int:
         PortInUseError: Somebody listens there, or the address is not this machine's.
             The port of a free one is only likely to stay free until it is bound.
     """
-    # Hubs share ports between their processes, so binding alone would also succeed
-    # beside another hub: knock first.
-    reason = "somebody listens there" if port and _answers(host, port) else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         # As the gateway binds: connections of a hub that has just stopped do not matter.
@@ -241,10 +238,15 @@ def choose_port(host: str, port: int, *, flag: str) -> int:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             trial.bind((host, port))
+            chosen = int(trial.getsockname()[1])
+            reason = None
         except OSError as error:
-            reason = reason or error.strerror
-        if reason is None:
-            return int(trial.getsockname()[1])
+            chosen, reason = port, error.strerror
+    # Hubs share ports between their processes, so binding also succeeds beside another
+    # hub's: knock.
+    if reason is None and not _answers(host, chosen):
+        return chosen
+    reason = reason or "somebody listens there"
     message = (
         f"Cannot use port {port} of {host}: {reason}{_holder(port)}. Stop that program, or "
         f"choose another port with {flag}."

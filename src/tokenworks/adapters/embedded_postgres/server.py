@@ -187,7 +187,7 @@ def launch(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> Running
     log_path = data_dir / "logs" / "postgres.log"
     log_path.parent.mkdir(mode=0o700, exist_ok=True)
     cluster = data_dir / "postgres"
-    user = server_user()
+    user = server_user(cluster)
     opened = let_through(user, cluster)
     _stop_leftover(cluster)
     if not (cluster / "PG_VERSION").exists():

@@ -51,7 +51,11 @@ class ServerUser:
         """
         Return the user's name, for messages.
         """
-        return "of the hub" if self.user_id is None else SYSTEM_USER
+        number = os.geteuid() if self.user_id is None else self.user_id
+        try:
+            return pwd.getpwuid(number).pw_name
+        except KeyError:
+            return str(number)
 
     @property
     def extra_groups(self) -> list[int] | None:
@@ -64,19 +68,34 @@ class ServerUser:
 HUB_USER: Final = ServerUser(user_id=None, group_id=None)
 
 
-def server_user() -> ServerUser:
+def server_user(cluster: Path) -> ServerUser:
     """
-    Return the user for the server; as root, make it and let it reach the programs.
+    Return the user for the server of ``cluster``; as root, let it reach the programs.
+
+    As root a cluster that exists is served as its owner, a new one as ``SYSTEM_USER``,
+    which is made when missing.
 
     Raises:
         PostgresSystemUserError: Root, and the user cannot be made.
     """
     if os.geteuid() != 0:
         return HUB_USER
-    entry = _system_user_entry()
-    user = ServerUser(user_id=entry.pw_uid, group_id=entry.pw_gid)
-    _open_programs(user)
-    return user
+    owner = _owner(cluster)
+    if owner is None:
+        entry = _system_user_entry()
+        owner = ServerUser(user_id=entry.pw_uid, group_id=entry.pw_gid)
+    _open_programs(owner)
+    return owner
+
+
+def _owner(cluster: Path) -> ServerUser | None:
+    try:
+        status = cluster.stat()
+    except FileNotFoundError:
+        return None
+    if status.st_uid == 0:
+        return None
+    return ServerUser(user_id=status.st_uid, group_id=status.st_gid)
 
 
 def let_through(user: ServerUser, path: Path) -> tuple[Path, ...]:
@@ -153,7 +172,7 @@ def _open_programs(user: ServerUser) -> None:
         if readable != mode:
             path.chmod(readable)
     if not _can_run(user):
-        message = f"The user {SYSTEM_USER} cannot run {program('postgres')}. {_ADVICE}"
+        message = f"The user {user.name} cannot run {program('postgres')}. {_ADVICE}"
         raise PostgresSystemUserError(message)
 
 
