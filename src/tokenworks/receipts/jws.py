@@ -27,6 +27,7 @@ SIGNATURE_BYTES: Final = 64
 
 JwsType: TypeAlias = Literal["tokenworks-receipt+sd-jwt", "tokenworks-key+jwt"]
 RECEIPT_TYPE: Final = "tokenworks-receipt+sd-jwt"
+STATEMENT_TYPE: Final = "tokenworks-statement+jws"
 CERTIFICATE_TYPE: Final = "tokenworks-key+jwt"
 
 Content = TypeVar("Content")

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tokenworks.receipts.jws import (
     RECEIPT_TYPE,
+    STATEMENT_TYPE,
     header_part,
     issuer_of,
     sign_compact,
@@ -73,3 +74,10 @@ class LaneSigner:
             digests=draft.digests,
         )
         return sign_compact(self._private_key, self._header, _encode(payload))
+
+    def sign_statement(self, payload: bytes) -> str:
+        """
+        Return the compact JWS of another statement of this lane's writer, e.g. a checkpoint.
+        """
+        header = header_part(kid=self.kid, jws_type=STATEMENT_TYPE)
+        return sign_compact(self._private_key, header, payload)

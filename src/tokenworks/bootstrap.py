@@ -1,0 +1,465 @@
+"""
+Put the hub together: settings -> pools -> services -> doors.
+
+The only module that knows everything; whatever is built here is closed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import psutil
+import psycopg
+import structlog
+import uvicorn
+
+from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
+from tokenworks.foundation.clock import Clock, SystemClock
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
+from tokenworks.gateway.calls import CallStore, ReceiptReader
+from tokenworks.gateway.ports import Upstream
+from tokenworks.gateway.receipt import ReceiptIssuer
+from tokenworks.gateway.service import CallRules, Gateway
+from tokenworks.gateway.streaming import Streamer
+from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, PartyKind, Role
+from tokenworks.identity.service import Identity
+from tokenworks.ledger.check import CheckReport, check_books
+from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.writer import Writer
+from tokenworks.logs import configure_logs
+from tokenworks.metering.estimate import TokenCounter
+from tokenworks.postgres.pool import Connection, Pool, connect, open_pool
+from tokenworks.pricing.service import PriceBook
+from tokenworks.pricing.tiers import load_tiers
+from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.settings import Settings, read_runtime
+from tokenworks.supply.costing import share_card
+from tokenworks.supply.model import OfferTerms, Split, SupplierKind
+from tokenworks.supply.secrets import SecretBox, load_master_key
+from tokenworks.supply.service import Supply
+from tokenworks.web.hub_api.app import create_hub_api
+from tokenworks.web.hub_api.opening import Opening
+from tokenworks.web.hub_api.services import make_services
+from tokenworks.web.metrics import HubMetrics
+from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
+from tokenworks.web.switch import Switch
+from tokenworks.worker.jobs import Worker
+
+POOL_CONNECTIONS_MAX: Final = 8
+WATCH_RETRY_S: Final = 1.0
+GRACEFUL_SHUTDOWN_S: Final = 40
+LISTEN_BACKLOG: Final = 2_048
+
+DEMO_MODEL: Final = "smollm2"
+DEMO_TIERS: Final = ("free", "standard", "premium")
+DEMO_DEPOSIT: Final = Amount(quanta=100 * 10**9, asset=USD)
+
+_log = structlog.get_logger("tokenworks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """
+    Every service of one process, open.
+    """
+
+    settings: Settings
+    dsn: str
+    pool: Pool
+    clock: Clock
+    ids: IdentifierSource
+    identity: Identity
+    supply: Supply
+    prices: PriceBook
+    writer: Writer
+    ledger: Ledger
+    keys: ReceiptKeys
+    issuer: ReceiptIssuer
+    calls: CallStore
+    receipts: ReceiptReader
+    upstream: Upstream
+    gateway: Gateway
+    streamer: Streamer
+    opening: Opening
+    metrics: HubMetrics
+
+
+@contextlib.asynccontextmanager
+async def open_hub(
+    settings: Settings, dsn: str, *, name: str, clock: Clock | None = None
+) -> AsyncIterator[Hub]:
+    """
+    Open every service of a process on one database, and close them in reverse.
+
+    Args:
+        settings: The operator's settings.
+        dsn: Connection string of the posting role.
+        name: What this process is called in the database, e.g. ``gateway-0``.
+        clock: The machine's when omitted.
+    """
+    clock = clock or SystemClock()
+    ids = IdentifierSource(clock)
+    box = SecretBox(load_master_key(settings.data_dir))
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX)
+        stack.push_async_callback(pool.close)
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway")
+        await writer.start()
+        stack.push_async_callback(writer.close)
+        ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
+        await ledger.prepare()
+        await ledger.open_party(TAX_ID, "tax_authority")
+        calls = CallStore(pool, clock)
+        await calls.ensure_partitions()
+        identity = Identity(pool, clock, ids)
+        supply = Supply(pool, clock, ids, box)
+        await supply.reload()
+        prices = PriceBook(pool, clock, ids)
+        keys = ReceiptKeys(pool, box, clock)
+        await keys.ensure_root()
+        await keys.ensure_lane_key(writer.lane)
+        issuer = ReceiptIssuer(keys, await keys.ensure_salt_key())
+        upstream = RelayUpstream()
+        stack.push_async_callback(upstream.close)
+        counter = TokenCounter()
+        gateway = Gateway(
+            ledger=ledger,
+            prices=prices,
+            supply=supply,
+            receipts=issuer,
+            upstream=upstream,
+            counter=counter,
+            calls=calls,
+            clock=clock,
+            ids=ids,
+            rules=CallRules(
+                granted_output_tokens=settings.granted_output_tokens,
+                hold_lifetime_s=settings.hold_lifetime_s,
+                drain_after_disconnect_s=settings.drain_after_disconnect_s,
+            ),
+        )
+        metrics = HubMetrics()
+        metrics.watch_writer(writer)
+        yield Hub(
+            settings=settings,
+            dsn=dsn,
+            pool=pool,
+            clock=clock,
+            ids=ids,
+            identity=identity,
+            supply=supply,
+            prices=prices,
+            writer=writer,
+            ledger=ledger,
+            keys=keys,
+            issuer=issuer,
+            calls=calls,
+            receipts=ReceiptReader(calls, ledger, issuer),
+            upstream=upstream,
+            gateway=gateway,
+            streamer=Streamer(
+                gateway,
+                counter=counter,
+                monotonic_s=clock.monotonic_s,
+                to_error_event=to_error_event,
+            ),
+            opening=Opening(pool=pool, identity=identity, ledger=ledger),
+            metrics=metrics,
+        )
+
+
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
+    """
+    Return all HTTP doors of a process behind one path switch.
+    """
+    openai_api = OpenAiApi(
+        gateway=hub.gateway,
+        streamer=hub.streamer,
+        identity=hub.identity,
+        metrics=hub.metrics,
+    )
+    hub_api = create_hub_api(
+        make_services(
+            pool=hub.pool,
+            clock=hub.clock,
+            ids=hub.ids,
+            identity=hub.identity,
+            supply=hub.supply,
+            prices=hub.prices,
+            ledger=hub.ledger,
+            calls=hub.calls,
+            receipts=hub.receipts,
+            upstream=hub.upstream,
+        )
+    )
+    switch = Switch(
+        openai_api=openai_api,
+        hub_api=hub_api,
+        metrics=hub.metrics,
+        is_healthy=lambda: hub.writer.is_connected,
+        jwks=hub.keys.jwks,
+    )
+    return switch, openai_api
+
+
+async def run_gateway(settings: Settings, *, index: int) -> None:
+    """
+    Serve ``/v1``, ``/hub/v1`` and ``/metrics`` until SIGTERM, then finish the calls.
+    """
+    configure_logs(settings.log_level, process=f"gateway-{index}")
+    async with open_hub(settings, posting_dsn(settings), name=f"gateway-{index}") as hub:
+        app, openai_api = make_app(hub)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                cast("Any", app),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=True,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=",".join(settings.trusted_proxies) or None,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+            )
+        )
+        listener = _listener(settings.host, settings.port)
+        async with _watching(hub):
+            _log.info("gateway_ready", host=settings.host, port=settings.port, lane=hub.ledger.lane)
+            await server.serve(sockets=[listener])
+            await openai_api.close()
+
+
+async def run_worker(settings: Settings) -> None:
+    """
+    Run the periodic jobs until SIGTERM.
+    """
+    configure_logs(settings.log_level, process="worker")
+    async with open_hub(settings, posting_dsn(settings), name="worker") as hub:
+        signer = await hub.keys.ensure_lane_key(hub.writer.lane)
+        worker = Worker(
+            ledger=hub.ledger,
+            calls=hub.calls,
+            pool=hub.pool,
+            clock=hub.clock,
+            signer=signer,
+        )
+        await worker.run()
+
+
+async def create_admin_key(settings: Settings) -> tuple[ApiKey, str]:
+    """
+    Add an admin key directly in the database; return it with its secret.
+    """
+    pool = await open_pool(posting_dsn(settings), name="admin", size_max=1)
+    try:
+        clock = SystemClock()
+        identity = Identity(pool, clock, IdentifierSource(clock))
+        return await identity.add_key(PLATFORM_ID, role=Role.ADMIN, label="admin")
+    finally:
+        await pool.close()
+
+
+async def check_ledger(settings: Settings, *, dsn: str | None = None) -> CheckReport:
+    """
+    Rebuild the books from the entries and compare, on one snapshot.
+    """
+    return await check_books(dsn or posting_dsn(settings), clock=SystemClock())
+
+
+def posting_dsn(settings: Settings) -> str:
+    """
+    Return the connection string of the posting role.
+
+    Raises:
+        HubNotRunningError: No database is set and no hub runs on the data directory.
+    """
+    if settings.database_url is not None:
+        return settings.posting_database_url or settings.database_url
+    return read_runtime(settings.data_dir).dsn_posting
+
+
+# ---------------------------------------------------------------------- the demo
+
+
+async def prepare_demo(
+    settings: Settings, dsn_owner: str, supplier_base_url: str
+) -> Mapping[str, object]:
+    """
+    Open the demo's business, or find it open; return the fields of ``demo.json``.
+
+    One organisation with a team and a user, limits on each and on the key; one supplier
+    (the local model) with a power producer, a rights holder and a reseller; three tiers.
+    Keys of an earlier ``demo.json`` that still work are kept.
+    """
+    async with open_hub(settings, dsn_owner, name="demo") as hub:
+        keys = await _demo_keys(hub, _read_demo(settings.data_dir))
+        await _demo_supply(hub, supplier_base_url)
+        root = await hub.keys.ensure_root()
+        return {
+            "base_url": f"{settings.hub_url}/v1",
+            "console_url": settings.console_url,
+            "admin_key": keys["admin_key"],
+            "buyer_key": keys["buyer_key"],
+            "model": f"{DEMO_MODEL}@standard",
+            "receipt_public_key": msgspec.to_builtins(root),
+        }
+
+
+async def _demo_keys(hub: Hub, earlier: Mapping[str, object]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in ("admin_key", "buyer_key"):
+        secret = earlier.get(name)
+        if isinstance(secret, str):
+            with contextlib.suppress(TokenworksError):
+                await hub.identity.authenticate(secret)
+                found[name] = secret
+    if "admin_key" not in found:
+        _, found["admin_key"] = await hub.identity.add_key(
+            PLATFORM_ID, role=Role.ADMIN, label="demo admin"
+        )
+    if "buyer_key" not in found:
+        found["buyer_key"] = await _demo_buyer(hub)
+    return found
+
+
+async def _demo_buyer(hub: Hub) -> str:
+    organisation = await _demo_party(hub, "acme", PartyKind.BUYER, None)
+    team = await _demo_party(hub, "acme-research", PartyKind.BUYER, "acme")
+    user = await _demo_party(hub, "alice", PartyKind.BUYER, "acme-research")
+    await hub.ledger.deposit(
+        party_id=organisation.party_id,
+        amount=DEMO_DEPOSIT,
+        rail="demo",
+        reference="opening balance",
+        actor="demo",
+    )
+    key, secret = await hub.opening.add_key(user.party_id, role=Role.BUYER, label="demo")
+    limits = (
+        (organisation.party_id, LIMIT_USD, 1000 * 10**9, "year"),
+        (team.party_id, LIMIT_USD, 200 * 10**9, "month"),
+        (user.party_id, LIMIT_TOKENS, 20_000_000, "day"),
+        (key.key_id, LIMIT_USD, 50 * 10**9, "ever"),
+    )
+    for scope_id, asset, quanta, window in limits:
+        await hub.ledger.set_limit(
+            scope_id=scope_id, asset=asset, quanta=quanta, window=window, actor="demo"
+        )
+    return secret
+
+
+async def _demo_party(hub: Hub, name: str, kind: PartyKind, parent: str | None) -> Any:
+    try:
+        return await hub.identity.get_party(name)
+    except TokenworksError:
+        return await hub.opening.add_party(name, kind=kind, parent=parent)
+
+
+async def _demo_supply(hub: Hub, supplier_base_url: str) -> None:
+    supplier_party = await _demo_party(hub, "demo-factory", PartyKind.SUPPLIER, None)
+    power = await _demo_party(hub, "river-power", PartyKind.POWER_PRODUCER, None)
+    rights = await _demo_party(hub, "open-library", PartyKind.RIGHTS_HOLDER, None)
+    reseller = await _demo_party(hub, "corner-shop", PartyKind.RESELLER, None)
+    try:
+        supplier = await hub.supply.get_supplier("demo-factory")
+        if supplier.base_url != supplier_base_url:
+            await hub.supply.edit_supplier("demo-factory", base_url=supplier_base_url)
+    except TokenworksError:
+        supplier = await hub.supply.add_supplier(
+            "demo-factory",
+            party_id=supplier_party.party_id,
+            base_url=supplier_base_url,
+            kind=SupplierKind.LLAMA_CPP,
+            allow_private=True,
+        )
+    split = Split(
+        tax_ppm=80_000,
+        reseller_ppm=30_000,
+        reseller_id=reseller.party_id,
+        rights_ppm=20_000,
+        rights_id=rights.party_id,
+        power_ppm=250_000,
+        power_id=power.party_id,
+    )
+    terms = OfferTerms(
+        upstream_model=DEMO_MODEL,
+        cost_card=share_card(600_000),
+        split=split,
+        context_tokens_max=8_192,
+    )
+    known = {offer.tier for offer in await hub.supply.list_offers(supplier=supplier.supplier_id)}
+    for tier in DEMO_TIERS:
+        if tier not in known:
+            await hub.supply.add_offer(
+                supplier.supplier_id, model=DEMO_MODEL, tier=tier, terms=terms
+            )
+            await hub.prices.set_prices(DEMO_MODEL, tier, load_tiers()[tier].prices)
+
+
+def _read_demo(data_dir: Path) -> Mapping[str, object]:
+    try:
+        content = json.loads((data_dir / "demo.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, object]", content) if isinstance(content, dict) else {}
+
+
+# ---------------------------------------------------------------------- processes
+
+
+@contextlib.asynccontextmanager
+async def _watching(hub: Hub) -> AsyncIterator[None]:
+    """
+    Hear what other processes change, on connections of their own, for as long as it runs.
+    """
+    watchers = [
+        asyncio.create_task(_watch(hub.dsn, "identity", hub.identity.watch)),
+        asyncio.create_task(_watch(hub.dsn, "supply", hub.supply.watch)),
+    ]
+    try:
+        yield
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+
+
+async def _watch(dsn: str, name: str, watch: Callable[[Connection], Awaitable[None]]) -> None:
+    while True:
+        try:
+            connection = await connect(dsn, name=f"watch {name}")
+            async with connection:
+                await watch(connection)
+        except (psycopg.Error, TokenworksError, OSError) as error:
+            _log.warning("watch_interrupted", what=name, reason=type(error).__name__)
+        await asyncio.sleep(WATCH_RETRY_S)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(LISTEN_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _holder(name: str) -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{name}:{os.getpid()}:{process.create_time():.2f}"
+

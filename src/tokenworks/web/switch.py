@@ -1,0 +1,74 @@
+"""
+One server, several doors: pick the ASGI application by path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+
+from tokenworks.web.metrics import MEDIA_TYPE, HubMetrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+_JSON: Final = b"application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Switch:
+    """
+    Send ``/v1`` to the OpenAI door and ``/hub/v1`` to the hub API; answer the rest itself.
+
+    Args:
+        openai_api: The hot path.
+        hub_api: The management API.
+        metrics: For ``/metrics``.
+        is_healthy: Whether the books can be reached.
+        jwks: Public keys of receipts, retired ones included.
+    """
+
+    def __init__(
+        self,
+        *,
+        openai_api: Application,
+        hub_api: Application,
+        metrics: HubMetrics,
+        is_healthy: Callable[[], bool],
+        jwks: Callable[[], Awaitable[dict[str, object]]],
+    ) -> None:
+        self._openai_api = openai_api
+        self._hub_api = hub_api
+        self._metrics = metrics
+        self._is_healthy = is_healthy
+        self._jwks = jwks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Answer one request.
+        """
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path.startswith("/hub/v1"):
+            await self._hub_api(scope, receive, send)
+        elif path == "/healthz":
+            healthy = self._is_healthy()
+            status = {"status": "ok" if healthy else "ledger_unreachable"}
+            await _answer(send, 200 if healthy else 503, _encode(status), _JSON)
+        elif path == "/metrics":
+            await _answer(send, 200, self._metrics.exposition(), MEDIA_TYPE.encode())
+        elif path == "/.well-known/jwks.json":
+            await _answer(send, 200, _encode(await self._jwks()), _JSON)
+        else:
+            await self._openai_api(scope, receive, send)
+
+
+async def _answer(send: Send, status: int, body: bytes, media_type: bytes) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

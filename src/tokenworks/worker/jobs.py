@@ -1,0 +1,119 @@
+"""
+The worker's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import psycopg
+import structlog
+
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.gateway.calls import CallStore
+from tokenworks.ledger.checkpoint import take_checkpoint
+from tokenworks.ledger.service import Ledger
+from tokenworks.postgres.pool import Pool
+from tokenworks.receipts.signing import LaneSigner
+
+TICK_S: Final = 1.0
+EXPIRE_EVERY_S: Final = 2.0
+EXPIRE_GRACE: Final = timedelta(seconds=10)
+EXPIRE_HOLDS_MAX: Final = 500
+PAUSE_AFTER_START_S: Final = 15.0
+CLOCK_JUMP: Final = timedelta(seconds=5)
+OWED_EVERY_S: Final = 5.0
+CHECKPOINT_EVERY_S: Final = 60.0
+PARTITIONS_EVERY_S: Final = 3_600.0
+
+_log = structlog.get_logger("tokenworks.worker")
+
+
+@dataclass(slots=True)
+class _Job:
+    name: str
+    every_s: float
+    run: Callable[[], Awaitable[object]]
+    due_s: float = 0.0
+
+
+class Worker:
+    """
+    Run each job when it is due, one after the other.
+
+    Args:
+        ledger: Expires and collects.
+        calls: Has partitions too.
+        pool: For checkpoints.
+        clock: When something is due.
+        signer: Signs checkpoints with this process's lane key.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, calls: CallStore, pool: Pool, clock: Clock, signer: LaneSigner
+    ) -> None:
+        self._ledger = ledger
+        self._calls = calls
+        self._pool = pool
+        self._clock = clock
+        self._signer = signer
+        self._stop = asyncio.Event()
+        self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
+        self._jobs = (
+            _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
+            _Job("checkpoint", CHECKPOINT_EVERY_S, self._checkpoint),
+            _Job("partitions", PARTITIONS_EVERY_S, self._partitions),
+        )
+
+    async def run(self) -> None:
+        """
+        Work until SIGTERM or SIGINT.
+        """
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        _log.info("worker_ready", lane=self._ledger.lane)
+        last = self._clock.now()
+        while not self._stop.is_set():
+            now = self._clock.now()
+            if abs(now - last - timedelta(seconds=TICK_S)) > CLOCK_JUMP:
+                _log.warning("clock_jumped", seconds=(now - last).total_seconds())
+                self._expire_after_s = self._clock.monotonic_s() + PAUSE_AFTER_START_S
+            last = now
+            for job in self._jobs:
+                await self._run_if_due(job)
+            try:
+                await asyncio.wait_for(self._stop.wait(), TICK_S)
+            except TimeoutError:
+                continue
+
+    async def _run_if_due(self, job: _Job) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s < job.due_s:
+            return
+        job.due_s = now_s + job.every_s
+        try:
+            await job.run()
+        except (psycopg.Error, TokenworksError, OSError) as error:
+            _log.warning("job_failed", job=job.name, reason=str(error))
+
+    async def _expire(self) -> None:
+        if self._clock.monotonic_s() < self._expire_after_s:
+            return
+        ended = await self._ledger.expire_due(grace=EXPIRE_GRACE, limit=EXPIRE_HOLDS_MAX)
+        if ended:
+            _log.info("holds_expired", count=ended)
+
+    async def _checkpoint(self) -> None:
+        await take_checkpoint(self._pool, self._signer.sign_statement, self._clock)
+
+    async def _partitions(self) -> None:
+        await self._ledger.ensure_partitions()
+        await self._calls.ensure_partitions()
