@@ -89,7 +89,9 @@ def add(
     cost: CostOption = None,
     split: SplitOption = None,
     context_tokens: Annotated[int | None, typer.Option(help="The model's context.")] = None,
-    priority: Annotated[int, typer.Option(help="Lower is tried first.")] = 0,
+    priority: Annotated[
+        int | None, typer.Option(help="The smallest is tried first; else 100.")
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     data: DataOption = None,
@@ -123,7 +125,7 @@ def edit(
     cost: CostOption = None,
     split: SplitOption = None,
     context_tokens: Annotated[int | None, typer.Option(help="The model's context.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Lower is tried first.")] = None,
+    priority: Annotated[int | None, typer.Option(help="The smallest is tried first.")] = None,
     state: Annotated[
         str | None, typer.Option(help="active (also lifts a block) or paused.")
     ] = None,

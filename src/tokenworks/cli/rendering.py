@@ -160,10 +160,11 @@ def short_moment(field: str) -> Callable[[Record], str]:
 def _value(row: Record, cell: Cell) -> object:
     if callable(cell):
         return cell(row)
-    value: object = row
-    for part in cell.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    name, _, rest = cell.partition(".")
+    value: object = row.get(name)
+    if not rest:
+        return value
+    return _value(cast("Record", value), rest) if isinstance(value, Mapping) else None
 
 
 def _stdout() -> Console:

@@ -8,15 +8,18 @@ a limit or a share is never silently ignored.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
+from tokenworks.identity.model import Level, PartyKind, PartyState, Role
+from tokenworks.metering.model import Axis
+from tokenworks.supply.model import PRIORITY_DEFAULT, SupplierKind
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -27,6 +30,7 @@ MomentIn = Annotated[datetime, AfterValidator(_in_utc)]
 NewName = Annotated[str, Field(pattern=NAME_PATTERN)]
 NameOrId = Annotated[str, Field(min_length=1, max_length=63)]
 DecimalIn = Annotated[str, Field(pattern=r"^\d{1,30}(\.\d{1,30})?$", examples=["12.5"])]
+AxisPrices = Annotated[dict[Axis, DecimalIn], Field(min_length=1)]
 Ppm = Annotated[int, Field(ge=0, le=1_000_000)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 TierName = Annotated[str, Field(min_length=1, max_length=63)]
@@ -47,8 +51,8 @@ class PartyIn(Body):
     """
 
     name: NewName
-    kind: str
-    level: str | None = None
+    kind: PartyKind
+    level: Level | None = None
     parent: NameOrId | None = None
     default_tier: TierName | None = None
 
@@ -58,7 +62,7 @@ class PartyPatch(Body):
     What may change about a party.
     """
 
-    state: Literal["active", "frozen", "closed"] | None = None
+    state: PartyState | None = None
     default_tier: TierName | None = None
 
 
@@ -68,7 +72,7 @@ class KeyIn(Body):
     """
 
     party: NameOrId
-    role: Literal["admin", "buyer", "supplier"] | None = None
+    role: Role | None = None
     label: ShortText = ""
     models: Annotated[list[ModelName], Field(min_length=1, max_length=500)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
@@ -113,7 +117,7 @@ class SupplierIn(Body):
     """
 
     name: NewName
-    kind: Literal["openai", "llama_cpp"] = "openai"
+    kind: SupplierKind = SupplierKind.OPENAI
     base_url: Annotated[str, Field(max_length=2_000)]
     api_key: SecretStr | None = None
     allow_private: bool = False
@@ -126,6 +130,7 @@ class SupplierPatch(Body):
 
     base_url: Annotated[str, Field(max_length=2_000)] | None = None
     api_key: SecretStr | None = None
+    drop_api_key: bool = False
     allow_private: bool | None = None
 
 
@@ -162,10 +167,10 @@ class OfferIn(Body):
     tier: TierName
     upstream_model: ModelName | None = None
     supplier_share_ppm: Ppm | None = None
-    costs: Annotated[dict[str, DecimalIn], Field(min_length=1, max_length=32)] | None = None
+    costs: AxisPrices | None = None
     split: SplitIn = SplitIn()
     context_tokens_max: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    priority: Annotated[int, Field(ge=-1_000, le=1_000)] = 0
+    priority: Annotated[int, Field(ge=0, le=1_000_000)] = PRIORITY_DEFAULT  # smallest first
 
     @model_validator(mode="after")
     def _has_one_cost_card(self) -> OfferIn:
@@ -182,10 +187,10 @@ class OfferPatch(Body):
 
     upstream_model: ModelName | None = None
     supplier_share_ppm: Ppm | None = None
-    costs: Annotated[dict[str, DecimalIn], Field(min_length=1, max_length=32)] | None = None
+    costs: AxisPrices | None = None
     split: SplitIn | None = None
     context_tokens_max: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    priority: Annotated[int, Field(ge=-1_000, le=1_000)] | None = None
+    priority: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     state: Literal["active", "paused"] | None = None
 
     @model_validator(mode="after")
@@ -203,7 +208,7 @@ class PricesIn(Body):
 
     model: ModelName
     tier: TierName
-    prices: Annotated[dict[str, DecimalIn], Field(min_length=1, max_length=32)]
+    prices: AxisPrices
     effective_at: MomentIn | None = None
 
 

@@ -7,7 +7,6 @@ any route code runs and an answer must be stored before it leaves.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from typing import Final, Protocol
 
 import msgspec
@@ -16,10 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import (
     InvalidError,
-    LimitExceededError,
     TokenworksError,
     TooLargeError,
     UnauthenticatedError,
@@ -35,8 +32,6 @@ from tokenworks.web.hub_api.idempotency import (
 )
 
 BODY_BYTES_MAX: Final = 1024 * 1024
-FAILURES_PER_MINUTE_MAX: Final = 20
-FAILING_ADDRESSES_MAX: Final = 10_000
 WRITE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 OPEN_PATHS: Final = frozenset({"/hub/v1/openapi.json"})
 
@@ -48,50 +43,13 @@ class Authenticator(Protocol):
     Turns a secret into who it stands for.
     """
 
-    async def authenticate(self, secret: str) -> Principal: ...
-
-
-class FailureBrake:
-    """
-    Slow down an address that keeps sending keys that do not work.
-
-    Remembers at most ``FAILING_ADDRESSES_MAX`` addresses; the oldest is forgotten first.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def check(self, address: str) -> None:
+    async def authenticate(
+        self, presented: str, /, *, address: str | None = None, may_be_frozen: bool = False
+    ) -> Principal:
         """
-        Refuse when the address failed too often within the last minute.
-
-        Raises:
-            LimitExceededError: With the seconds after which one more try is allowed.
+        Return the principal of a secret, or raise an unauthenticated error.
         """
-        failures = self._failures.get(address)
-        if failures is None:
-            return
-        now = self._clock.monotonic_s()
-        while failures and failures[0] <= now - 60:
-            failures.popleft()
-        if not failures:
-            del self._failures[address]
-        elif len(failures) >= FAILURES_PER_MINUTE_MAX:
-            message = "Too many keys that do not work came from this address."
-            raise LimitExceededError(
-                message, code="too_many_failures", retry_after_s=failures[0] + 60 - now
-            )
-
-    def failed(self, address: str) -> None:
-        """
-        Count one failure of the address.
-        """
-        failures = self._failures.setdefault(address, deque(maxlen=FAILURES_PER_MINUTE_MAX))
-        failures.append(self._clock.monotonic_s())
-        self._failures.move_to_end(address)
-        if len(self._failures) > FAILING_ADDRESSES_MAX:
-            self._failures.popitem(last=False)
+        ...
 
 
 class Gate:
@@ -105,12 +63,10 @@ class Gate:
         *,
         authenticator: Authenticator,
         idempotency: IdempotencyStore,
-        brake: FailureBrake,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._idempotency = idempotency
-        self._brake = brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
@@ -156,13 +112,11 @@ class Gate:
             await self._run(claim, scope, _replay(body, receive), send)
 
     async def _authenticate(self, request: Request) -> Principal:
-        address = request.client.host if request.client else "unknown"
-        self._brake.check(address)
-        try:
-            return await self._authenticator.authenticate(bearer_of(request))
-        except UnauthenticatedError:
-            self._brake.failed(address)
-            raise
+        return await self._authenticator.authenticate(
+            bearer_of(request),
+            address=request.client.host if request.client else None,
+            may_be_frozen=request.method not in WRITE_METHODS,
+        )
 
     async def _run(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         captured = _Capture()

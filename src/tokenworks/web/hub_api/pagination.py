@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+from uuid import UUID
 
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.web.hub_api.errors import InvalidCursorError
@@ -56,3 +57,17 @@ def cut_page(
     page = ordered[:limit]
     has_more = len(ordered) > limit
     return page, to_cursor(position(page[-1])) if has_more else None
+
+
+def from_cursor_id(cursor: str) -> UUID:
+    """
+    Return the id in a cursor.
+
+    Raises:
+        InvalidCursorError: The cursor does not hold one.
+    """
+    try:
+        return UUID(from_cursor(cursor))
+    except ValueError as error:
+        message = "The cursor is not one that this list handed out."
+        raise InvalidCursorError(message, param="cursor") from error

@@ -14,6 +14,13 @@ from typing import Protocol
 from uuid import UUID
 
 from tokenworks.foundation.money import Amount, Asset
+from tokenworks.ledger.model import (
+    AccountBalance,
+    EntryView,
+    HoldView,
+    LimitView,
+    TrialBalance,
+)
 
 
 class PostedView(Protocol):
@@ -29,168 +36,14 @@ class PostedView(Protocol):
     def replayed(self) -> bool: ...
 
 
-class BalanceView(Protocol):
-    """
-    One account and its counters, in quanta of its asset.
-    """
-
-    @property
-    def account_id(self) -> object: ...
-    @property
-    def party_id(self) -> UUID | None: ...
-    @property
-    def purpose(self) -> str: ...
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def account_class(self) -> str: ...
-    @property
-    def debits_pending(self) -> int: ...
-    @property
-    def credits_pending(self) -> int: ...
-    @property
-    def debits_posted(self) -> int: ...
-    @property
-    def credits_posted(self) -> int: ...
-    @property
-    def available(self) -> int: ...
-
-
-class AssetTotalView(Protocol):
-    """
-    The sums of one asset over all accounts.
-    """
-
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def debits_posted(self) -> int: ...
-    @property
-    def credits_posted(self) -> int: ...
-    @property
-    def debits_pending(self) -> int: ...
-    @property
-    def credits_pending(self) -> int: ...
-
-
-class TrialBalanceView(Protocol):
-    """
-    Every account at one moment.
-    """
-
-    @property
-    def rows(self) -> Sequence[BalanceView]: ...
-    @property
-    def totals(self) -> Sequence[AssetTotalView]: ...
-    @property
-    def is_balanced(self) -> bool: ...
-
-
-class LimitView(Protocol):
-    """
-    A limit of a scope and what is left of its current window.
-    """
-
-    @property
-    def limit_id(self) -> UUID: ...
-    @property
-    def scope_id(self) -> UUID: ...
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def quanta(self) -> int: ...
-    @property
-    def window(self) -> str: ...
-    @property
-    def time_zone(self) -> str: ...
-    @property
-    def remaining(self) -> int: ...
-    @property
-    def resets_at(self) -> datetime | None: ...
-
-
-class LegView(Protocol):
-    """
-    One side of a transfer; ``debit`` or ``credit`` is zero.
-    """
-
-    @property
-    def account_id(self) -> object: ...
-    @property
-    def party_id(self) -> UUID | None: ...
-    @property
-    def purpose(self) -> str: ...
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def debit(self) -> int: ...
-    @property
-    def credit(self) -> int: ...
-
-
-class EntryView(Protocol):
-    """
-    One applied operation with its legs.
-    """
-
-    @property
-    def fact_id(self) -> UUID: ...
-    @property
-    def operation(self) -> str: ...
-    @property
-    def ordinal(self) -> int: ...
-    @property
-    def recorded_at(self) -> datetime: ...
-    @property
-    def lane(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def legs(self) -> Sequence[LegView]: ...
-
-
-class HoldPartView(Protocol):
-    """
-    One account's part of a hold.
-    """
-
-    @property
-    def account_id(self) -> object: ...
-    @property
-    def party_id(self) -> UUID | None: ...
-    @property
-    def purpose(self) -> str: ...
-    @property
-    def asset(self) -> Asset: ...
-    @property
-    def held(self) -> int: ...
-    @property
-    def captured(self) -> int: ...
-
-
-class HoldView(Protocol):
-    """
-    An open hold.
-    """
-
-    @property
-    def hold_id(self) -> UUID: ...
-    @property
-    def placed_at(self) -> datetime: ...
-    @property
-    def expires_at(self) -> datetime: ...
-    @property
-    def parts(self) -> Sequence[HoldPartView]: ...
-
-
 class LedgerSetup(Protocol):
     """
     Open what a new party or key needs in the books.
     """
 
-    async def open_party(self, party_id: UUID, kind: str) -> object: ...
-    async def open_scope(self, scope_id: UUID) -> object: ...
-    async def set_scope_state(self, scope_id: UUID, state: str) -> object: ...
+    async def open_party(self, party_id: UUID, kind: str) -> None: ...
+    async def open_scope(self, scope_id: UUID, *, expires_at: datetime | None = None) -> None: ...
+    async def set_scope_state(self, scope_id: UUID, state: str) -> None: ...
     async def publish_path(
         self, *, path_id: UUID, scope_ids: Sequence[UUID], funding_party_id: UUID
     ) -> int: ...
@@ -202,10 +55,17 @@ class LedgerLimits(Protocol):
     """
 
     async def set_limit(
-        self, *, scope_id: UUID, asset: Asset, quanta: int, window: str, time_zone: str, actor: UUID
+        self,
+        *,
+        scope_id: UUID,
+        asset: Asset,
+        quanta: int,
+        window: str,
+        time_zone: str = "UTC",
+        actor: str,
     ) -> LimitView: ...
     async def limits(self, scope_ids: Sequence[UUID]) -> Sequence[LimitView]: ...
-    async def remove_limit(self, limit_id: UUID, actor: UUID) -> object: ...
+    async def remove_limit(self, limit_id: int, *, actor: str) -> None: ...
 
 
 class LedgerBooks(Protocol):
@@ -214,12 +74,12 @@ class LedgerBooks(Protocol):
     """
 
     async def deposit(
-        self, *, party_id: UUID, amount: Amount, rail: str, reference: str, actor: UUID
+        self, *, party_id: UUID, amount: Amount, rail: str, reference: str, actor: str
     ) -> PostedView: ...
-    async def balances(self, party_id: UUID) -> Sequence[BalanceView]: ...
-    async def trial_balance(self) -> TrialBalanceView: ...
+    async def balances(self, party_id: UUID) -> Sequence[AccountBalance]: ...
+    async def trial_balance(self) -> TrialBalance: ...
     async def entries_of(self, fact_id: UUID) -> Sequence[EntryView]: ...
-    async def open_holds(self, limit: int) -> Sequence[HoldView]: ...
+    async def open_holds(self, limit: int = 100) -> Sequence[HoldView]: ...
 
 
 class Ledger(LedgerSetup, LedgerLimits, LedgerBooks, Protocol):
@@ -241,6 +101,7 @@ class CallFilter:
     tier: str | None = None
     status: str | None = None
     supplier_id: UUID | None = None  # calls with an attempt at this supplier
+    supplier_party_id: UUID | None = None  # calls with an attempt owed to this party
     since: datetime | None = None  # started at or after
     until: datetime | None = None  # started before
 
@@ -254,6 +115,7 @@ class AttemptRow:
     ordinal: int
     supplier_id: UUID
     supplier_name: str
+    supplier_party_id: UUID
     offer_id: UUID
     status: str
     http_status: int | None = None
@@ -292,13 +154,16 @@ class CallRow:
     key_id: UUID
     key_prefix: str
     key_label: str = ""
+    # Who answered; of several attempts the last.
     supplier_id: UUID | None = None
     supplier_name: str | None = None
+    supplier_party_id: UUID | None = None
     usage: Mapping[str, int] | None = None
     total_tokens: int = 0
     is_estimate: bool = False
     asset: Asset
     charge_quanta: int | None = None
+    # Owed for all attempts; with ``supplier_party_id`` in the filter only to that party.
     payable_quanta: int | None = None
     quoted_quanta: int | None = None
     started_at: datetime
@@ -331,9 +196,10 @@ class FlowLeg:
     """
     What one kind of leg moved to or from one party in a window.
 
-    ``kind``: ``sale`` (buyer party, its charge), ``tax``, ``reseller``, ``rights``,
-    ``platform`` (what is left of the sale before suppliers), ``supplier`` (payable before
-    power) and ``power`` (out of the supplier named by ``payer_id``).
+    ``kind``: ``sale`` (the charge of a buyer's organisation), ``tax``, ``reseller``,
+    ``rights``, ``platform`` (what is left of the sale before suppliers are paid), ``supplier``
+    (its payable, the power producer's part included) and ``power`` (out of the supplier
+    whose party is ``payer_id``).
     """
 
     kind: str

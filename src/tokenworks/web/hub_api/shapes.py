@@ -127,7 +127,7 @@ class LimitShape(Shape):
     A limit and what a new call may still take now.
     """
 
-    limit_id: UUID
+    limit_id: str
     scope: LimitScope
     amount: Decimal
     unit: str
@@ -142,7 +142,7 @@ class LimitRemoved(Shape):
     The limit that is no more.
     """
 
-    limit_id: UUID
+    limit_id: str
     removed: bool = True
 
 
@@ -467,15 +467,12 @@ class EntryShape(Shape):
 
 class HoldPartShape(Shape):
     """
-    One account's part of a hold.
+    One account's part of a hold, what was captured taken off.
     """
 
     account_id: str
-    party: PartyRef | None
-    purpose: str
     asset: str
     held: Decimal
-    captured: Decimal
 
 
 class HoldShape(Shape):

@@ -1,0 +1,70 @@
+"""
+What the routes of the hub API call, put together once by ``bootstrap``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.gateway.ports import Upstream
+from tokenworks.identity.service import Identity
+from tokenworks.postgres.pool import Pool
+from tokenworks.pricing.service import PriceBook
+from tokenworks.supply.service import Supply
+from tokenworks.web.hub_api.directory import Directory
+from tokenworks.web.hub_api.opening import Opening
+from tokenworks.web.hub_api.ports import Calls, Ledger, Receipts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubServices:
+    """
+    Every service behind the hub API.
+    """
+
+    pool: Pool
+    clock: Clock
+    ids: IdentifierSource
+    identity: Identity
+    supply: Supply
+    prices: PriceBook
+    ledger: Ledger
+    calls: Calls
+    receipts: Receipts
+    upstream: Upstream  # for testing a supplier
+    directory: Directory
+    opening: Opening
+
+
+def make_services(
+    *,
+    pool: Pool,
+    clock: Clock,
+    ids: IdentifierSource,
+    identity: Identity,
+    supply: Supply,
+    prices: PriceBook,
+    ledger: Ledger,
+    calls: Calls,
+    receipts: Receipts,
+    upstream: Upstream,
+) -> HubServices:
+    """
+    Return the services with what this door makes of them.
+    """
+    return HubServices(
+        pool=pool,
+        clock=clock,
+        ids=ids,
+        identity=identity,
+        supply=supply,
+        prices=prices,
+        ledger=ledger,
+        calls=calls,
+        receipts=receipts,
+        upstream=upstream,
+        directory=Directory(identity),
+        opening=Opening(pool=pool, identity=identity, ledger=ledger),
+    )
