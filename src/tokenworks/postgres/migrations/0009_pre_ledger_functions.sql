@@ -59,33 +59,43 @@ END;
 
 -- Open the account of one window and grant it; returns the grant's transfer, or NULL when
 -- another writer was first. Nothing is ever reset: a new window is a new account.
-CREATE FUNCTION ledger.open_window(p_limit ledger.limits, p_start timestamptz, p_lane integer, p_now timestamptz) RETURNS bigint[]
+CREATE FUNCTION ledger.open_window(p_limit_id bigint, p_start timestamptz, p_lane integer, p_now timestamptz) RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     window_account bigint := nextval('ledger.accounts_account_id_seq');
+    opened_limit ledger.limits;
     source_main bigint;
     source_account bigint;
 BEGIN
+    -- A change of the limit waits for this window, or this waits and grants what was set.
+    SELECT * INTO opened_limit FROM ledger.limits WHERE limit_id = p_limit_id FOR SHARE;
     INSERT INTO ledger.limit_windows (limit_id, window_start, account_id)
-    VALUES (p_limit.limit_id, p_start, window_account)
+    VALUES (opened_limit.limit_id, p_start, window_account)
     ON CONFLICT (limit_id, window_start) DO NOTHING;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     INSERT INTO ledger.accounts (account_id, party_id, asset_id, purpose, qualifier, account_class, normal_side, title_holder, is_laned, opened_at)
-    VALUES (window_account, p_limit.scope_id, p_limit.asset_id, 'limit_available', p_limit.limit_id || '@' || ledger.microseconds(p_start), 'memo', 'credit', p_limit.scope_id, false, p_now);
+    VALUES (window_account, opened_limit.scope_id, opened_limit.asset_id, 'limit_available', opened_limit.limit_id || '@' || ledger.microseconds(p_start), 'memo', 'credit', opened_limit.scope_id, false, p_now);
     INSERT INTO ledger.balances (account_id, asset_id, no_overdraft, last_time)
-    VALUES (window_account, p_limit.asset_id, true, p_now);
-    IF p_limit.quanta = 0 THEN
+    VALUES (window_account, opened_limit.asset_id, true, p_now);
+    IF opened_limit.quanta = 0 THEN
         RETURN NULL;
     END IF;
-    SELECT account_id INTO STRICT source_main FROM ledger.accounts WHERE purpose = 'limit_source' AND asset_id = p_limit.asset_id AND lane = 0;
+    SELECT account_id INTO STRICT source_main FROM ledger.accounts WHERE purpose = 'limit_source' AND asset_id = opened_limit.asset_id AND lane = 0;
     source_account := ledger.lane_account_v1(source_main, p_lane, p_now);
-    UPDATE ledger.balances SET credits_posted = credits_posted + p_limit.quanta WHERE account_id = window_account;
-    UPDATE ledger.balances SET debits_posted = debits_posted + p_limit.quanta, last_time = greatest(last_time, p_now) WHERE account_id = source_account;
-    RETURN ARRAY[source_account, window_account, p_limit.quanta];
+    UPDATE ledger.balances SET credits_posted = credits_posted + opened_limit.quanta WHERE account_id = window_account;
+    UPDATE ledger.balances SET debits_posted = debits_posted + opened_limit.quanta, last_time = greatest(last_time, p_now) WHERE account_id = source_account;
+    RETURN ARRAY[source_account, window_account, opened_limit.quanta];
 END
 $$;
+
+-- The id under which a window's grant is recorded: UUIDv7-shaped, one for each window.
+CREATE FUNCTION ledger.grant_fact(p_moment timestamptz, p_limit_id bigint, p_start timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE
+RETURN (
+    SELECT (substr(replace(ledger.identifier_floor(p_moment)::text, '-', ''), 1, 12) || '7' || substr(hash, 1, 3) || '8' || substr(hash, 4, 15))::uuid
+    FROM encode(sha256(convert_to(p_limit_id || '@' || ledger.microseconds(p_start), 'UTF8')), 'hex') AS hash
+);
 
 -- Close the batch: store the records, move the lane's head.
 CREATE FUNCTION ledger.append_batch(
@@ -129,7 +139,7 @@ CREATE TYPE ledger.outcome AS (
     part_assets smallint[],
     part_amounts bigint[],        -- held, for placements; taken from the hold, for captures
     refused_account bigint,       -- the tightest account that was short
-    refused_available numeric,
+    available numeric,            -- there: of that account; after a capture: the tightest money or money limit left
     overrun bigint,               -- what the platform bears because the hold could not grow
     record text,
     receipt_lane integer,
@@ -148,7 +158,10 @@ CREATE FUNCTION ledger.place_v1(
     p_paths uuid[], p_path_versions integer[], p_metas text[],
     p_amount_ops integer[], p_amount_assets smallint[], p_amount_accounts bigint[], p_amounts bigint[]
 ) RETURNS SETOF ledger.outcome
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+-- Plans are made once per connection (planning over partitions costs more than the work), so
+-- they must also suit tables that are a million times larger than now: index look-ups only.
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
     lane ledger.lanes := ledger.lock_lane(p_lane, p_epoch, p_now);
     moment timestamptz := greatest(p_now, lane.last_time);
@@ -175,22 +188,23 @@ DECLARE
     newest uuid;
     fresh record;
     grant_transfer bigint[];
+    grant_fact uuid;
     part integer := 1;
     first_part integer;
     last_part integer;
     worst_share numeric;
     parts_text text;
+    placed integer := 0;
     touched integer := 0;
     written integer;
 BEGIN
     -- The windows that this batch needs and that nobody opened yet.
     FOR fresh IN
-        SELECT lim.limit_id, ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at) AS starts, min(asked.op)::integer AS op
+        SELECT lim.limit_id, ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at) AS starts
         FROM (
-            SELECT path_id, version, min(op) AS op
-            FROM unnest(p_paths, p_path_versions, p_operations) WITH ORDINALITY AS a (path_id, version, operation, op)
-            WHERE operation = 'place' AND path_id IS NOT NULL
-            GROUP BY path_id, version) AS asked
+            SELECT DISTINCT path_id, version
+            FROM unnest(p_paths, p_path_versions, p_operations) AS a (path_id, version, operation)
+            WHERE operation = 'place' AND path_id IS NOT NULL) AS asked
         JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
         CROSS JOIN LATERAL unnest(path.scope_ids) AS scope (scope_id)
         JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL
@@ -201,15 +215,17 @@ BEGIN
         GROUP BY 1, 2
         ORDER BY 1, 2
     LOOP
-        SELECT ledger.open_window(lim, fresh.starts, p_lane, moment) INTO grant_transfer FROM ledger.limits AS lim WHERE lim.limit_id = fresh.limit_id;
+        grant_transfer := ledger.open_window(fresh.limit_id, fresh.starts, p_lane, moment);
         IF grant_transfer IS NOT NULL THEN
-            new_facts := new_facts || p_facts[fresh.op];
+            -- A grant is a fact of its own: the call that needed it may be a repeat or refused.
+            grant_fact := ledger.grant_fact(moment, fresh.limit_id, fresh.starts);
+            new_facts := new_facts || grant_fact;
             new_operations := new_operations || 'grant'::text;
-            new_ordinals := new_ordinals || (fresh.limit_id % 2147483647)::integer;
+            new_ordinals := new_ordinals || 0;
             new_contents := new_contents || '\x'::bytea;
             records := records || format(
-                '{"v":1,"op":"grant","fact":"%s","ordinal":%s,"time":%s,"limit":%s,"transfers":[[%s,%s,%s]]}',
-                p_facts[fresh.op], fresh.limit_id % 2147483647, ledger.microseconds(moment), fresh.limit_id,
+                '{"v":1,"op":"grant","fact":"%s","ordinal":0,"time":%s,"limit":%s,"transfers":[[%s,%s,%s]]}',
+                grant_fact, ledger.microseconds(moment), fresh.limit_id,
                 grant_transfer[1], grant_transfer[2], grant_transfer[3]);
         END IF;
     END LOOP;
@@ -222,7 +238,10 @@ BEGIN
     SELECT array_agg(op), array_agg(account_id), array_agg(asset_id), array_agg(amount), array_agg(index)
     INTO part_ops, part_accounts, part_assets, part_amounts, part_index
     FROM (
-        SELECT op, account_id, asset_id, amount, place, dense_rank() OVER (ORDER BY account_id)::integer AS index
+        -- One part for each account, however often it was asked of; more than a transfer may
+        -- move is refused below, so the sum is cut where it could overflow.
+        SELECT op, account_id, min(asset_id) AS asset_id, least(sum(amount), 4611686018427387905)::bigint AS amount, min(place) AS place,
+            dense_rank() OVER (ORDER BY account_id)::integer AS index
         FROM (
             SELECT asked.op, asked.account AS account_id, asked.asset AS asset_id, asked.amount, 0 AS place
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
@@ -249,6 +268,7 @@ BEGIN
             CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets) WITH ORDINALITY AS grown (account_id, asset_id, place)
             WHERE asked.amount > 0 AND p_operations[asked.op] = 'extend' AND grown.asset_id = asked.asset
         ) AS resolved
+        GROUP BY op, account_id
         ORDER BY op, place, account_id) AS ordered;
 
     SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(part_accounts) AS id) AS distinct_ids;
@@ -290,26 +310,53 @@ BEGIN
         WHERE s.scope_id = ANY (path.scope_ids) AND (s.state <> 'active' OR s.expires_at <= moment)
             -- a heartbeat (an extension without amounts) passes a frozen scope; growth does not
             AND (asked.operation = 'place' OR asked.op = ANY (p_amount_ops))
+        ORDER BY 1 DESC  -- frozen before closed
         LIMIT 1) AS stopped ON true;
 
-    -- A named account must exist, carry the asset and be open; money needs a funding account.
+    -- A named account must exist and carry the asset; money needs a funding account.
     FOR fresh IN
         SELECT asked.op,
             CASE
+                WHEN asked.amount < 0 THEN 'amount_invalid'
                 WHEN asked.account IS NULL THEN 'funding_account_missing'
                 WHEN b.account_id IS NULL THEN 'account_unknown'
                 WHEN b.asset_id <> asked.asset THEN 'asset_mismatch'
-            END AS code
+            END AS code,
+            CASE WHEN asked.amount < 0 THEN 4 WHEN asked.account IS NULL THEN 1 WHEN b.account_id IS NULL THEN 2 ELSE 3 END AS rank
         FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
         LEFT JOIN ledger.balances AS b ON b.account_id = asked.account
         LEFT JOIN ledger.spend_paths AS path ON path.path_id = p_paths[asked.op] AND path.version = p_path_versions[asked.op]
-        WHERE asked.amount > 0 AND p_operations[asked.op] = 'place'
+        WHERE asked.amount < 0 OR (asked.amount > 0 AND p_operations[asked.op] = 'place'
             AND ((asked.account IS NOT NULL AND (b.account_id IS NULL OR b.asset_id <> asked.asset))
                 OR (asked.account IS NULL AND asked.asset < 10 AND NOT EXISTS (
-                    SELECT FROM ledger.balances AS cash WHERE cash.account_id = ANY (path.funding_accounts) AND cash.asset_id = asked.asset)))
+                    SELECT FROM ledger.balances AS cash WHERE cash.account_id = ANY (path.funding_accounts) AND cash.asset_id = asked.asset))))
+        ORDER BY rank
     LOOP
         codes[fresh.op] := coalesce(codes[fresh.op], fresh.code);
     END LOOP;
+
+    -- Money can only be added to a part that there is; limits grow where there are any.
+    IF 'extend' = ANY (p_operations) THEN
+        FOR fresh IN
+            SELECT asked.op
+            FROM unnest(p_amount_ops, p_amount_assets, p_amounts) AS asked (op, asset, amount)
+            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op]
+            WHERE p_operations[asked.op] = 'extend' AND asked.amount > 0 AND asked.asset < 10 AND asked.asset <> ALL (hold.part_assets)
+        LOOP
+            codes[fresh.op] := coalesce(codes[fresh.op], 'funding_account_missing');
+        END LOOP;
+    END IF;
+
+    -- Who is to be paid at expiry must be there.
+    IF 'capture' = ANY (p_fates) THEN
+        FOR fresh IN
+            SELECT asked.op
+            FROM unnest(p_operations, p_fates, p_payees) WITH ORDINALITY AS asked (operation, fate, payee, op)
+            WHERE asked.operation = 'place' AND asked.fate = 'capture' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = asked.payee)
+        LOOP
+            codes[fresh.op] := coalesce(codes[fresh.op], 'account_unknown');
+        END LOOP;
+    END IF;
 
     FOR op IN 1..n LOOP
         first_part := part;
@@ -321,10 +368,14 @@ BEGIN
 
         worst_share := NULL;
         FOR i IN first_part..last_part LOOP
-            IF states[part_index[i]] <> 'active' THEN
+            IF part_amounts[i] > 4611686018427387904 THEN
+                codes[op] := 'amount_invalid';
+            ELSIF states[part_index[i]] <> 'active' AND codes[op] IS DISTINCT FROM 'amount_invalid' THEN
                 codes[op] := 'account_frozen';
-                EXIT;
             END IF;
+        END LOOP;
+        CONTINUE WHEN codes[op] IS NOT NULL;
+        FOR i IN first_part..last_part LOOP
             IF available[part_index[i]] < part_amounts[i] AND (worst_share IS NULL OR available[part_index[i]] / part_amounts[i] < worst_share) THEN
                 worst_share := available[part_index[i]] / part_amounts[i];
                 short_by[op] := part_accounts[i];
@@ -345,6 +396,7 @@ BEGIN
             parts_text := parts_text || CASE WHEN i > first_part THEN ',' ELSE '' END || '[' || part_accounts[i] || ',' || part_amounts[i] || ']';
         END LOOP;
         accepted := accepted || op;
+        placed := placed + (p_operations[op] = 'place')::integer;
         new_facts := new_facts || p_facts[op];
         new_operations := new_operations || p_operations[op];
         new_ordinals := new_ordinals || p_ordinals[op];
@@ -372,16 +424,22 @@ BEGIN
             accounts, assets, amounts, zeros, p_lane, p_metas[op]
         FROM (
             SELECT op,
-                coalesce(array_agg(account) FILTER (WHERE account IS NOT NULL), '{}') AS accounts,
-                coalesce(array_agg(asset) FILTER (WHERE account IS NOT NULL), '{}') AS assets,
-                coalesce(array_agg(amount) FILTER (WHERE account IS NOT NULL), '{}') AS amounts,
+                coalesce(array_agg(account ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS accounts,
+                coalesce(array_agg(asset ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS assets,
+                coalesce(array_agg(amount ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS amounts,
                 coalesce(array_agg(0::bigint) FILTER (WHERE account IS NOT NULL), '{}') AS zeros
             FROM (
-                SELECT op, account, asset, amount FROM unnest(part_ops, part_accounts, part_assets, part_amounts) AS p (op, account, asset, amount)
+                SELECT op, account, asset, amount, place FROM unnest(part_ops, part_accounts, part_assets, part_amounts) WITH ORDINALITY AS p (op, account, asset, amount, place)
                 UNION ALL
-                SELECT op, NULL, NULL, NULL FROM unnest(accepted) AS a (op)) AS rows
+                SELECT op, NULL, NULL, NULL, NULL FROM unnest(accepted) AS a (op)) AS rows
             WHERE codes[op] IS NULL AND p_operations[op] = 'place'
-            GROUP BY op) AS grouped;
+            GROUP BY op) AS grouped
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written <> placed THEN
+            -- Another writer placed one of these holds first: run the batch again, it will see it.
+            RAISE EXCEPTION 'a hold was placed by another writer meanwhile' USING ERRCODE = '40001';
+        END IF;
 
         IF 'extend' = ANY (p_operations) THEN
             UPDATE ledger.holds AS hold
@@ -428,7 +486,10 @@ CREATE FUNCTION ledger.post_v1(
     p_deadlines timestamptz[], p_closes boolean[], p_receipt_roots bytea[], p_metas text[], p_rider_rows text[], p_rider text,
     p_transfer_ops integer[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_fallbacks bigint[]
 ) RETURNS SETOF ledger.outcome
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+-- Plans are made once per connection (planning over partitions costs more than the work), so
+-- they must also suit tables that are a million times larger than now: index look-ups only.
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
     lane ledger.lanes := ledger.lock_lane(p_lane, p_epoch, p_now);
     moment timestamptz := greatest(p_now, lane.last_time);
@@ -489,8 +550,10 @@ DECLARE
     take bigint;
     rest bigint;
     short_client bigint;
-    client_delta numeric;
-    safe_delta numeric;
+    short integer;    -- an account that the operation would overdraw
+    owns integer[] := '{}';
+    borne bigint[] := '{}';   -- by a transfer's fallback
+    excess numeric[];         -- by asset: client money raised less what safeguards it raised
     is_capped boolean;
     transfers_text text;
     taken_text text;
@@ -580,10 +643,11 @@ BEGIN
         FOR i IN first_transfer..last_transfer LOOP
             d := refs[i];
             c := refs[transfers + i];
+            f := refs[2 * transfers + i];
             codes[op] := CASE
-                WHEN assets[d] IS NULL OR assets[c] IS NULL THEN 'account_unknown'
-                WHEN assets[d] <> assets[c] THEN 'asset_mismatch'
-                WHEN d = c THEN 'accounts_must_differ'
+                WHEN assets[d] IS NULL OR assets[c] IS NULL OR (fallbacks[i] <> 0 AND assets[f] IS NULL) THEN 'account_unknown'
+                WHEN assets[d] <> assets[c] OR (fallbacks[i] <> 0 AND assets[f] <> assets[c]) THEN 'asset_mismatch'
+                WHEN d = c OR (fallbacks[i] <> 0 AND f = c) THEN 'accounts_must_differ'
                 WHEN amounts[i] <= 0 OR amounts[i] > 4611686018427387904 THEN 'amount_invalid'
                 WHEN states[c] = 'closed' OR (p_operations[op] = 'post' AND states[d] <> 'active') THEN 'account_frozen'
             END;
@@ -613,13 +677,13 @@ BEGIN
             END IF;
         END IF;
 
-        client_delta := 0;
-        safe_delta := 0;
+        excess := '{}';
         short_client := 0;
         transfers_text := '';
         FOR i IN first_transfer..last_transfer LOOP
             d := refs[i];
             c := refs[transfers + i];
+            f := refs[2 * transfers + i];
             own := NULL;
             IF p_operations[op] <> 'post' THEN
                 FOR j IN first_part..last_part LOOP
@@ -633,7 +697,7 @@ BEGIN
             IF own IS NOT NULL THEN
                 take := least(take, part_left[own] + part_grown[own] - part_taken[own]);
                 part_taken[own] := part_taken[own] + take;
-            ELSIF p_operations[op] = 'post' AND fallbacks[i] <> 0 AND available[d] < take THEN
+            ELSIF fallbacks[i] <> 0 AND f <> d AND available[d] < take THEN
                 take := greatest(available[d], 0)::bigint;
             ELSIF short_client > 0 AND roles[c] = 2 THEN
                 -- own funds are freed only by what the client really paid
@@ -643,22 +707,28 @@ BEGIN
                 amounts[i] := take;
             END IF;
             rest := amounts[i] - take;
+            amounts[i] := take;
+            owns[i] := own;
             IF take > 0 THEN
                 available[d] := available[d] - CASE WHEN own IS NULL THEN take ELSE 0 END;
                 available[c] := available[c] + take;
                 debit_deltas[d] := debit_deltas[d] + take;
                 credit_deltas[c] := credit_deltas[c] + take;
                 transfers_text := transfers_text || ',[' || account_ids[d] || ',' || account_ids[c] || ',' || take || ']';
-                client_delta := client_delta + CASE WHEN roles[c] = 1 THEN take ELSE 0 END - CASE WHEN roles[d] = 1 THEN take ELSE 0 END;
-                safe_delta := safe_delta + CASE WHEN roles[d] = 2 THEN take ELSE 0 END - CASE WHEN roles[c] = 2 THEN take ELSE 0 END;
+                IF roles[d] <> 0 OR roles[c] <> 0 THEN
+                    excess[assets[c]] := coalesce(excess[assets[c]], 0) + take * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[d] <> 0 THEN 1 ELSE 0 END);
+                END IF;
             END IF;
             IF rest > 0 THEN
                 overruns[op] := overruns[op] + CASE WHEN assets[d] < 10 THEN rest ELSE 0 END;
                 IF roles[d] = 1 THEN
                     short_client := short_client + rest;
                 END IF;
-                f := refs[2 * transfers + i];
-                IF assets[f] = assets[c] THEN
+                IF fallbacks[i] <> 0 AND f <> d THEN
+                    borne[i] := rest;
+                    IF roles[f] <> 0 OR roles[c] <> 0 THEN
+                        excess[assets[c]] := coalesce(excess[assets[c]], 0) + rest * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[f] <> 0 THEN 1 ELSE 0 END);
+                    END IF;
                     debit_deltas[f] := debit_deltas[f] + rest;
                     credit_deltas[c] := credit_deltas[c] + rest;
                     available[f] := available[f] - rest;
@@ -669,27 +739,41 @@ BEGIN
         END LOOP;
 
         -- The whole entry is applied: is any bounded account below zero, is client money uncovered?
+        -- What was taken from the hold's own parts cannot be short.
+        short := NULL;
         FOR i IN first_transfer..last_transfer LOOP
             d := refs[i];
-            IF available[d] < 0 AND p_operations[op] = 'post' AND fallbacks[i] = 0 THEN
-                codes[op] := 'insufficient';
-                short_by[op] := account_ids[d];
-                short_left[op] := available[d] + (SELECT sum(t.amount) FROM unnest(transfer_ops, debits, amounts) AS t (o, account, amount) WHERE t.o = op AND t.account = account_ids[d]);
+            f := refs[2 * transfers + i];
+            IF owns[i] IS NULL AND available[d] < 0 THEN
+                short := coalesce(short, d);
+            ELSIF borne[i] > 0 AND available[f] < 0 THEN
+                short := coalesce(short, f);
             END IF;
         END LOOP;
-        IF codes[op] IS NULL AND client_delta > safe_delta THEN
+        IF short IS NOT NULL THEN
+            codes[op] := 'insufficient';
+        ELSIF 0 < ANY (excess) THEN
             codes[op] := 'client_money_unsafeguarded';
         END IF;
         IF codes[op] IS NOT NULL THEN
-            -- Only plain entries come here, and they moved exactly what they asked.
             FOR i IN first_transfer..last_transfer LOOP
                 d := refs[i];
                 c := refs[transfers + i];
-                available[d] := available[d] + amounts[i];
+                available[d] := available[d] + CASE WHEN owns[i] IS NULL THEN amounts[i] ELSE 0 END;
                 available[c] := available[c] - amounts[i];
                 debit_deltas[d] := debit_deltas[d] - amounts[i];
                 credit_deltas[c] := credit_deltas[c] - amounts[i];
+                IF borne[i] > 0 THEN
+                    f := refs[2 * transfers + i];
+                    available[f] := available[f] + borne[i];
+                    available[c] := available[c] - borne[i];
+                    debit_deltas[f] := debit_deltas[f] - borne[i];
+                    credit_deltas[c] := credit_deltas[c] - borne[i];
+                END IF;
             END LOOP;
+            short_by[op] := account_ids[short];
+            short_left[op] := available[short];
+            overruns[op] := 0;
             CONTINUE;
         END IF;
 
@@ -716,6 +800,13 @@ BEGIN
         END LOOP;
         IF p_operations[op] <> 'post' THEN
             closing_ops := closing_ops || op;
+            -- What the spender may still spend: the tightest of its money and money limits.
+            FOR j IN first_part..last_part LOOP
+                d := refs[3 * transfers + j];
+                IF assets[d] IN (1, 2, 11, 12) AND (short_left[op] IS NULL OR available[d] < short_left[op]) THEN
+                    short_left[op] := available[d];
+                END IF;
+            END LOOP;
         END IF;
         IF p_receipt_roots[op] IS NOT NULL THEN
             receipt_sequence := receipt_sequence + 1;
@@ -737,6 +828,7 @@ BEGIN
             || ',"time":' || ledger.microseconds(moment) || ',"transfers":[' || substr(transfers_text, 2)
             || '],"taken":[' || taken_text || '],"released":[' || released_text || ']'
             || CASE WHEN p_operations[op] <> 'post' THEN ',"closes":' || (p_operations[op] <> 'capture' OR p_closes[op])::text ELSE '' END
+            || CASE WHEN overruns[op] > 0 THEN ',"overrun":' || overruns[op] ELSE '' END
             || CASE WHEN p_receipt_roots[op] IS NOT NULL THEN ',"receipt":"' || encode(p_receipt_roots[op], 'hex') || '"' ELSE '' END
             || ',"meta":' || p_metas[op] || '}');
     END LOOP;
@@ -766,11 +858,11 @@ BEGIN
                 part_held = CASE WHEN done.grown IS NULL THEN hold.part_held ELSE (
                     SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_held, done.grown) WITH ORDINALITY AS s (a, b, place)) END
             FROM (
-                SELECT op, array_agg(taken) FILTER (WHERE has_part) AS taken, array_agg(grown) FILTER (WHERE has_part) AS grown
+                SELECT op, array_agg(taken ORDER BY place) FILTER (WHERE has_part) AS taken, array_agg(grown ORDER BY place) FILTER (WHERE has_part) AS grown
                 FROM (
-                    SELECT op, taken, grown, true AS has_part FROM unnest(part_ops, part_taken, part_grown) AS p (op, taken, grown)
+                    SELECT op, taken, grown, place, true AS has_part FROM unnest(part_ops, part_taken, part_grown) WITH ORDINALITY AS p (op, taken, grown, place)
                     UNION ALL
-                    SELECT op, NULL, NULL, false FROM unnest(closing_ops) AS c (op)) AS rows
+                    SELECT op, NULL, NULL, NULL, false FROM unnest(closing_ops) AS c (op)) AS rows
                 WHERE codes[op] IS NULL
                 GROUP BY op) AS done
             WHERE hold.hold_id = p_facts[done.op];
@@ -791,7 +883,7 @@ BEGIN
         CASE WHEN codes[asked.op] IS NULL THEN moment ELSE stored.recorded_at END,
         NULL::timestamptz, NULL::bigint[], NULL::smallint[], NULL::bigint[],
         short_by[asked.op], short_left[asked.op],
-        overruns[asked.op], stored.record,
+        CASE WHEN codes[asked.op] = 'replayed' THEN coalesce((stored.record::jsonb ->> 'overrun')::bigint, 0) ELSE overruns[asked.op] END, stored.record,
         coalesce(stored.lane, p_lane), coalesce(stored.receipt_sequence, sequences[asked.op]), coalesce(stored.receipt_previous, previous_links[asked.op])
     FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
     LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op]
@@ -884,6 +976,12 @@ DECLARE
 BEGIN
     SELECT asset_id INTO STRICT asset FROM ledger.assets WHERE code = p_asset;
     PERFORM date_trunc('day', p_now, p_zone);  -- refuses an unknown time zone
+    -- Wait for who is taking back what this limit owes, before any row is locked: a placement
+    -- that opens a window waits for the limit's row, and the taker waits for placements.
+    PERFORM pg_advisory_xact_lock(7814, (w.account_id % 2147483647)::integer)
+    FROM ledger.limits AS l
+    JOIN ledger.limit_windows AS w ON w.limit_id = l.limit_id AND w.window_start = ledger.window_start(l.window_kind, l.time_zone, p_now, l.opened_at)
+    WHERE l.scope_id = p_scope AND l.asset_id = asset AND l.window_kind = p_window AND l.closed_at IS NULL;
     SELECT * INTO existing FROM ledger.limits AS l
     WHERE l.scope_id = p_scope AND l.asset_id = asset AND l.window_kind = p_window AND l.closed_at IS NULL FOR UPDATE;
     IF NOT FOUND THEN
