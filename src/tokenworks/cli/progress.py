@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
@@ -51,7 +51,7 @@ class Progress:
         self._open_step: str | None = None
 
     @contextmanager
-    def step(self, name: str, text: str) -> Iterator[None]:
+    def step(self, name: str, text: str) -> Generator[None]:
         """
         Show that a step has begun, and then how long it took.
         """
