@@ -2,14 +2,14 @@
 -- Place and extend holds, one row of outcome per operation.
 SELECT *
 FROM ledger.place_v1(
-    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b
+    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b
 )
 
 -- name: post
 -- Post entries, capture, void and expire holds, one row of outcome per operation.
 SELECT *
 FROM ledger.post_v1(
-    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b
+    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b
 )
 
 -- name: lease_lane
@@ -123,6 +123,17 @@ JOIN ledger.assets AS asset ON asset.asset_id = balance.asset_id
 WHERE spot.owed > 0 AND balance.credits_posted - balance.debits_posted - balance.debits_pending > 0
 ORDER BY spot.account_id
 LIMIT 500
+
+-- name: owed_window
+-- What one window of a lowered limit still owes and has to give.
+SELECT least(spot.owed, balance.credits_posted - balance.debits_posted - balance.debits_pending)::bigint
+FROM ledger.limit_windows AS spot
+JOIN ledger.balances AS balance ON balance.account_id = spot.account_id
+WHERE spot.account_id = %(account_id)s AND spot.owed > 0
+
+-- name: lock_account
+-- Serialise what a service reads, decides and posts about one account; held to the end of the transaction.
+SELECT pg_advisory_xact_lock(7814, (%(account_id)s::bigint % 2147483647)::integer)
 
 -- name: limits
 -- The open limits of some scopes with what is left in the current window.

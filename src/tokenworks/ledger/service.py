@@ -237,14 +237,10 @@ class Ledger:
         cash = await self._existing(party_id, "cash", amount.asset.code)
         bank = await self.account(PLATFORM_ID, "safeguarded", amount.asset.code)
         fact_id = await self._claim(rail, reference)
-        meta = _canonical(
-            {"kind": "deposit", "rail": rail, "reference": reference, "actor": actor}
-        )
+        meta = _canonical({"kind": "deposit", "rail": rail, "reference": reference, "actor": actor})
         transfers = [Transfer(debit=bank, credit=cash, quanta=amount.quanta)]
         outcome = await self._posted(
-            Posting(
-                kind=PostingKind.POST, fact_id=fact_id, transfers=tuple(transfers), meta=meta
-            )
+            Posting(kind=PostingKind.POST, fact_id=fact_id, transfers=tuple(transfers), meta=meta)
         )
         await self._set_off(party_id, amount.asset.code)
         return Posted.from_outcome(fact_id, outcome)
@@ -284,25 +280,31 @@ class Ledger:
         )
         if row is None:
             return
-        balances = {(b.purpose, b.asset): b for b in await self.balances(party_id)}
-        owed = balances["receivable", asset]
-        cash = balances["cash", asset]
-        quanta = min(owed.balance, cash.available)
-        if quanta <= 0:
-            return
         bank = await self.account(PLATFORM_ID, "safeguarded", asset)
         own_funds = await self.account(PLATFORM_ID, "own_funds", asset)
-        await self._posted(
-            Posting(
-                kind=PostingKind.POST,
-                fact_id=self._ids.mint(),
-                transfers=(
-                    Transfer(debit=cash.account_id, credit=owed.account_id, quanta=quanta),
-                    Transfer(debit=own_funds, credit=bank, quanta=quanta),
-                ),
-                meta=_canonical({"kind": "set_off"}),
+        async with self._pool.connection() as connection, connection.transaction():
+            # A receivable has no bound of its own: two deposits at once must not both pay it.
+            await connection.execute(QUERIES["lock_account"], {"account_id": row[0]})
+            cursor = await connection.execute(QUERIES["balances"], {"party_id": party_id})
+            rows = await cursor.fetchall()
+            balances = {(b.purpose, b.asset): b for b in map(_balance_from_row, rows)}
+            owed = balances["receivable", asset]
+            cash = balances["cash", asset]
+            quanta = min(owed.balance, cash.available)
+            if quanta <= 0:
+                return
+            # Refused when the cash was spent meanwhile; the next deposit tries again.
+            await self.post(
+                Posting(
+                    kind=PostingKind.POST,
+                    fact_id=self._ids.mint(),
+                    transfers=(
+                        Transfer(debit=cash.account_id, credit=owed.account_id, quanta=quanta),
+                        Transfer(debit=own_funds, credit=bank, quanta=quanta),
+                    ),
+                    meta=_canonical({"kind": "set_off"}),
+                )
             )
-        )
 
     async def _claim(self, rail: str, reference: str) -> UUID:
         row = await self._fetch_one(
@@ -393,7 +395,7 @@ class Ledger:
         row = await self._fetch_one("refused_limit", {"account_id": outcome.refused_account})
         purpose, asset_code, limit_id, scope_id, window, quanta, resets_at = row
         asset = ASSETS[asset_code]
-        left = quanta_to_text(max(outcome.refused_available or 0, 0), scale=asset.scale)
+        left = quanta_to_text(max(outcome.available or 0, 0), scale=asset.scale)
         if purpose != "limit_available":
             message = f"The balance is too small: {left} {asset_code} available."
             return FundsShortError(message, details={"available": left, "currency": asset_code})
@@ -511,9 +513,7 @@ class Ledger:
                 Posting(
                     kind=PostingKind.POST,
                     fact_id=self._ids.mint(),
-                    transfers=(
-                        Transfer(debit=source, credit=window_account, quanta=difference),
-                    ),
+                    transfers=(Transfer(debit=source, credit=window_account, quanta=difference),),
                     meta=_canonical({"kind": "limit_raised", "limit": limit_id}),
                 )
             )
@@ -585,28 +585,43 @@ class Ledger:
         Take back what lowered limits still owe, as far as it has returned; count them.
         """
         collected = 0
-        for account_id, asset, quanta in await self._fetch_all("owed_windows", {}):
+        for account_id, asset, _ in await self._fetch_all("owed_windows", {}):
             source = await self.account(PLATFORM_ID, "limit_source", asset)
-            take = int(quanta)
-            for _ in range(TAKE_BACK_TRIES_MAX):
-                outcome = await self.post(
-                    Posting(
-                        kind=PostingKind.POST,
-                        fact_id=self._ids.mint(),
-                        transfers=(Transfer(debit=account_id, credit=source, quanta=take),),
-                        meta=_canonical({"kind": "limit_lowered"}),
-                    )
+            async with self._pool.connection() as connection, connection.transaction():
+                # Two collectors at once must not both take the same debt.
+                await connection.execute(QUERIES["lock_account"], {"account_id": account_id})
+                cursor = await connection.execute(
+                    QUERIES["owed_window"], {"account_id": account_id}
                 )
-                if outcome.is_done:
-                    await self._execute(
-                        "settle_owed", {"account_id": account_id, "taken": take}
+                row = await cursor.fetchone()
+                taken = 0 if row is None else await self._take_back(account_id, source, row[0])
+                if taken:
+                    await connection.execute(
+                        QUERIES["settle_owed"], {"account_id": account_id, "taken": taken}
                     )
                     collected += 1
-                    break
-                take = max(outcome.refused_available or 0, 0)
-                if take == 0:
-                    break
         return collected
+
+    async def _take_back(self, account_id: int, source: int, quanta: int) -> int:
+        """
+        Move units from a window back to the source; less where it has less, meanwhile.
+        """
+        take = quanta
+        for _ in range(TAKE_BACK_TRIES_MAX):
+            if take <= 0:
+                return 0
+            outcome = await self.post(
+                Posting(
+                    kind=PostingKind.POST,
+                    fact_id=self._ids.mint(),
+                    transfers=(Transfer(debit=account_id, credit=source, quanta=take),),
+                    meta=_canonical({"kind": "limit_lowered"}),
+                )
+            )
+            if outcome.is_done:
+                return take
+            take = outcome.available or 0
+        return 0
 
     # ------------------------------------------------------------------ reading entries
 
@@ -778,9 +793,7 @@ def _hold_from_row(row: Sequence[Any]) -> HoldView:
         expires_at=expires_at,
         parts=tuple(
             Part(account_id=account, asset_id=asset, quanta=amount - taken)
-            for account, asset, amount, taken in zip(
-                accounts, assets, held, captured, strict=True
-            )
+            for account, asset, amount, taken in zip(accounts, assets, held, captured, strict=True)
         ),
         meta=meta,
     )

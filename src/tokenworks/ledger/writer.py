@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,18 @@ _RERUN_WHOLE: Final = (
     postgres_errors.SerializationFailure,
     postgres_errors.DeadlockDetected,
 )
+_ALARMS: Final = (
+    psycopg.Error,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    TypeError,
+    ValueError,
+)
+"""
+What a single malformed operation can cause, in the server or while it is packed; nothing of
+the batch was done.
+"""
 _LANE_LOST: Final = "TW002"
 _CLOCK_SKEWED: Final = "TW003"
 
@@ -177,9 +190,7 @@ class Writer:
         """
         return await self._enqueue(self._postings, posting)
 
-    async def _enqueue(
-        self, queue: deque[_Waiting[Operation]], operation: Operation
-    ) -> Outcome:
+    async def _enqueue(self, queue: deque[_Waiting[Operation]], operation: Operation) -> Outcome:
         if self._is_closing or len(queue) >= BATCH_QUEUE_OPERATIONS_MAX:
             message = "The ledger cannot take more operations now."
             raise LedgerUnavailableError(message, retry_after_s=1)
@@ -225,8 +236,7 @@ class Writer:
                     continue
                 _log.warning("ledger_connection_lost", reason=type(error).__name__)
             except psycopg.Error as error:
-                if error.sqlstate not in {_LANE_LOST, _CLOCK_SKEWED}:
-                    raise
+                # Never give up here: callers wait, and the next attempt may find a lane.
                 _log.warning("ledger_batch_refused", sqlstate=error.sqlstate, reason=str(error))
             else:
                 return
@@ -241,18 +251,19 @@ class Writer:
     ) -> None:
         """
         Run a batch; on a constraint error run its halves, until the offender is alone.
+
+        When a batch is run again after a lost connection, what was answered already is left
+        out: an operation that was refused to its caller must not succeed later.
         """
+        batch = [waiting for waiting in batch if not waiting.answer.done()]
+        if not batch:
+            return
         try:
             outcomes = await self._rerun_on_contention(
                 run, [waiting.operation for waiting in batch]
             )
-        except (
-            psycopg.IntegrityError,
-            psycopg.DataError,
-            psycopg.InternalError,
-            psycopg.ProgrammingError,
-        ) as error:
-            if error.sqlstate in {_LANE_LOST, _CLOCK_SKEWED}:
+        except _ALARMS as error:
+            if self._is_about_the_connection(error):
                 raise
             _log.exception("ledger_constraint_alarm", operations=len(batch))
             if len(batch) == 1:
@@ -266,6 +277,15 @@ class Writer:
         self.operations += len(batch)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             _answer(waiting, outcome)
+
+    def _is_about_the_connection(self, error: Exception) -> bool:
+        if not isinstance(error, psycopg.Error):
+            return False
+        if self._connection is None or self._connection.closed:
+            return True
+        return isinstance(
+            error, (psycopg.OperationalError, psycopg.InterfaceError)
+        ) or error.sqlstate in {_LANE_LOST, _CLOCK_SKEWED}
 
     async def _rerun_on_contention(
         self,
@@ -364,6 +384,8 @@ class Writer:
                 self._lane.number,
                 self._lane.epoch,
                 self._clock.now(),
+                min(item.hold_id for item in batch),
+                max(item.hold_id for item in batch),
                 arrays.uuid_array([item.hold_id for item in batch]),
                 arrays.text_array([item.operation for item in batch]),
                 arrays.int4_array([item.extension for item in batch]),
@@ -400,6 +422,8 @@ class Writer:
                 self._lane.number,
                 self._lane.epoch,
                 self._clock.now(),
+                min(item.fact_id for item in batch),
+                max(item.fact_id for item in batch),
                 arrays.uuid_array([item.fact_id for item in batch]),
                 arrays.text_array([item.kind.value for item in batch]),
                 arrays.int4_array([item.ordinal for item in batch]),
@@ -426,9 +450,7 @@ class Writer:
         for account_id in sorted(account_ids - self._lane_accounts.keys()):
             assert self._connection is not None, "connected before any work"
             assert self._lane is not None, "leased before any work"
-            cursor = await self._connection.execute(
-                QUERIES["is_laned"], {"account_id": account_id}
-            )
+            cursor = await self._connection.execute(QUERIES["is_laned"], {"account_id": account_id})
             row = await cursor.fetchone()
             share = account_id
             if row is not None and row[0]:

@@ -151,8 +151,9 @@ CREATE TYPE ledger.outcome AS (
 -- Place and extend holds. Operations are decided one by one in batch order: each takes all
 -- of its parts or none, and one that is refused disturbs no other.
 -- Arrays are subscripted instead of joined: PL/pgSQL keeps them expanded, so it is O(1).
+-- p_lowest and p_highest bound p_facts: with them only the partitions in question are opened.
 CREATE FUNCTION ledger.place_v1(
-    p_lane integer, p_epoch bigint, p_now timestamptz,
+    p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
     p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
     p_deadlines timestamptz[], p_expiries timestamptz[], p_fates text[], p_payees bigint[],
     p_paths uuid[], p_path_versions integer[], p_metas text[],
@@ -230,7 +231,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND 'extend' = ANY (p_operations) ORDER BY hold_id FOR NO KEY UPDATE;
+    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest AND 'extend' = ANY (p_operations) ORDER BY hold_id FOR NO KEY UPDATE;
 
     -- What each operation takes, from which account: named directly; the money that funds
     -- its path; every open limit of every scope on the path; or, for an extension, each
@@ -264,7 +265,7 @@ BEGIN
             UNION ALL
             SELECT asked.op, grown.account_id, grown.asset_id, asked.amount, grown.place::integer
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op]
+            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
             CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets) WITH ORDINALITY AS grown (account_id, asset_id, place)
             WHERE asked.amount > 0 AND p_operations[asked.op] = 'extend' AND grown.asset_id = asked.asset
         ) AS resolved
@@ -301,8 +302,8 @@ BEGIN
         END ORDER BY asked.op)
     INTO codes
     FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines, p_paths, p_path_versions) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, path_id, path_version, op)
-    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal
-    LEFT JOIN ledger.holds AS hold ON asked.operation = 'extend' AND hold.hold_id = asked.fact
+    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal AND stored.fact_id BETWEEN p_lowest AND p_highest
+    LEFT JOIN ledger.holds AS hold ON asked.operation = 'extend' AND hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest
     LEFT JOIN ledger.spend_paths AS path ON path.path_id = coalesce(asked.path_id, hold.path_id) AND path.version = coalesce(asked.path_version, hold.path_version)
     LEFT JOIN LATERAL (
         SELECT CASE WHEN s.state = 'frozen' THEN 'scope_frozen' ELSE 'scope_closed' END AS code
@@ -340,7 +341,7 @@ BEGIN
         FOR fresh IN
             SELECT asked.op
             FROM unnest(p_amount_ops, p_amount_assets, p_amounts) AS asked (op, asset, amount)
-            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op]
+            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
             WHERE p_operations[asked.op] = 'extend' AND asked.amount > 0 AND asked.asset < 10 AND asked.asset <> ALL (hold.part_assets)
         LOOP
             codes[fresh.op] := coalesce(codes[fresh.op], 'funding_account_missing');
@@ -449,7 +450,7 @@ BEGIN
                     FROM unnest(hold.part_accounts, hold.part_held) WITH ORDINALITY AS held (account, amount, place)
                     LEFT JOIN (SELECT p.account, sum(p.amount)::bigint AS amount FROM unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) WHERE p.op = ext.op GROUP BY p.account) AS added ON added.account = held.account)
             FROM unnest(accepted) AS ext (op)
-            WHERE p_operations[ext.op] = 'extend' AND hold.hold_id = p_facts[ext.op];
+            WHERE p_operations[ext.op] = 'extend' AND hold.hold_id = p_facts[ext.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
         END IF;
     END IF;
 
@@ -466,8 +467,8 @@ BEGIN
         hold.expires_at, hold.part_accounts, hold.part_assets, hold.part_held,
         short_by[asked.op], short_left[asked.op], NULL::bigint, stored.record, NULL::integer, NULL::bigint, NULL::bytea
     FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
-    LEFT JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed')
-    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op]
+    LEFT JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed')
+    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op] AND stored.fact_id BETWEEN p_lowest AND p_highest
     ORDER BY asked.op;
 END
 $$;
@@ -481,7 +482,7 @@ $$;
 --   void:    gives everything back.     expire: the same, but only once it is due; a hold
 --            whose fate is 'capture' pays what is left to its payee instead.
 CREATE FUNCTION ledger.post_v1(
-    p_lane integer, p_epoch bigint, p_now timestamptz,
+    p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
     p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
     p_deadlines timestamptz[], p_closes boolean[], p_receipt_roots bytea[], p_metas text[], p_rider_rows text[], p_rider text,
     p_transfer_ops integer[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_fallbacks bigint[]
@@ -561,7 +562,7 @@ DECLARE
     expected integer;
     written integer;
 BEGIN
-    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) ORDER BY hold_id FOR NO KEY UPDATE;
+    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
 
     -- A due hold whose fate is to pay the payee brings its own transfers.
     IF 'expire' = ANY (p_operations) THEN
@@ -572,7 +573,7 @@ BEGIN
             UNION ALL
             SELECT asked.op::integer, parts.account_id, hold.payee_account, parts.held - parts.captured, 0, parts.place
             FROM unnest(p_facts, p_operations) WITH ORDINALITY AS asked (fact, operation, op)
-            JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.on_expiry = 'capture'
+            JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest AND hold.on_expiry = 'capture'
             JOIN ledger.balances AS payee ON payee.account_id = hold.payee_account
             CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, asset_id, held, captured, place)
             WHERE asked.operation = 'expire' AND parts.asset_id = payee.asset_id AND parts.held > parts.captured
@@ -585,7 +586,7 @@ BEGIN
     FROM (
         SELECT asked.op::integer AS op, parts.account_id, parts.held - parts.captured AS remaining
         FROM unnest(p_facts, p_operations) WITH ORDINALITY AS asked (fact, operation, op)
-        JOIN ledger.holds AS hold ON hold.hold_id = asked.fact
+        JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest
         CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, held, captured, place)
         WHERE asked.operation <> 'post' AND hold.state = 'open'
         ORDER BY asked.op, parts.place) AS ordered;
@@ -624,8 +625,8 @@ BEGIN
         END ORDER BY asked.op)
     INTO codes
     FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, op)
-    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal
-    LEFT JOIN ledger.holds AS hold ON asked.operation <> 'post' AND hold.hold_id = asked.fact;
+    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal AND stored.fact_id BETWEEN p_lowest AND p_highest
+    LEFT JOIN ledger.holds AS hold ON asked.operation <> 'post' AND hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest;
 
     FOR op IN 1..n LOOP
         first_transfer := transfer;
@@ -865,7 +866,7 @@ BEGIN
                     SELECT op, NULL, NULL, NULL, false FROM unnest(closing_ops) AS c (op)) AS rows
                 WHERE codes[op] IS NULL
                 GROUP BY op) AS done
-            WHERE hold.hold_id = p_facts[done.op];
+            WHERE hold.hold_id = p_facts[done.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
         END IF;
 
         PERFORM ledger.append_batch(
@@ -886,7 +887,7 @@ BEGIN
         CASE WHEN codes[asked.op] = 'replayed' THEN coalesce((stored.record::jsonb ->> 'overrun')::bigint, 0) ELSE overruns[asked.op] END, stored.record,
         coalesce(stored.lane, p_lane), coalesce(stored.receipt_sequence, sequences[asked.op]), coalesce(stored.receipt_previous, previous_links[asked.op])
     FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
-    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op]
+    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op] AND stored.fact_id BETWEEN p_lowest AND p_highest
     ORDER BY asked.op;
 END
 $$;
