@@ -86,9 +86,7 @@ def list_calls(
     by_key: Annotated[str | None, typer.Option(help="Made with this key's id.")] = None,
     model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
     tier: Annotated[str | None, typer.Option(help="At this tier.")] = None,
-    status: Annotated[
-        str | None, typer.Option(help="open, settled, refused, failed or expired.")
-    ] = None,
+    status: Annotated[str | None, typer.Option(help="settled or failed.")] = None,
     supplier: Annotated[str | None, typer.Option(help="Tried at this supplier.")] = None,
     since: Annotated[str | None, typer.Option(help="Started at or after, ISO 8601.")] = None,
     until: Annotated[str | None, typer.Option(help="Started before, ISO 8601.")] = None,

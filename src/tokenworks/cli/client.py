@@ -8,7 +8,7 @@ usage or could not run (hub unreachable, not ready, no key).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -302,15 +302,15 @@ class HubClient:
         status = response.status_code
         message = str(problem.get("detail") or f"The hub answered with status {status}.")
         hint = None
-        if status == httpx.codes.UNAUTHORIZED:
+        if status == 401:
             hint = f"Used: {self.connection.key_text}, at {self.connection.url}."
-        elif status == httpx.codes.FORBIDDEN:
+        elif status == 403:
             hint = f"Used: {self.connection.key_text}. This may need an admin key."
-        elif status == httpx.codes.NOT_FOUND and "code" not in problem:
+        elif status == 404 and "code" not in problem:
             hint = f"Is {self.connection.url} a Tokenworks hub?"
         elif retry_after := response.headers.get("retry-after"):
             hint = f"Try again in {retry_after} s."
-        is_hub_at_fault = response.is_server_error and status != httpx.codes.BAD_GATEWAY
+        is_hub_at_fault = response.is_server_error and status != 502
         return CommandError(
             message,
             exit_code=EXIT_COULD_NOT_RUN if is_hub_at_fault else EXIT_REFUSED,
@@ -322,7 +322,7 @@ class HubClient:
 @contextmanager
 def hub_session(
     *, url: str | None, key: str | None, data: Path | None, as_json: bool
-) -> Iterator[HubClient]:
+) -> Generator[HubClient]:
     """
     Give a command its hub, and turn what goes wrong into a message and an exit code.
     """
@@ -337,7 +337,7 @@ def hub_session(
 
 
 @contextmanager
-def reporting(output: Output) -> Iterator[None]:
+def reporting(output: Output) -> Generator[None]:
     """
     Turn a command's errors into a message on standard error and an exit code.
     """

@@ -233,7 +233,7 @@ class CallQuery(PageQuery):
     key: UUID | None = None
     model: ModelName | None = None
     tier: TierName | None = None
-    status: Literal["open", "settled", "refused", "failed", "expired"] | None = None
+    status: Literal["settled", "failed"] | None = None
     supplier: NameOrId | None = None
     since: MomentIn | None = None
     until: MomentIn | None = None

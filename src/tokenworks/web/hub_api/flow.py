@@ -13,9 +13,9 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from tokenworks.foundation.money import quanta_to_text
-from tokenworks.identity.model import Principal
+from tokenworks.gateway.calls import FlowView
+from tokenworks.web.hub_api.access import Reader
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.ports import FlowView
 from tokenworks.web.hub_api.rendering import to_call
 from tokenworks.web.hub_api.shapes import FlowLink, FlowNode, FlowShape
 
@@ -75,6 +75,8 @@ def draw(flow: FlowView, directory: Directory) -> Picture:
             balance += leg.quanta
             picture.link(picture.box(f"buyer:{name}", name, "buyer"), SALE, leg.quanta)
         elif leg.kind == "power":
+            # Paid out of the supplier's part, which is recorded without it.
+            balance -= leg.quanta
             _link_power(picture, directory, leg.payer_id, name, leg.quanta)
         elif leg.kind == TAX:
             balance -= leg.quanta
@@ -93,7 +95,7 @@ def draw(flow: FlowView, directory: Directory) -> Picture:
 
 
 def to_flow(
-    flow: FlowView, directory: Directory, principal: Principal, *, seconds: int, as_of: datetime
+    flow: FlowView, directory: Directory, reader: Reader, *, seconds: int, as_of: datetime
 ) -> FlowShape:
     """
     Return the flow of the last seconds; the parties of its legs and calls were loaded.
@@ -119,14 +121,18 @@ def to_flow(
             FlowLink(source=source, target=target, amount=text(quanta))
             for (source, target), quanta in picture.quanta.items()
         ],
-        last_calls=[to_call(row, directory, principal) for row in flow.last_calls],
+        last_calls=[to_call(row, directory, reader) for row in flow.last_calls],
     )
 
 
 def _link_power(
     picture: Picture, directory: Directory, payer_id: UUID | None, name: str, quanta: int
 ) -> None:
-    assert payer_id is not None, "a power leg names the supplier that pays it"
+    target = picture.box(f"power:{name}", name, "power")
+    if payer_id is None:
+        picture.link(SALE, target, quanta)
+        return
     supplier = directory.name(payer_id)
     source = picture.box(f"supplier:{supplier}", supplier, "supplier")
-    picture.link(source, picture.box(f"power:{name}", name, "power"), quanta)
+    picture.link(SALE, source, quanta)
+    picture.link(source, target, quanta)

@@ -10,7 +10,8 @@ from typing import Final
 from uuid import UUID
 
 from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, quanta_to_text
-from tokenworks.identity.model import ApiKey, Party, Principal, Role
+from tokenworks.gateway.calls import AttemptRow, CallRow, SpendRow
+from tokenworks.identity.model import ApiKey, Party, Role
 from tokenworks.ledger.model import (
     ASSET_CODES,
     AccountBalance,
@@ -24,8 +25,8 @@ from tokenworks.pricing.model import RateCard, nano_per_million_to_text
 from tokenworks.pricing.tiers import Tier
 from tokenworks.supply.model import Offer, Split, Supplier
 from tokenworks.web.hub_api import shapes
+from tokenworks.web.hub_api.access import Reader
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.ports import AttemptRow, CallRow, SpendRow
 
 CASH: Final = "cash"
 UNIT_TOKENS: Final = "tokens"
@@ -349,24 +350,21 @@ def call_parties(calls: Iterable[CallRow]) -> set[UUID | None]:
     }
 
 
-def to_call(call: CallRow, directory: Directory, principal: Principal) -> shapes.CallShape:
+def to_call(call: CallRow, directory: Directory, reader: Reader) -> shapes.CallShape:
     """
-    Return a call in the caller's view; its parties were loaded.
+    Return a call in the reader's view; its parties were loaded.
     """
-    return shapes.CallShape.model_validate(_call_fields(call, directory, principal))
+    return shapes.CallShape.model_validate(_call_fields(call, directory, reader))
 
 
-def to_call_detail(
-    call: CallRow, directory: Directory, principal: Principal
-) -> shapes.CallDetailShape:
+def to_call_detail(call: CallRow, directory: Directory, reader: Reader) -> shapes.CallDetailShape:
     """
-    Return a call with its lines and attempts in the caller's view; its parties were loaded.
+    Return a call with its lines and attempts in the reader's view; its parties were loaded.
     """
-    sees_buyer = principal.role is not Role.SUPPLIER
     attempts: Sequence[AttemptRow] = call.attempts
-    if not sees_buyer:
-        attempts = [row for row in attempts if row.supplier_party_id == principal.party_id]
-    fields = _call_fields(call, directory, principal)
+    if not reader.sees_buyer:
+        attempts = [row for row in attempts if reader.sees_supplier(row.supplier_id)]
+    fields = _call_fields(call, directory, reader)
     fields["lines"] = [
         shapes.RatedLineShape(
             axis=line.axis,
@@ -375,20 +373,21 @@ def to_call_detail(
             price_id=line.price_id,
         )
         for line in call.lines
-        if sees_buyer
+        if reader.sees_buyer
     ]
-    fields["attempts"] = [_to_attempt(row, call, principal) for row in attempts]
-    fields["quoted"] = _money(call.quoted_quanta, call) if sees_buyer else None
+    fields["attempts"] = [_to_attempt(row, call, reader) for row in attempts]
+    fields["quoted"] = _money(call.quoted_quanta, call) if reader.sees_buyer else None
     return shapes.CallDetailShape.model_validate(fields)
 
 
-def _call_fields(call: CallRow, directory: Directory, principal: Principal) -> dict[str, object]:
-    sees_buyer = principal.role is not Role.SUPPLIER
-    sees_supplier = principal.role is not Role.BUYER
+def _call_fields(call: CallRow, directory: Directory, reader: Reader) -> dict[str, object]:
+    sees_buyer = reader.sees_buyer
+    sees_supplier = reader.sees_supplier(call.supplier_id)
     key = shapes.CallKey(key_id=call.key_id, prefix=call.key_prefix, label=call.key_label)
     return {
         "call_id": call.call_id,
         "status": call.status,
+        "outcome": call.outcome,
         "is_stream": call.is_stream,
         "model": call.model,
         "tier": call.tier,
@@ -396,13 +395,13 @@ def _call_fields(call: CallRow, directory: Directory, principal: Principal) -> d
         "organisation": directory.party(call.organisation_id) if sees_buyer else None,
         "team": directory.party_or_none(call.team_id) if sees_buyer else None,
         "key": key if sees_buyer else None,
-        "supplier": call.supplier_name if _sees_answerer(call, principal) else None,
-        "usage": None if call.usage is None else dict(call.usage),
+        "supplier": call.supplier_name if sees_supplier else None,
+        "usage": dict(call.usage),
         "total_tokens": call.total_tokens,
         "is_estimate": call.is_estimate,
         "charge": _money(call.charge_quanta, call) if sees_buyer else None,
         "currency": call.asset.code,
-        "payable": _money(_payable_quanta(call, principal), call) if sees_supplier else None,
+        "payable": _money(_payable_quanta(call, reader), call),
         "started_at": call.started_at,
         "ended_at": call.ended_at,
         "duration_ms": call.duration_ms,
@@ -412,21 +411,21 @@ def _call_fields(call: CallRow, directory: Directory, principal: Principal) -> d
     }
 
 
-def _sees_answerer(call: CallRow, principal: Principal) -> bool:
-    if principal.role is Role.SUPPLIER:
-        return call.supplier_party_id == principal.party_id
-    return principal.role is Role.ADMIN
-
-
-def _payable_quanta(call: CallRow, principal: Principal) -> int | None:
-    if principal.role is not Role.SUPPLIER or not call.attempts:
+def _payable_quanta(call: CallRow, reader: Reader) -> int | None:
+    if reader.role is Role.ADMIN:
         return call.payable_quanta
-    own = [row for row in call.attempts if row.supplier_party_id == principal.party_id]
-    return sum(row.payable_quanta or 0 for row in own)
+    if reader.role is Role.BUYER:
+        return None
+    if call.attempts:
+        own = [row for row in call.attempts if reader.sees_supplier(row.supplier_id)]
+        return sum(row.payable_quanta or 0 for row in own)
+    # In a list the attempts are not at hand; of several, not all may be the reader's.
+    is_own = call.attempt_count == 1 and reader.sees_supplier(call.supplier_id)
+    return call.payable_quanta if is_own else None
 
 
-def _to_attempt(row: AttemptRow, call: CallRow, principal: Principal) -> shapes.AttemptShape:
-    sees_supplier = principal.role is not Role.BUYER
+def _to_attempt(row: AttemptRow, call: CallRow, reader: Reader) -> shapes.AttemptShape:
+    sees_supplier = reader.sees_supplier(row.supplier_id)
     return shapes.AttemptShape(
         ordinal=row.ordinal,
         supplier=row.supplier_name if sees_supplier else None,

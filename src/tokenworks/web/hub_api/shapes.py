@@ -328,6 +328,7 @@ class CallShape(Shape):
 
     call_id: UUID
     status: str
+    outcome: str
     is_stream: bool
     model: str
     tier: str

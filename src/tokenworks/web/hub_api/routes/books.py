@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 
 from tokenworks.foundation.errors import NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
-from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services
+from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services, reader_of
 from tokenworks.web.hub_api.flow import to_flow
 from tokenworks.web.hub_api.rendering import (
     call_parties,
@@ -78,6 +78,7 @@ async def flow(
     """
     found = await services.calls.flow(seconds)
     directory = services.directory
+    reader = await reader_of(services, caller)
     parties = {party_id for leg in found.legs for party_id in (leg.party_id, leg.payer_id)}
     await directory.load(parties | call_parties(found.last_calls))
-    return to_flow(found, directory, caller, seconds=seconds, as_of=services.clock.now())
+    return to_flow(found, directory, reader, seconds=seconds, as_of=services.clock.now())

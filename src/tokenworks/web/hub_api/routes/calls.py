@@ -18,20 +18,22 @@ from fastapi.responses import Response, StreamingResponse
 from tokenworks.foundation.errors import InvalidError, NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import USD
+from tokenworks.gateway.calls import CallFilter, CallRow, SpendRow
 from tokenworks.identity.model import Principal, Role
 from tokenworks.metering.model import INPUT_AXES, OUTPUT_AXES
 from tokenworks.receipts.views import AUDITOR, BUYER
 from tokenworks.web.hub_api.access import (
     ADMIN_ONLY,
     Caller,
+    Reader,
     Services,
-    narrow,
+    list_visible_calls,
+    reader_of,
     receipt_view,
     visible_call,
     visible_party,
 )
 from tokenworks.web.hub_api.bodies import CallParameters, CallQuery, MomentIn, NameOrId, SpendBy
-from tokenworks.web.hub_api.ports import CallFilter, CallRow, SpendRow
 from tokenworks.web.hub_api.rendering import call_parties, to_call, to_call_detail, to_spend_row
 from tokenworks.web.hub_api.services import HubServices
 from tokenworks.web.hub_api.shapes import (
@@ -81,17 +83,18 @@ async def list_calls(query: CallParameters, services: Services, caller: Caller) 
     List calls, newest first, as pages or all of them as CSV.
     """
     wanted = await _filter_of(services, caller, query)
+    reader = await reader_of(services, caller)
     if query.format == "csv":
         # Read before the answer begins, so that an error still has its status.
-        first = await services.calls.list_calls(wanted, query.cursor, PAGE_ROWS_MAX)
+        first = await list_visible_calls(services, reader, wanted, query.cursor, PAGE_ROWS_MAX)
         return StreamingResponse(
-            _csv(services, caller, wanted, first),
+            _csv(services, reader, wanted, first),
             media_type="text/csv; charset=utf-8",
             headers={"content-disposition": 'attachment; filename="calls.csv"'},
         )
-    rows, cursor = await services.calls.list_calls(wanted, query.cursor, query.limit)
+    rows, cursor = await list_visible_calls(services, reader, wanted, query.cursor, query.limit)
     await services.directory.load(call_parties(rows))
-    items = [to_call(row, services.directory, caller) for row in rows]
+    items = [to_call(row, services.directory, reader) for row in rows]
     page = Page[CallShape](items=items, next_cursor=cursor)
     return Response(page.model_dump_json(), media_type="application/json")
 
@@ -101,9 +104,10 @@ async def get_call(call_id: UUID, services: Services, caller: Caller) -> CallDet
     """
     Show one call with its rated lines and attempts.
     """
-    call = await visible_call(services, caller, call_id)
+    reader = await reader_of(services, caller)
+    call = await visible_call(services, reader, call_id)
     await services.directory.load(call_parties([call]))
-    return to_call_detail(call, services.directory, caller)
+    return to_call_detail(call, services.directory, reader)
 
 
 @router.get("/receipts/{call_id}")
@@ -115,7 +119,7 @@ async def get_receipt(
     """
     own_view = await receipt_view(services, caller)
     if caller.role is not Role.SUPPLIER:
-        await visible_call(services, caller, call_id)
+        await visible_call(services, await reader_of(services, caller), call_id)
     if view is not None and view != own_view:
         if caller.role is not Role.ADMIN or view != BUYER:
             message = f"This key sees the view {own_view!r}."
@@ -189,7 +193,7 @@ async def _filter_of(services: HubServices, caller: Principal, query: CallQuery)
     if query.supplier is not None:
         caller.require_role(Role.ADMIN, Role.SUPPLIER)
         supplier_id = (await services.supply.get_supplier(query.supplier)).supplier_id
-    wanted = CallFilter(
+    return CallFilter(
         within_party_id=party_id,
         team_id=team_id,
         key_id=query.key,
@@ -200,12 +204,11 @@ async def _filter_of(services: HubServices, caller: Principal, query: CallQuery)
         since=query.since,
         until=query.until,
     )
-    return narrow(wanted, caller)
 
 
 async def _csv(
     services: HubServices,
-    caller: Principal,
+    reader: Reader,
     wanted: CallFilter,
     page: tuple[Sequence[CallRow], str | None],
 ) -> AsyncIterator[str]:
@@ -216,14 +219,14 @@ async def _csv(
     while True:
         await services.directory.load(call_parties(rows))
         for row in rows:
-            shape = to_call(row, services.directory, caller)
+            shape = to_call(row, services.directory, reader)
             writer.writerow([_cell(value) for value in _csv_values(shape)])
         yield text.getvalue()
         text.seek(0)
         text.truncate()
         if cursor is None:
             return
-        rows, cursor = await services.calls.list_calls(wanted, cursor, PAGE_ROWS_MAX)
+        rows, cursor = await list_visible_calls(services, reader, wanted, cursor, PAGE_ROWS_MAX)
 
 
 def _csv_values(call: CallShape) -> list[object]:
