@@ -58,6 +58,9 @@ async def make_bill(
     usage = _reported(call, offer, delivered, faults)
     if usage is None:
         usage = await estimate(call, delivered.texts, counter=counter)
+    if call.granted_output is not None and usage.is_estimate:
+        # What the hub counts itself is never more than it allowed.
+        usage = _within_cap(usage, call.quote.output_tokens)
     if Axis.REQUEST in call.card.prices:
         usage = usage.with_count(Axis.REQUEST, 1)
     rated = rate(usage, call.card)
@@ -121,3 +124,11 @@ def _refuse_absurd(call: OpenCall, usage: Usage) -> None:
     if usage.total_input > call.quote.input_tokens:
         message = "The supplier reports more input tokens than the request has bytes."
         raise UsageError(message, param="usage.prompt_tokens")
+
+
+def _within_cap(usage: Usage, output_tokens: int) -> Usage:
+    excess = usage.total_output - output_tokens
+    if excess <= 0:
+        return usage
+    plain = usage.counts.get(Axis.OUTPUT, 0)
+    return usage.with_count(Axis.OUTPUT, max(0, plain - excess))

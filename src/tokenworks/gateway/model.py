@@ -90,6 +90,7 @@ class Settled:
     usage: Usage
     charge: str
     """Decimal text in whole units of ``currency``."""
+    charge_quanta: int
     currency: str
     tier: str
     balance: str | None

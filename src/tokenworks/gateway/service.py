@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -102,6 +102,47 @@ class CallRules:
     drain_after_disconnect_s: float = DRAIN_AFTER_DISCONNECT_S
 
 
+class _AccountUnknownError(Exception):
+    """
+    This process has not met an account yet; says which.
+    """
+
+    def __init__(self, party_id: UUID, purpose: str, asset: str) -> None:
+        super().__init__(purpose)
+        self.key = (party_id, purpose, asset)
+
+
+class Heartbeat:
+    """
+    Repeat ``beat`` while a block runs; a beat that fails is tried again at the next.
+    """
+
+    __slots__ = ("_beat", "_interval_s", "_task", "_timer")
+
+    def __init__(self, beat: Callable[[], Awaitable[object]], interval_s: float) -> None:
+        self._beat = beat
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._interval_s, self._start)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run())
+        self._timer = loop.call_later(self._interval_s, self._start)
+
+    async def _run(self) -> None:
+        with contextlib.suppress(LedgerUnavailableError):
+            await self._beat()
+
+
 class Gateway:
     """
     Sell calls.
@@ -175,7 +216,7 @@ class Gateway:
             LedgerUnavailableError: Delivered but not durable; not charged unless the books
                 come back before the hold expires.
         """
-        async with self.heartbeat(call):
+        with self.heartbeat(call):
             try:
                 attempt, answer = await self._first_answer(call)
             except Exception as error:
@@ -349,31 +390,12 @@ class Gateway:
             call.quote.quanta += quanta
         return outcome.is_done
 
-    @contextlib.asynccontextmanager
-    async def heartbeat(self, call: OpenCall) -> Any:
+    def heartbeat(self, call: OpenCall) -> Heartbeat:
         """
-        Keep a call's hold from expiring while it is in flight.
+        Keep a call's hold from expiring for as long as the block runs.
         """
         interval_s = self.rules.hold_lifetime_s / HEARTBEATS_PER_LIFETIME
-        loop = asyncio.get_running_loop()
-        beating: set[asyncio.Task[None]] = set()
-
-        async def beat() -> None:
-            with contextlib.suppress(LedgerUnavailableError):
-                await self.extend(call, quanta=0, tokens=0)
-
-        def start() -> None:
-            nonlocal timer
-            task = loop.create_task(beat())
-            beating.add(task)
-            task.add_done_callback(beating.discard)
-            timer = loop.call_later(interval_s, start)
-
-        timer = loop.call_later(interval_s, start)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        return Heartbeat(lambda: self.extend(call, quanta=0, tokens=0), interval_s)
 
     # ------------------------------------------------------------------ attempts
 
@@ -529,6 +551,7 @@ class Gateway:
             outcome=outcome,
             usage=bill.usage,
             charge=quanta_to_text(rated_quanta - overrun, scale=USD.scale),
+            charge_quanta=rated_quanta - overrun,
             currency=bill.rated.currency,
             tier=served.offer.tier,
             balance=(
@@ -568,13 +591,7 @@ class Gateway:
             _log.warning("hold_left_to_expire", call_id=str(call.call_id))
 
     async def _post(self, call: OpenCall, posting: Posting) -> Outcome:
-        try:
-            outcome = await asyncio.wait_for(
-                self._ledger.post(posting), timeout=LEDGER_ANSWER_TIMEOUT_S
-            )
-        except TimeoutError as error:
-            message = "The books could not be reached; the call is not acknowledged."
-            raise LedgerUnavailableError(message, retry_after_s=5) from error
+        outcome = await self._ledger.post(posting, is_timed=True)
         if not outcome.is_done:
             _log.error("call_not_settled", call_id=str(call.call_id), code=outcome.code)
             raise await self._ledger.refusal(outcome)
@@ -598,14 +615,24 @@ class Gateway:
     async def _transfers(
         self, call: OpenCall, legs: Sequence[SettlementLeg], quanta: int, bill: Bill
     ) -> tuple[Transfer, ...]:
-        account = self._ledger.account
+        # Nearly always every account is known; one that is not is opened, then again.
+        while True:
+            try:
+                return self._transfers_between_known(call, legs, quanta, bill)
+            except _AccountUnknownError as unknown:
+                await self._ledger.account(*unknown.key)
+
+    def _transfers_between_known(
+        self, call: OpenCall, legs: Sequence[SettlementLeg], quanta: int, bill: Bill
+    ) -> tuple[Transfer, ...]:
+        account = self._known_account
         currency = bill.rated.currency
         transfers: list[Transfer] = []
         cash = next((p.account_id for p in call.parts if p.asset_id == call.money_asset), None)
-        overrun = await account(PLATFORM_ID, "overrun", currency)
-        purchases = await account(PLATFORM_ID, "purchases", currency)
+        overrun = account(PLATFORM_ID, "overrun", currency)
+        purchases = account(PLATFORM_ID, "purchases", currency)
         for leg in legs:
-            payee = await account(leg.payee, PURPOSES[leg.kind], currency)
+            payee = account(leg.payee, PURPOSES[leg.kind], currency)
             if leg.is_sale:
                 # With nothing held there is no part to take it from: the platform bears it.
                 debit = cash if cash is not None else overrun
@@ -616,20 +643,26 @@ class Gateway:
                 transfers.append(Transfer(debit=purchases, credit=payee, quanta=leg.quanta))
         if quanta and cash is not None:
             # What the buyer paid is the platform's own money now.
-            own_funds = await account(PLATFORM_ID, "own_funds", currency)
-            bank = await account(PLATFORM_ID, "safeguarded", currency)
+            own_funds = account(PLATFORM_ID, "own_funds", currency)
+            bank = account(PLATFORM_ID, "safeguarded", currency)
             transfers.append(Transfer(debit=own_funds, credit=bank, quanta=quanta))
         for part in call.parts:
             used = quanta if part.asset_id == call.money_limit_asset else 0
             used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
             if used:
                 asset = _CODES[part.asset_id]
-                spent = await account(PLATFORM_ID, "limit_spent", asset)
-                beyond = await account(PLATFORM_ID, "limit_overrun", asset)
+                spent = account(PLATFORM_ID, "limit_spent", asset)
+                beyond = account(PLATFORM_ID, "limit_overrun", asset)
                 transfers.append(
                     Transfer(debit=part.account_id, credit=spent, quanta=used, fallback=beyond)
                 )
         return tuple(transfers)
+
+    def _known_account(self, party_id: UUID, purpose: str, asset: str) -> int:
+        account_id = self._ledger.known_account(party_id, purpose, asset)
+        if account_id is None:
+            raise _AccountUnknownError(party_id, purpose, asset)
+        return account_id
 
     async def _note_faults(self, served: Attempt, bill: Bill) -> None:
         if not bill.faults:

@@ -138,7 +138,7 @@ class Streamer:
 
         Runs to its end whatever the client does: call it in a task that is not cancelled.
         """
-        async with self._gateway.heartbeat(stream.call):
+        with self._gateway.heartbeat(stream.call):
             try:
                 outcome = await self._pump(stream, send=send, is_gone=is_gone)
             finally:

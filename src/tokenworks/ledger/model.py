@@ -85,8 +85,7 @@ class Fate(StrEnum):
     WAIT = "wait"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     One movement from a debited to a credited account.
 
@@ -99,8 +98,7 @@ class Transfer:
     fallback: int = NO_ACCOUNT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     One thing a hold takes: an amount of an asset, from one account or along the path.
     """
@@ -200,8 +198,7 @@ def _content_hash(*parts: object) -> bytes:
     return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     What a hold has taken from one account.
     """
@@ -211,8 +208,7 @@ class Part:
     quanta: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """
     The ledger's answer to one operation.
     """

@@ -20,7 +20,6 @@ from tokenworks.catalogue.chart_of_accounts import load_chart_of_accounts
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError, TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.foundation.limits import LEDGER_ANSWER_TIMEOUT_S
 from tokenworks.foundation.money import ASSETS, Amount, Asset, quanta_to_text
 from tokenworks.ledger.errors import (
     AccountMissingError,
@@ -320,24 +319,32 @@ class Ledger:
         Place or extend a hold; refusals come back as codes.
 
         Raises:
-            LedgerUnavailableError: No durable answer before the deadline; if the hold was
-                placed all the same, it expires by itself.
+            LedgerUnavailableError: No durable answer in time; if the hold was placed all the
+                same, it expires by itself.
         """
-        try:
-            return await asyncio.wait_for(
-                self._writer.place(placement), timeout=LEDGER_ANSWER_TIMEOUT_S
-            )
-        except TimeoutError as error:
-            message = "The ledger did not answer in time; nothing was sold."
-            raise LedgerUnavailableError(message, retry_after_s=2) from error
+        return await self._writer.place(placement)
 
-    async def post(self, posting: Posting) -> Outcome:
+    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
         """
-        Post an entry or end a hold; waits as long as it takes, refusals are codes.
+        Post an entry or end a hold; refusals are codes.
 
-        A cancelled caller does not cancel the posting: it is shielded.
+        A cancelled caller does not cancel the posting.
+
+        Args:
+            posting: What to post.
+            is_timed: Whether to stop waiting after ``LEDGER_ANSWER_TIMEOUT_S``; the posting
+                goes on in memory.
+
+        Raises:
+            LedgerUnavailableError: The queue is full, or no answer came in time.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._writer.post(posting)))
+        return await self._writer.post(posting, is_timed=is_timed)
+
+    def known_account(self, party_id: UUID, purpose: str, asset: str) -> int | None:
+        """
+        Return an account this process has met before; ``account`` finds the others.
+        """
+        return self._accounts.get((party_id, purpose, asset))
 
     async def void(self, hold_id: UUID, *, reason: str, rider_row: str | None = None) -> Outcome:
         """

@@ -35,6 +35,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.limits import (
     BATCH_OPERATIONS_MAX,
     BATCH_QUEUE_OPERATIONS_MAX,
+    LEDGER_ANSWER_TIMEOUT_S,
 )
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import (
@@ -53,6 +54,7 @@ QUERIES: Final = load("tokenworks.ledger")
 LANES_MAX: Final = 1_024
 LEASE_LIFETIME_S: Final = 30.0
 LEASE_RENEWAL_S: Final = 8.0
+OVERDUE_CHECK_S: Final = 0.25
 RECONNECT_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 RERUNS_MAX: Final = 8
 
@@ -128,6 +130,8 @@ class Writer:
         self._renew_at_s = 0.0
         self._postings: deque[_Waiting[Posting]] = deque()
         self._placements: deque[_Waiting[Placement]] = deque()
+        self._timed: deque[tuple[float, asyncio.Future[Outcome]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -176,28 +180,54 @@ class Writer:
         Place or extend a hold; answer once it is durable or refused.
 
         Raises:
-            LedgerUnavailableError: The queue is full. A caller that stops waiting before
-                the batch is formed withdraws its operation.
+            LedgerUnavailableError: The queue is full, or no answer came in time. A caller
+                that stops waiting before the batch is formed withdraws its operation.
         """
-        return await self._enqueue(self._placements, placement)
+        return await self._enqueue(self._placements, placement, is_timed=True)
 
-    async def post(self, posting: Posting) -> Outcome:
+    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
         """
         Post an entry or end a hold; answer once it is durable or refused.
 
-        Raises:
-            LedgerUnavailableError: The queue is full.
-        """
-        return await self._enqueue(self._postings, posting)
+        A caller that is cancelled, or stops waiting, does not withdraw its posting.
 
-    async def _enqueue(self, queue: deque[_Waiting[Operation]], operation: Operation) -> Outcome:
+        Args:
+            posting: What to post.
+            is_timed: Whether to stop waiting after ``LEDGER_ANSWER_TIMEOUT_S``.
+
+        Raises:
+            LedgerUnavailableError: The queue is full, or no answer came in time.
+        """
+        return await self._enqueue(self._postings, posting, is_timed=is_timed)
+
+    async def _enqueue(
+        self, queue: deque[_Waiting[Operation]], operation: Operation, *, is_timed: bool
+    ) -> Outcome:
         if self._is_closing or len(queue) >= BATCH_QUEUE_OPERATIONS_MAX:
             message = "The ledger cannot take more operations now."
             raise LedgerUnavailableError(message, retry_after_s=1)
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
         queue.append(_Waiting(operation, answer))
         self._wake.set()
+        if is_timed:
+            # All wait equally long, so the longest waiting is always the first: one timer
+            # for all callers instead of one for each.
+            self._timed.append((loop.time() + LEDGER_ANSWER_TIMEOUT_S, answer))
+            if self._timer is None:
+                self._timer = loop.call_later(OVERDUE_CHECK_S, self._end_overdue)
         return await answer
+
+    def _end_overdue(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        timed = self._timed
+        while timed and (timed[0][1].done() or timed[0][0] <= now_s):
+            _, answer = timed.popleft()
+            if not answer.done():
+                message = "The ledger did not answer in time; nothing is acknowledged."
+                answer.set_exception(LedgerUnavailableError(message, retry_after_s=2))
+        self._timer = loop.call_later(OVERDUE_CHECK_S, self._end_overdue) if timed else None
 
     # ------------------------------------------------------------------ the loop
 
@@ -216,9 +246,9 @@ class Writer:
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
             await self._until_settled(self._renew_lease)
-        if batch := _gather(self._postings, key=lambda posting: posting.fact_id):
+        if batch := _gather(self._postings, key=_fact_of_posting, is_withdrawable=False):
             await self._until_settled(lambda: self._execute(batch, self._run_postings))
-        if round_ := _gather(self._placements, key=lambda placement: placement.hold_id):
+        if round_ := _gather(self._placements, key=_fact_of_placement, is_withdrawable=True):
             await self._until_settled(lambda: self._execute(round_, self._run_placements))
 
     async def _until_settled(self, work: Callable[[], Any]) -> None:
@@ -469,8 +499,19 @@ class Writer:
                 self._lane_accounts[account_id] = share
 
 
+def _fact_of_posting(posting: Posting) -> UUID:
+    return posting.fact_id
+
+
+def _fact_of_placement(placement: Placement) -> UUID:
+    return placement.hold_id
+
+
 def _gather(
-    queue: deque[_Waiting[Operation]], *, key: Callable[[Operation], UUID]
+    queue: deque[_Waiting[Operation]],
+    *,
+    key: Callable[[Operation], UUID],
+    is_withdrawable: bool,
 ) -> list[_Waiting[Operation]]:
     """
     Take the next batch; a second operation on the same fact waits for the next one.
@@ -480,7 +521,7 @@ def _gather(
     postponed: list[_Waiting[Operation]] = []
     while queue and len(batch) < BATCH_OPERATIONS_MAX:
         waiting = queue.popleft()
-        if waiting.answer.done():
+        if is_withdrawable and waiting.answer.done():
             continue  # its caller went away before anything was sent
         fact = key(waiting.operation)
         if fact in facts:
