@@ -1,0 +1,126 @@
+"""
+A hub API on a real database and the real ledger; calls and suppliers are fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
+from tokenworks.foundation.clock import FakeClock
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
+from tokenworks.identity.service import Identity
+from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.writer import Writer
+from tokenworks.postgres.pool import Pool
+from tokenworks.pricing.service import PriceBook
+from tokenworks.supply.secrets import SecretBox
+from tokenworks.supply.service import Supply
+from tokenworks.web.hub_api.app import create_hub_api
+from tokenworks.web.hub_api.services import HubServices, make_services
+
+
+@dataclass(slots=True, kw_only=True)
+class Hub:
+    """
+    A hub API, its services, and an admin's client.
+    """
+
+    services: HubServices
+    calls: FakeCalls
+    receipts: FakeReceipts
+    upstream: FakeUpstream
+    admin: httpx.AsyncClient
+    client: Callable[[str], httpx.AsyncClient]
+    now: datetime
+
+    async def make(self, path: str, **body: object) -> dict[str, Any]:
+        """
+        Post as admin; the write must succeed.
+        """
+        answer = await self.admin.post(path, json=body, headers={"idempotency-key": str(uuid4())})
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def key_of(self, party: str, **body: object) -> httpx.AsyncClient:
+        """
+        Add a key for a party and return a client that uses it.
+        """
+        return self.client((await self.make("keys", party=party, **body))["secret"])
+
+
+@pytest.fixture
+async def ledger(
+    dsn: str, pool: Pool, clock: FakeClock, ids: IdentifierSource
+) -> AsyncIterator[Ledger]:
+    """
+    The real ledger with its own writer.
+    """
+    writer = Writer(dsn, clock=clock, holder="test")
+    await writer.start()
+    ledger = Ledger(writer, pool, clock=clock, ids=ids)
+    await ledger.prepare()
+    await ledger.open_party(TAX_ID, "tax_authority")
+    yield ledger
+    await writer.close()
+
+
+@pytest.fixture
+async def hub(
+    pool: Pool, clock: FakeClock, ids: IdentifierSource, ledger: Ledger
+) -> AsyncIterator[Hub]:
+    """
+    A hub API with an admin key.
+    """
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return [host if host[0].isdigit() else "93.184.216.34"]
+
+    identity = Identity(pool, clock, ids)
+    supply = Supply(pool, clock, ids, SecretBox(bytes(32)), resolve=resolve)
+    await supply.reload()
+    calls, receipts, upstream = FakeCalls(), FakeReceipts(), FakeUpstream()
+    services = make_services(
+        pool=pool,
+        clock=clock,
+        ids=ids,
+        identity=identity,
+        supply=supply,
+        prices=PriceBook(pool, clock, ids),
+        ledger=ledger,
+        calls=calls,
+        receipts=receipts,
+        upstream=upstream,
+    )
+    app = create_hub_api(services)
+    _, secret = await identity.add_key(PLATFORM_ID, role=Role.ADMIN, label="test")
+    clients: list[httpx.AsyncClient] = []
+
+    def client(key: str) -> httpx.AsyncClient:
+        made = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),
+            base_url="http://hub/hub/v1/",
+            headers={"authorization": f"Bearer {key}"},
+        )
+        clients.append(made)
+        return made
+
+    yield Hub(
+        services=services,
+        calls=calls,
+        receipts=receipts,
+        upstream=upstream,
+        admin=client(secret),
+        client=client,
+        now=clock.now(),
+    )
+    for made in clients:
+        await made.aclose()
