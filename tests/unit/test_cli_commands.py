@@ -1,0 +1,510 @@
+"""
+Each command sends what it was told, and shows what came back.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from tokenworks.cli import client as cli_client
+from tokenworks.cli.call import write_lines
+from tokenworks.cli.client import CommandError
+from tokenworks.cli.key import parse_expiry, split_models
+from tokenworks.cli.main import app
+from tokenworks.cli.offer import parse_costs, parse_split
+
+UUID_TEXT = str(UUID(int=7))
+
+
+@dataclass
+class Wire:
+    """
+    What commands sent, and what they are answered.
+    """
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    sent: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """
+        Answer by path; anything else is an empty page.
+        """
+        path = request.url.path.removeprefix("/hub/v1/")
+        body = json.loads(request.content) if request.content else dict(request.url.params)
+        self.sent.append((request.method, path, body))
+        found = self.answers.get(path, {"items": [], "next_cursor": None})
+        if isinstance(found, httpx.Response):
+            return found
+        return httpx.Response(200, json=found)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Wire:
+    """
+    A hub that exists only on this wire.
+    """
+    wire = Wire()
+    real = httpx.Client
+
+    def client(*, transport: object, **arguments: Any) -> httpx.Client:  # noqa: ANN401
+        assert transport is None, "commands use the network"
+        return real(transport=httpx.MockTransport(wire.answer), **arguments)
+
+    monkeypatch.setattr(cli_client.httpx, "Client", client)
+    monkeypatch.chdir(tmp_path)
+    for name in ("TOKENWORKS_URL", "TOKENWORKS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TOKENWORKS_KEY", "tw_test-key-secret")
+    return wire
+
+
+def run(*arguments: str) -> Result:
+    """
+    Run a command.
+    """
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "path", "body"),
+    [
+        (
+            "party add acme --kind buyer --parent top",
+            "POST",
+            "parties",
+            {"name": "acme", "kind": "buyer", "parent": "top"},
+        ),
+        ("party freeze acme", "PATCH", "parties/acme", {"state": "frozen"}),
+        ("party unfreeze acme", "PATCH", "parties/acme", {"state": "active"}),
+        (
+            "limit set acme 12.50 --per month",
+            "POST",
+            "limits",
+            {"party": "acme", "amount": "12.50", "unit": "USD", "per": "month", "time_zone": "UTC"},
+        ),
+        ("limit remove 12", "DELETE", "limits/12", {}),
+        (
+            "deposit acme 5 --reference wire-1",
+            "POST",
+            "deposits",
+            {
+                "party": "acme",
+                "amount": "5",
+                "currency": "USD",
+                "rail": "manual",
+                "reference": "wire-1",
+            },
+        ),
+        (
+            "supplier add f --kind openai --base-url https://f/v1 --allow-private",
+            "POST",
+            "suppliers",
+            {"name": "f", "kind": "openai", "base_url": "https://f/v1", "allow_private": True},
+        ),
+        ("supplier pause f", "POST", "suppliers/f/pause", {}),
+        ("supplier resume f", "POST", "suppliers/f/resume", {}),
+        (
+            "offer add f m --tier standard --supplier-share 600000 --split rights=50000,tax=80000",
+            "POST",
+            "offers",
+            {
+                "supplier": "f",
+                "model": "m",
+                "tier": "standard",
+                "supplier_share_ppm": 600_000,
+                "split": {"rights_ppm": 50_000, "tax_ppm": 80_000},
+            },
+        ),
+        (
+            "offer add f m --tier standard --cost-input 0.1 --cost-output 0.5",
+            "POST",
+            "offers",
+            {
+                "supplier": "f",
+                "model": "m",
+                "tier": "standard",
+                "costs": {"input": "0.1", "output": "0.5"},
+            },
+        ),
+        (f"offer close {UUID_TEXT}", "DELETE", f"offers/{UUID_TEXT}", {}),
+        (
+            (
+                "price set m --tier standard --input 0.75 --output 3 --cache-read 0.075"
+                " --cache-write 1 --reasoning 4"
+            ),
+            "POST",
+            "prices",
+            {
+                "model": "m",
+                "tier": "standard",
+                "prices": {
+                    "input": "0.75",
+                    "output": "3",
+                    "cache_read": "0.075",
+                    "cache_write_5m": "1",
+                    "cache_write_1h": "1",
+                    "reasoning": "4",
+                },
+            },
+        ),
+        (
+            "key add acme --models a,b@standard --label ci",
+            "POST",
+            "keys",
+            {"party": "acme", "label": "ci", "models": ["a", "b@standard"]},
+        ),
+        (f"key revoke {UUID_TEXT}", "DELETE", f"keys/{UUID_TEXT}", {}),
+        (f"key rotate {UUID_TEXT}", "POST", f"keys/{UUID_TEXT}/rotate", {}),
+    ],
+)
+def test_a_command_sends_its_write(
+    wire: Wire, command: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """
+    The shapes of the commands are the ones that are documented.
+    """
+    result = run(*command.split(), "--json")
+
+    assert result.exit_code == 0, result.output
+    assert wire.sent == [(method, path, body)]
+
+
+@pytest.mark.parametrize(
+    "noun",
+    ["party", "limit", "key", "supplier", "offer", "price", "call"],
+)
+def test_every_list_has_json_and_a_sentence_when_empty(wire: Wire, noun: str) -> None:
+    """
+    Programs get items, people get a sentence.
+    """
+    as_json = run(noun, "list", "--json")
+    as_text = run(noun, "list")
+
+    assert json.loads(as_json.stdout) == {"items": []}
+    assert as_text.exit_code == 0
+    assert as_text.stdout == ""
+    assert as_text.stderr.strip()
+
+
+def test_a_table_has_a_line_for_each_row(wire: Wire) -> None:
+    """
+    What is shown fits a pipe: one row, one line.
+    """
+    party = {
+        "party_id": UUID_TEXT,
+        "name": "acme",
+        "kind": "buyer",
+        "level": "organisation",
+        "parent": None,
+        "default_tier": "standard",
+        "state": "active",
+        "created_at": "2026-01-31T12:00:00.000000Z",
+    }
+    wire.answers["parties"] = {"items": [party] * 3, "next_cursor": None}
+
+    lines = run("party", "list").stdout.splitlines()
+
+    assert len(lines) == 4
+    assert "2026-01-31T12:00:00Z" in lines[1]
+    assert UUID_TEXT in lines[1]
+
+
+def test_a_refusal_is_said_on_standard_error(wire: Wire) -> None:
+    """
+    Exit 1, one sentence for people, one object for programs, nothing on standard output.
+    """
+    problem = {"detail": "There is no party 'x'.", "code": "party_not_found"}
+    wire.answers["parties/x"] = httpx.Response(404, json=problem)
+
+    as_text = run("party", "show", "x")
+    as_json = run("party", "show", "x", "--json")
+
+    assert (as_text.exit_code, as_json.exit_code) == (1, 1)
+    assert as_text.stdout == as_json.stdout == ""
+    assert "There is no party 'x'." in as_text.stderr
+    assert json.loads(as_json.stderr)["error"]["code"] == "party_not_found"
+
+
+def test_a_suppliers_key_comes_from_the_environment(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The key is sent once and never printed; a missing variable stops the command.
+    """
+    monkeypatch.setenv("UPSTREAM", "sk-secret")
+    arguments = ("supplier", "add", "f", "--base-url", "https://f/v1", "--api-key-env")
+
+    sent = run(*arguments, "UPSTREAM", "--json")
+    missing = run(*arguments, "NOT_SET")
+
+    assert wire.sent[0][2]["api_key"] == "sk-secret"
+    assert "sk-secret" not in sent.output
+    assert missing.exit_code == 2
+    assert len(wire.sent) == 1
+
+
+def test_a_failed_test_of_a_supplier_is_exit_1(wire: Wire) -> None:
+    """
+    A script can wait for a supplier to work.
+    """
+    step = {"step": "models", "ok": False, "status": 500, "duration_ms": 1.0, "detail": "no"}
+    wire.answers["suppliers/f/test"] = {"ok": False, "steps": [step], "models": []}
+
+    assert run("supplier", "test", "f").exit_code == 1
+
+
+def test_a_secret_is_printed_once(wire: Wire) -> None:
+    """
+    The secret is a result, on standard output.
+    """
+    wire.answers["keys"] = {"key_id": UUID_TEXT, "prefix": "tw_abc", "secret": "tw_abcdef"}
+
+    assert "tw_abcdef" in run("key", "add", "acme").stdout
+
+
+def test_a_key_is_found_by_its_prefix(wire: Wire) -> None:
+    """
+    What people see in a list is enough to revoke it.
+    """
+    row = {"key_id": UUID_TEXT, "prefix": "tw_abcdefg"}
+    wire.answers["keys"] = {"items": [row], "next_cursor": None}
+
+    found = run("key", "revoke", "tw_abcdefg", "--json")
+    unknown = run("key", "revoke", "tw_zzzzzzz")
+
+    assert found.exit_code == 0
+    assert ("DELETE", f"keys/{UUID_TEXT}", {}) in wire.sent
+    assert unknown.exit_code == 2
+
+
+def test_calls_are_written_as_csv(wire: Wire, tmp_path: Path) -> None:
+    """
+    The file holds the lines the hub sent.
+    """
+    wire.answers["calls"] = httpx.Response(200, text="call_id,charge\r\n1,0.5\r\n")
+    file = tmp_path / "calls.csv"
+
+    result = run("call", "list", "--csv", str(file), "--model", "m")
+
+    assert file.read_text() == "call_id,charge\n1,0.5\n"
+    assert "1 calls" in result.stderr
+    assert wire.sent[0][2] == {"format": "csv", "model": "m"}
+
+
+def test_an_unbalanced_trial_balance_is_exit_1(wire: Wire) -> None:
+    """
+    The check fails when debits and credits differ.
+    """
+    wire.answers["ledger/trial-balance"] = {"rows": [], "totals": [], "is_balanced": False}
+
+    assert run("ledger", "trial-balance").exit_code == 1
+
+
+@dataclass
+class Report:
+    """
+    What a check found.
+    """
+
+    is_clean: bool
+
+    def to_json(self) -> dict[str, object]:
+        """
+        Return the findings.
+        """
+        return {"is_clean": self.is_clean}
+
+
+@pytest.fixture
+def bootstrap(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """
+    A stand-in for the module that knows the database.
+    """
+    module = ModuleType("tokenworks.bootstrap")
+    monkeypatch.setitem(sys.modules, "tokenworks.bootstrap", module)
+    return module
+
+
+@pytest.mark.parametrize(("is_clean", "exit_code"), [(True, 0), (False, 1)])
+def test_ledger_check_tells_clean_from_broken(
+    wire: Wire,
+    bootstrap: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    is_clean: bool,
+    exit_code: int,
+) -> None:
+    """
+    Exit 0 is clean, 1 is broken; the report is JSON on request.
+    """
+    seen: list[str | None] = []
+
+    async def check_ledger(settings: object, *, dsn: str | None = None) -> Report:
+        seen.append(dsn)
+        return Report(is_clean=is_clean)
+
+    bootstrap.check_ledger = check_ledger  # type: ignore[attr-defined]
+    monkeypatch.setenv("TOKENWORKS_DATABASE_URL", "postgresql://books")
+
+    result = run("ledger", "check", "--json")
+
+    assert result.exit_code == exit_code
+    assert json.loads(result.stdout) == {"is_clean": is_clean}
+    assert seen == ["postgresql://books"]
+
+
+def test_ledger_check_without_books_is_exit_2(wire: Wire, bootstrap: ModuleType) -> None:
+    """
+    A check that could not run is no finding.
+    """
+    bootstrap.check_ledger = None  # type: ignore[attr-defined]
+
+    assert run("ledger", "check", "--data", "nowhere").exit_code == 2
+
+
+def test_the_first_admin_key_needs_no_hub(wire: Wire, bootstrap: ModuleType) -> None:
+    """
+    It is made in the database, and nothing goes over the wire.
+    """
+
+    @dataclass
+    class Key:
+        key_id: str = UUID_TEXT
+        prefix: str = "tw_admin"
+        role: str = "admin"
+
+    async def create_admin_key(settings: object) -> tuple[Key, str]:
+        return Key(), "tw_admin-secret"
+
+    bootstrap.create_admin_key = create_admin_key  # type: ignore[attr-defined]
+
+    result = run("key", "add", "--admin", "--data", "d", "--json")
+    wrong = run("key", "add", "acme", "--admin", "--data", "d")
+
+    assert json.loads(result.stdout)["secret"] == "tw_admin-secret"
+    assert wrong.exit_code == 2
+    assert wire.sent == []
+
+
+def test_splits_are_parsed() -> None:
+    """
+    A share is parts per million, with its party when there are several.
+    """
+    assert parse_split("rights=5@alice, power=7") == {
+        "rights_ppm": 5,
+        "rights": "alice",
+        "power_ppm": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["sugar=5", "rights", "rights=0.5", "rights=1,rights=2", "tax=1@x"]
+)
+def test_a_wrong_split_is_a_usage_error(text: str) -> None:
+    """
+    The command stops before anything is sent.
+    """
+    with pytest.raises(CommandError) as caught:
+        parse_split(text)
+
+    assert caught.value.exit_code == 2
+
+
+def test_costs_are_gathered_by_axis() -> None:
+    """
+    No cost at all is no cost card.
+    """
+    assert parse_costs(None, None, None) is None
+    assert parse_costs("1", "2", ["cache-read=0.5"]) == {
+        "input": "1",
+        "output": "2",
+        "cache_read": "0.5",
+    }
+    with pytest.raises(CommandError):
+        parse_costs(None, None, ["oops"])
+
+
+@pytest.mark.parametrize("text", ["12h", "30d", "4w", "1y"])
+def test_an_expiry_may_be_a_span(text: str) -> None:
+    """
+    A span counts from now; anything else goes to the hub as it is.
+    """
+    assert parse_expiry(text).endswith("+00:00")
+    assert parse_expiry("2027-01-01") == "2027-01-01"
+
+
+def test_models_may_be_repeated_or_joined() -> None:
+    """
+    No model means every model.
+    """
+    assert split_models(["a, b", "c"]) == ["a", "b", "c"]
+    assert split_models(None) is None
+
+
+def test_a_file_that_cannot_be_written_is_exit_2(tmp_path: Path) -> None:
+    """
+    The message names the file.
+    """
+    with pytest.raises(CommandError) as caught:
+        write_lines(tmp_path / "no" / "file", ["a"])
+
+    assert caught.value.exit_code == 2
+
+
+def test_verify_needs_to_know_whom_to_trust(wire: Wire, tmp_path: Path) -> None:
+    """
+    Without keys nothing is verified, and that is said.
+    """
+    receipt = tmp_path / "r.json"
+    receipt.write_text("{}")
+
+    result = run("receipt", "verify", str(receipt))
+
+    assert result.exit_code == 2
+    assert "receipt keys" in result.stderr
+
+
+def _all_commands() -> list[Callable[..., Any]]:
+    import importlib
+
+    from tokenworks.cli.main import COMMANDS
+
+    mine = {
+        "party",
+        "limit",
+        "key",
+        "deposit",
+        "balance",
+        "supplier",
+        "offer",
+        "price",
+        "call",
+        "receipt",
+        "ledger",
+    }
+    modules = [importlib.import_module(row.module) for row in COMMANDS if row.name in mine]
+    return [
+        command.callback
+        for module in modules
+        for command in module.app.registered_commands
+        if command.callback is not None
+    ]
+
+
+@pytest.mark.parametrize("command", _all_commands(), ids=lambda c: f"{c.__module__}.{c.__name__}")
+def test_every_command_takes_json_and_explains_itself(command: Callable[..., Any]) -> None:
+    """
+    ``--json`` everywhere, and a sentence in ``--help``.
+    """
+    assert "as_json" in command.__annotations__
+    assert command.__doc__
