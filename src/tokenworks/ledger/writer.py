@@ -100,6 +100,7 @@ class _Waiting(Generic[Operation]):
 
     operation: Operation
     answer: asyncio.Future[Outcome]
+    is_answered: bool = False
 
 
 class OutcomeUnknownError(Exception):
@@ -285,7 +286,7 @@ class Writer:
         When a batch is run again after a lost connection, what was answered already is left
         out: an operation that was refused to its caller must not succeed later.
         """
-        batch = [waiting for waiting in batch if not waiting.answer.done()]
+        batch = [waiting for waiting in batch if not waiting.is_answered]
         if not batch:
             return
         try:
@@ -534,6 +535,7 @@ def _gather(
 
 
 def _answer(waiting: _Waiting[Operation], outcome: Outcome) -> None:
+    waiting.is_answered = True
     if not waiting.answer.done():
         waiting.answer.set_result(outcome)
 

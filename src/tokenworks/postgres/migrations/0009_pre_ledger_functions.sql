@@ -152,6 +152,7 @@ CREATE TYPE ledger.outcome AS (
 -- of its parts or none, and one that is refused disturbs no other.
 -- Arrays are subscripted instead of joined: PL/pgSQL keeps them expanded, so it is O(1).
 -- p_lowest and p_highest bound p_facts: with them only the partitions in question are opened.
+-- OFFSET 0 is a fence: it keeps a look-up per operation from being planned as a scan.
 CREATE FUNCTION ledger.place_v1(
     p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
     p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
@@ -250,14 +251,14 @@ BEGIN
             UNION ALL
             SELECT asked.op, funding.account_id, asked.asset, asked.amount, 0
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            JOIN ledger.spend_paths AS path ON path.path_id = p_paths[asked.op] AND path.version = p_path_versions[asked.op]
+            CROSS JOIN LATERAL (SELECT * FROM ledger.spend_paths AS p WHERE p.path_id = p_paths[asked.op] AND p.version = p_path_versions[asked.op] OFFSET 0) AS path
             CROSS JOIN LATERAL unnest(path.funding_accounts) AS funding (account_id)
             JOIN ledger.balances AS cash ON cash.account_id = funding.account_id AND cash.asset_id = asked.asset
             WHERE asked.account IS NULL AND asked.amount > 0 AND p_operations[asked.op] = 'place'
             UNION ALL
             SELECT asked.op, spot.account_id, asked.asset, asked.amount, scope.depth::integer
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            JOIN ledger.spend_paths AS path ON path.path_id = p_paths[asked.op] AND path.version = p_path_versions[asked.op]
+            CROSS JOIN LATERAL (SELECT * FROM ledger.spend_paths AS p WHERE p.path_id = p_paths[asked.op] AND p.version = p_path_versions[asked.op] OFFSET 0) AS path
             CROSS JOIN LATERAL unnest(path.scope_ids) WITH ORDINALITY AS scope (scope_id, depth)
             JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL AND lim.asset_id = asked.asset
             JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
@@ -265,7 +266,7 @@ BEGIN
             UNION ALL
             SELECT asked.op, grown.account_id, grown.asset_id, asked.amount, grown.place::integer
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
+            CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = p_facts[asked.op] AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold
             CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets) WITH ORDINALITY AS grown (account_id, asset_id, place)
             WHERE asked.amount > 0 AND p_operations[asked.op] = 'extend' AND grown.asset_id = asked.asset
         ) AS resolved
@@ -314,6 +315,18 @@ BEGIN
         ORDER BY 1 DESC  -- frozen before closed
         LIMIT 1) AS stopped ON true;
 
+    -- Money can only be added to a part that there is; limits grow where there are any.
+    IF 'extend' = ANY (p_operations) THEN
+        FOR fresh IN
+            SELECT asked.op
+            FROM unnest(p_amount_ops, p_amount_assets, p_amounts) AS asked (op, asset, amount)
+            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
+            WHERE p_operations[asked.op] = 'extend' AND asked.amount > 0 AND asked.asset < 10 AND asked.asset <> ALL (hold.part_assets)
+        LOOP
+            codes[fresh.op] := coalesce(codes[fresh.op], 'funding_account_missing');
+        END LOOP;
+    END IF;
+
     -- A named account must exist and carry the asset; money needs a funding account.
     FOR fresh IN
         SELECT asked.op,
@@ -335,18 +348,6 @@ BEGIN
     LOOP
         codes[fresh.op] := coalesce(codes[fresh.op], fresh.code);
     END LOOP;
-
-    -- Money can only be added to a part that there is; limits grow where there are any.
-    IF 'extend' = ANY (p_operations) THEN
-        FOR fresh IN
-            SELECT asked.op
-            FROM unnest(p_amount_ops, p_amount_assets, p_amounts) AS asked (op, asset, amount)
-            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
-            WHERE p_operations[asked.op] = 'extend' AND asked.amount > 0 AND asked.asset < 10 AND asked.asset <> ALL (hold.part_assets)
-        LOOP
-            codes[fresh.op] := coalesce(codes[fresh.op], 'funding_account_missing');
-        END LOOP;
-    END IF;
 
     -- Who is to be paid at expiry must be there.
     IF 'capture' = ANY (p_fates) THEN
@@ -410,9 +411,8 @@ BEGIN
 
     IF touched > 0 THEN
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + delta.amount, last_time = moment
-        FROM unnest(account_ids, deltas) AS delta (account_id, amount)
-        WHERE b.account_id = delta.account_id AND delta.amount > 0;
+        SET debits_pending = b.debits_pending + deltas[width_bucket(b.account_id, account_ids)], last_time = moment
+        WHERE b.account_id = ANY (account_ids) AND deltas[width_bucket(b.account_id, account_ids)] > 0;
         GET DIAGNOSTICS written = ROW_COUNT;
         IF written <> touched THEN
             RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
@@ -448,9 +448,14 @@ BEGIN
                 part_held = (
                     SELECT coalesce(array_agg(held.amount + coalesce(added.amount, 0) ORDER BY held.place), '{}')
                     FROM unnest(hold.part_accounts, hold.part_held) WITH ORDINALITY AS held (account, amount, place)
-                    LEFT JOIN (SELECT p.account, sum(p.amount)::bigint AS amount FROM unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) WHERE p.op = ext.op GROUP BY p.account) AS added ON added.account = held.account)
-            FROM unnest(accepted) AS ext (op)
-            WHERE p_operations[ext.op] = 'extend' AND hold.hold_id = p_facts[ext.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
+                    LEFT JOIN unnest(ext.accounts, ext.amounts) AS added (account, amount) ON added.account = held.account)
+            FROM (
+                SELECT heard.op, array_agg(p.account) FILTER (WHERE p.op IS NOT NULL) AS accounts, array_agg(p.amount) FILTER (WHERE p.op IS NOT NULL) AS amounts
+                FROM unnest(accepted) AS heard (op)
+                LEFT JOIN unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) ON p.op = heard.op
+                WHERE p_operations[heard.op] = 'extend'
+                GROUP BY heard.op) AS ext
+            WHERE hold.hold_id = p_facts[ext.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
         END IF;
     END IF;
 
@@ -569,11 +574,11 @@ BEGIN
         SELECT array_agg(op), array_agg(debit), array_agg(credit), array_agg(amount), array_agg(fallback)
         INTO transfer_ops, debits, credits, amounts, fallbacks
         FROM (
-            SELECT op, debit, credit, amount, fallback, n AS place FROM unnest(p_transfer_ops, p_debits, p_credits, p_amounts, p_fallbacks) WITH ORDINALITY AS t (op, debit, credit, amount, fallback, n)
+            SELECT op, debit, credit, amount, fallback, place FROM unnest(p_transfer_ops, p_debits, p_credits, p_amounts, p_fallbacks) WITH ORDINALITY AS t (op, debit, credit, amount, fallback, place)
             UNION ALL
             SELECT asked.op::integer, parts.account_id, hold.payee_account, parts.held - parts.captured, 0, parts.place
             FROM unnest(p_facts, p_operations) WITH ORDINALITY AS asked (fact, operation, op)
-            JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest AND hold.on_expiry = 'capture'
+            CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest AND h.on_expiry = 'capture' OFFSET 0) AS hold
             JOIN ledger.balances AS payee ON payee.account_id = hold.payee_account
             CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, asset_id, held, captured, place)
             WHERE asked.operation = 'expire' AND parts.asset_id = payee.asset_id AND parts.held > parts.captured
@@ -586,7 +591,7 @@ BEGIN
     FROM (
         SELECT asked.op::integer AS op, parts.account_id, parts.held - parts.captured AS remaining
         FROM unnest(p_facts, p_operations) WITH ORDINALITY AS asked (fact, operation, op)
-        JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest
+        CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold
         CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, held, captured, place)
         WHERE asked.operation <> 'post' AND hold.state = 'open'
         ORDER BY asked.op, parts.place) AS ordered;
@@ -698,6 +703,8 @@ BEGIN
             IF own IS NOT NULL THEN
                 take := least(take, part_left[own] + part_grown[own] - part_taken[own]);
                 part_taken[own] := part_taken[own] + take;
+                -- Beyond what was held it comes from what is available.
+                available[d] := available[d] - greatest(0, least(take, part_taken[own] - part_left[own]));
             ELSIF fallbacks[i] <> 0 AND f <> d AND available[d] < take THEN
                 take := greatest(available[d], 0)::bigint;
             ELSIF short_client > 0 AND roles[c] = 2 THEN
@@ -772,6 +779,10 @@ BEGIN
                     credit_deltas[c] := credit_deltas[c] - borne[i];
                 END IF;
             END LOOP;
+            FOR j IN first_part..last_part LOOP
+                d := refs[3 * transfers + j];
+                available[d] := available[d] + greatest(0, part_taken[j] - part_left[j]);
+            END LOOP;
             short_by[op] := account_ids[short];
             short_left[op] := available[short];
             overruns[op] := 0;
@@ -784,7 +795,6 @@ BEGIN
         FOR j IN first_part..last_part LOOP
             d := refs[3 * transfers + j];
             take := least(part_taken[j], part_left[j]);  -- from what was held; the rest was available
-            available[d] := available[d] - (part_taken[j] - take);
             pending_deltas[d] := pending_deltas[d] - take;
             IF take > 0 THEN
                 taken_text := taken_text || CASE WHEN taken_text = '' THEN '' ELSE ',' END || '[' || account_ids[d] || ',' || take || ']';
@@ -835,12 +845,18 @@ BEGIN
     END LOOP;
 
     IF cardinality(records) > 0 THEN
-        SELECT count(*) INTO expected FROM unnest(pending_deltas, debit_deltas, credit_deltas) AS delta (p, de, cr) WHERE p <> 0 OR de <> 0 OR cr <> 0;
+        SELECT count(*), array_agg(a ORDER BY a), array_agg(p ORDER BY a), array_agg(de ORDER BY a), array_agg(cr ORDER BY a)
+        INTO expected, account_ids, pending_deltas, debit_deltas, credit_deltas
+        FROM unnest(account_ids, pending_deltas, debit_deltas, credit_deltas) AS delta (a, p, de, cr)
+        WHERE p <> 0 OR de <> 0 OR cr <> 0;
+        -- A join with the deltas could be planned as a scan of all accounts; a look-up of each
+        -- account's place in the sorted array cannot.
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + delta.pending, debits_posted = b.debits_posted + delta.debit,
-            credits_posted = b.credits_posted + delta.credit, last_time = moment
-        FROM unnest(account_ids, pending_deltas, debit_deltas, credit_deltas) AS delta (account_id, pending, debit, credit)
-        WHERE b.account_id = delta.account_id AND (delta.pending <> 0 OR delta.debit <> 0 OR delta.credit <> 0);
+        SET debits_pending = b.debits_pending + pending_deltas[width_bucket(b.account_id, account_ids)],
+            debits_posted = b.debits_posted + debit_deltas[width_bucket(b.account_id, account_ids)],
+            credits_posted = b.credits_posted + credit_deltas[width_bucket(b.account_id, account_ids)],
+            last_time = moment
+        WHERE b.account_id = ANY (account_ids);
         GET DIAGNOSTICS written = ROW_COUNT;
         IF written <> expected THEN
             RAISE EXCEPTION 'wrote % of % accounts', written, expected USING ERRCODE = 'TW009';
