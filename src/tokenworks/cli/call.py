@@ -20,7 +20,7 @@ from tokenworks.cli.client import (
     UrlOption,
     hub_session,
 )
-from tokenworks.cli.rendering import column, short_moment
+from tokenworks.cli.rendering import column, short_moment, whole_number
 
 app: Final = typer.Typer(help="Calls and their cost.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ COLUMNS: Final = (
     column("Supplier"),
     column("Tokens", "total_tokens", right=True),
     column("Charge", right=True),
-    column("ms", "duration_ms", right=True),
+    column("ms", whole_number("duration_ms"), right=True),
     column("Error", "error_code"),
 )
 
@@ -49,7 +49,7 @@ DETAIL_COLUMNS: Final = (
     column("Estimated", "is_estimate"),
     column("Currency"),
     column("Supplier gets", "payable"),
-    column("First token ms", "first_token_ms"),
+    column("First token ms", whole_number("first_token_ms")),
     column("Held", "quoted"),
 )
 

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, cast
-from uuid import uuid4
 
 import httpx
 import msgspec
 import typer
 
 from tokenworks.cli.rendering import Output
+from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.settings import (
     RUNTIME_FILE_NAME,
     HubNotRunningError,
@@ -168,6 +169,7 @@ class HubClient:
     ) -> None:
         self.connection = connection
         self.output = output
+        self._ids = IdentifierSource(SystemClock())
         self._http = httpx.Client(
             base_url=f"{connection.url}/hub/v1/",
             headers={"authorization": f"Bearer {connection.key}"} if connection.key else {},
@@ -250,7 +252,7 @@ class HubClient:
 
     def _write(self, method: str, path: str, body: Mapping[str, object] | None) -> Document:
         # One key for all tries of this command: a repeat after a lost answer is no new write.
-        headers = {"idempotency-key": f"cli-{uuid4()}"}
+        headers = {"idempotency-key": f"cli-{self._ids.mint()}"}
         content = None if body is None else _without_none(body)
         try:
             response = self._send(method, path, json=content, headers=headers)

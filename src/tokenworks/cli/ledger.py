@@ -34,7 +34,7 @@ ACCOUNT_COLUMNS: Final = (
     column("Debits", "debits_posted", right=True),
     column("Credits", "credits_posted", right=True),
     column("Held", "debits_pending", right=True),
-    column("Available", right=True),
+    column("Balance", right=True),
 )
 
 TOTAL_COLUMNS: Final = (

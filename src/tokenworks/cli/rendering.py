@@ -157,6 +157,18 @@ def short_moment(field: str) -> Callable[[Record], str]:
     return cell
 
 
+def whole_number(field: str) -> Callable[[Record], str]:
+    """
+    Return a cell that shows a number without its fraction.
+    """
+
+    def cell(row: Record) -> str:
+        number = row.get(field)
+        return f"{number:.0f}" if isinstance(number, int | float) else ""
+
+    return cell
+
+
 def _value(row: Record, cell: Cell) -> object:
     if callable(cell):
         return cell(row)

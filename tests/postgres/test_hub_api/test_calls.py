@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.postgres.test_hub_api.conftest import Hub
+from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.money import USD
 from tokenworks.gateway.calls import (
     AttemptRow,
@@ -40,7 +41,7 @@ class Business:
 
 
 @pytest.fixture
-async def business(hub: Hub) -> Business:
+async def business(hub: Hub, clock: FakeClock) -> Business:
     """
     A small business with calls on record.
     """
@@ -55,7 +56,7 @@ async def business(hub: Hub) -> Business:
         organisation: dict[str, Any], party: dict[str, Any], suppliers: list[dict[str, Any]]
     ) -> CallRow:
         row_id = hub.services.ids.mint()
-        hub.services.clock.advance(timedelta(seconds=1))  # type: ignore[attr-defined]
+        clock.advance(timedelta(seconds=1))
         return make_call(hub, row_id, organisation, party, suppliers)
 
     rows = [

@@ -155,6 +155,7 @@ def to_account(balance: AccountBalance, directory: Directory) -> shapes.AccountS
         credits_pending=text(balance.credits_pending),
         debits_posted=text(balance.debits_posted),
         credits_posted=text(balance.credits_posted),
+        balance=text(balance.balance),
         available=text(balance.available),
     )
 
@@ -404,8 +405,8 @@ def _call_fields(call: CallRow, directory: Directory, reader: Reader) -> dict[st
         "payable": _money(_payable_quanta(call, reader), call),
         "started_at": call.started_at,
         "ended_at": call.ended_at,
-        "duration_ms": call.duration_ms,
-        "first_token_ms": call.first_token_ms,
+        "duration_ms": _rounded_ms(call.duration_ms),
+        "first_token_ms": _rounded_ms(call.first_token_ms),
         "attempt_count": call.attempt_count,
         "error_code": call.error_code,
     }
@@ -434,9 +435,13 @@ def _to_attempt(row: AttemptRow, call: CallRow, reader: Reader) -> shapes.Attemp
         http_status=row.http_status,
         error_code=row.error_code,
         started_at=row.started_at,
-        duration_ms=row.duration_ms,
+        duration_ms=_rounded_ms(row.duration_ms),
         payable=_money(row.payable_quanta, call) if sees_supplier else None,
     )
+
+
+def _rounded_ms(duration_ms: float | None) -> float | None:
+    return None if duration_ms is None else round(duration_ms, 3)
 
 
 def _money(quanta: int | None, call: CallRow) -> str | None:

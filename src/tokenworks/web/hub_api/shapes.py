@@ -175,6 +175,9 @@ class Cash(Shape):
 class AccountShape(Shape):
     """
     One account and its four counters.
+
+    ``balance`` is posted, on the account's normal side; ``available`` is what a
+    no-overdraft account may still give.
     """
 
     account_id: str
@@ -186,6 +189,7 @@ class AccountShape(Shape):
     credits_pending: Decimal
     debits_posted: Decimal
     credits_posted: Decimal
+    balance: Decimal
     available: Decimal
 
 
