@@ -57,7 +57,7 @@ def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Wire:
     wire = Wire()
     real = httpx.Client
 
-    def client(*, transport: object, **arguments: Any) -> httpx.Client:  # noqa: ANN401
+    def client(*, transport: object, **arguments: Any) -> httpx.Client:  # noqa: ANN401 - passed on
         assert transport is None, "commands use the network"
         return real(transport=httpx.MockTransport(wire.answer), **arguments)
 
@@ -353,7 +353,7 @@ def test_ledger_check_tells_clean_from_broken(
         seen.append(dsn)
         return Report(is_clean=is_clean)
 
-    bootstrap.check_ledger = check_ledger  # type: ignore[attr-defined]
+    bootstrap.check_ledger = check_ledger  # type: ignore[attr-defined] - a stand-in module
     monkeypatch.setenv("TOKENWORKS_DATABASE_URL", "postgresql://books")
 
     result = run("ledger", "check", "--json")
@@ -367,7 +367,7 @@ def test_ledger_check_without_books_is_exit_2(wire: Wire, bootstrap: ModuleType)
     """
     A check that could not run is no finding.
     """
-    bootstrap.check_ledger = None  # type: ignore[attr-defined]
+    bootstrap.check_ledger = None  # type: ignore[attr-defined] - a stand-in module
 
     assert run("ledger", "check", "--data", "nowhere").exit_code == 2
 
@@ -386,7 +386,7 @@ def test_the_first_admin_key_needs_no_hub(wire: Wire, bootstrap: ModuleType) -> 
     async def create_admin_key(settings: object) -> tuple[Key, str]:
         return Key(), "tw_admin-secret"
 
-    bootstrap.create_admin_key = create_admin_key  # type: ignore[attr-defined]
+    bootstrap.create_admin_key = create_admin_key  # type: ignore[attr-defined] - a stand-in module
 
     result = run("key", "add", "--admin", "--data", "d", "--json")
     wrong = run("key", "add", "acme", "--admin", "--data", "d")
