@@ -152,6 +152,7 @@ CREATE TYPE ledger.outcome AS (
 -- of its parts or none, and one that is refused disturbs no other.
 -- Arrays are subscripted instead of joined: PL/pgSQL keeps them expanded, so it is O(1).
 -- p_lowest and p_highest bound p_facts: with them only the partitions in question are opened.
+-- Not so in updates: there the range would be taken for the index condition.
 -- OFFSET 0 is a fence: it keeps a look-up per operation from being planned as a scan.
 CREATE FUNCTION ledger.place_v1(
     p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
@@ -303,8 +304,8 @@ BEGIN
         END ORDER BY asked.op)
     INTO codes
     FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines, p_paths, p_path_versions) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, path_id, path_version, op)
-    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal AND stored.fact_id BETWEEN p_lowest AND p_highest
-    LEFT JOIN ledger.holds AS hold ON asked.operation = 'extend' AND hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest
+    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = asked.operation AND e.ordinal = asked.ordinal AND e.fact_id BETWEEN p_lowest AND p_highest OFFSET 0) AS stored ON true
+    LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE asked.operation = 'extend' AND h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true
     LEFT JOIN ledger.spend_paths AS path ON path.path_id = coalesce(asked.path_id, hold.path_id) AND path.version = coalesce(asked.path_version, hold.path_version)
     LEFT JOIN LATERAL (
         SELECT CASE WHEN s.state = 'frozen' THEN 'scope_frozen' ELSE 'scope_closed' END AS code
@@ -455,7 +456,7 @@ BEGIN
                 LEFT JOIN unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) ON p.op = heard.op
                 WHERE p_operations[heard.op] = 'extend'
                 GROUP BY heard.op) AS ext
-            WHERE hold.hold_id = p_facts[ext.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
+            WHERE hold.hold_id = p_facts[ext.op];
         END IF;
     END IF;
 
@@ -472,8 +473,8 @@ BEGIN
         hold.expires_at, hold.part_accounts, hold.part_assets, hold.part_held,
         short_by[asked.op], short_left[asked.op], NULL::bigint, stored.record, NULL::integer, NULL::bigint, NULL::bytea
     FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
-    LEFT JOIN ledger.holds AS hold ON hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed')
-    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op] AND stored.fact_id BETWEEN p_lowest AND p_highest
+    LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed') OFFSET 0) AS hold ON true
+    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = p_operations[asked.op] AND e.ordinal = p_ordinals[asked.op] AND e.fact_id BETWEEN p_lowest AND p_highest AND codes[asked.op] = 'replayed' OFFSET 0) AS stored ON true
     ORDER BY asked.op;
 END
 $$;
@@ -552,6 +553,7 @@ DECLARE
     d integer;
     c integer;
     f integer;
+    part_at integer[];  -- by account index; of the operation at hand
     own integer;      -- the hold's part that a transfer debits
     take bigint;
     rest bigint;
@@ -630,8 +632,10 @@ BEGIN
         END ORDER BY asked.op)
     INTO codes
     FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, op)
-    LEFT JOIN ledger.entries AS stored ON stored.fact_id = asked.fact AND stored.operation = asked.operation AND stored.ordinal = asked.ordinal AND stored.fact_id BETWEEN p_lowest AND p_highest
-    LEFT JOIN ledger.holds AS hold ON asked.operation <> 'post' AND hold.hold_id = asked.fact AND hold.hold_id BETWEEN p_lowest AND p_highest;
+    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = asked.operation AND e.ordinal = asked.ordinal AND e.fact_id BETWEEN p_lowest AND p_highest OFFSET 0) AS stored ON true
+    LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE asked.operation <> 'post' AND h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true;
+
+    part_at := array_fill(NULL::integer, ARRAY[coalesce(cardinality(account_ids), 0)]);
 
     FOR op IN 1..n LOOP
         first_transfer := transfer;
@@ -661,20 +665,23 @@ BEGIN
         END LOOP;
         CONTINUE WHEN codes[op] IS NOT NULL;
 
+        -- Which of the operation's accounts is a part of its hold.
+        FOR j IN first_part..last_part LOOP
+            part_at[refs[3 * transfers + j]] := j;
+        END LOOP;
+
         -- Does the hold cover what is captured, or can all of its parts grow?
         is_capped := false;
         IF p_operations[op] = 'capture' THEN
-            FOR j IN first_part..last_part LOOP
-                rest := 0;
-                FOR i IN first_transfer..last_transfer LOOP
-                    IF refs[i] = refs[3 * transfers + j] THEN
-                        rest := rest + amounts[i];
-                    END IF;
-                END LOOP;
-                IF rest > part_left[j] THEN
-                    part_grown[j] := rest - part_left[j];
-                    is_capped := is_capped OR available[refs[3 * transfers + j]] < part_grown[j];
+            FOR i IN first_transfer..last_transfer LOOP
+                own := part_at[refs[i]];
+                IF own IS NOT NULL THEN
+                    part_grown[own] := part_grown[own] + amounts[i];  -- first all that is wanted
                 END IF;
+            END LOOP;
+            FOR j IN first_part..last_part LOOP
+                part_grown[j] := greatest(0, part_grown[j] - part_left[j]);
+                is_capped := is_capped OR (part_grown[j] > 0 AND available[refs[3 * transfers + j]] < part_grown[j]);
             END LOOP;
             IF is_capped THEN
                 FOR j IN first_part..last_part LOOP
@@ -690,14 +697,7 @@ BEGIN
             d := refs[i];
             c := refs[transfers + i];
             f := refs[2 * transfers + i];
-            own := NULL;
-            IF p_operations[op] <> 'post' THEN
-                FOR j IN first_part..last_part LOOP
-                    IF refs[3 * transfers + j] = d THEN
-                        own := j;
-                    END IF;
-                END LOOP;
-            END IF;
+            own := part_at[d];
             -- How much the debited account itself can give.
             take := amounts[i];
             IF own IS NOT NULL THEN
@@ -744,6 +744,10 @@ BEGIN
                     transfers_text := transfers_text || ',[' || account_ids[f] || ',' || account_ids[c] || ',' || rest || ']';
                 END IF;
             END IF;
+        END LOOP;
+
+        FOR j IN first_part..last_part LOOP
+            part_at[refs[3 * transfers + j]] := NULL;
         END LOOP;
 
         -- The whole entry is applied: is any bounded account below zero, is client money uncovered?
@@ -863,6 +867,7 @@ BEGIN
         END IF;
 
         IF cardinality(closing_ops) > 0 THEN
+            -- Two statements, so that each is planned as one look-up per hold.
             UPDATE ledger.holds AS hold
             SET state = CASE
                     WHEN p_operations[done.op] = 'void' THEN 'voided'
@@ -870,19 +875,29 @@ BEGIN
                     WHEN p_closes[done.op] THEN 'captured'
                     ELSE 'open' END,
                 closed_at = CASE WHEN p_operations[done.op] <> 'capture' OR p_closes[done.op] THEN moment END,
-                part_captured = CASE WHEN done.taken IS NULL THEN hold.part_captured ELSE (
-                    SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_captured, done.taken) WITH ORDINALITY AS s (a, b, place)) END,
-                part_held = CASE WHEN done.grown IS NULL THEN hold.part_held ELSE (
-                    SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_held, done.grown) WITH ORDINALITY AS s (a, b, place)) END
+                part_captured = (SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_captured, done.taken) WITH ORDINALITY AS s (a, b, place)),
+                part_held = CASE WHEN done.has_grown THEN (
+                    SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_held, done.grown) WITH ORDINALITY AS s (a, b, place)) ELSE hold.part_held END
             FROM (
-                SELECT op, array_agg(taken ORDER BY place) FILTER (WHERE has_part) AS taken, array_agg(grown ORDER BY place) FILTER (WHERE has_part) AS grown
-                FROM (
-                    SELECT op, taken, grown, place, true AS has_part FROM unnest(part_ops, part_taken, part_grown) WITH ORDINALITY AS p (op, taken, grown, place)
-                    UNION ALL
-                    SELECT op, NULL, NULL, NULL, false FROM unnest(closing_ops) AS c (op)) AS rows
+                SELECT op, array_agg(taken ORDER BY place) AS taken, array_agg(grown ORDER BY place) AS grown, bool_or(grown > 0) AS has_grown
+                FROM unnest(part_ops, part_taken, part_grown) WITH ORDINALITY AS p (op, taken, grown, place)
                 WHERE codes[op] IS NULL
                 GROUP BY op) AS done
-            WHERE hold.hold_id = p_facts[done.op] AND hold.hold_id BETWEEN p_lowest AND p_highest;
+            WHERE hold.hold_id = p_facts[done.op];
+            GET DIAGNOSTICS written = ROW_COUNT;
+            IF written < cardinality(closing_ops) THEN
+                -- Holds without parts: free calls under no limit.
+                UPDATE ledger.holds AS hold
+                SET state = CASE
+                        WHEN p_operations[done.op] = 'void' THEN 'voided'
+                        WHEN p_operations[done.op] = 'expire' THEN 'expired'
+                        WHEN p_closes[done.op] THEN 'captured'
+                        ELSE 'open' END,
+                    closed_at = CASE WHEN p_operations[done.op] <> 'capture' OR p_closes[done.op] THEN moment END
+                FROM unnest(closing_ops) AS done (op)
+                WHERE codes[done.op] IS NULL AND hold.hold_id = p_facts[done.op]
+                    AND hold.part_accounts = '{}';
+            END IF;
         END IF;
 
         PERFORM ledger.append_batch(
@@ -903,7 +918,7 @@ BEGIN
         CASE WHEN codes[asked.op] = 'replayed' THEN coalesce((stored.record::jsonb ->> 'overrun')::bigint, 0) ELSE overruns[asked.op] END, stored.record,
         coalesce(stored.lane, p_lane), coalesce(stored.receipt_sequence, sequences[asked.op]), coalesce(stored.receipt_previous, previous_links[asked.op])
     FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
-    LEFT JOIN ledger.entries AS stored ON codes[asked.op] = 'replayed' AND stored.fact_id = asked.fact AND stored.operation = p_operations[asked.op] AND stored.ordinal = p_ordinals[asked.op] AND stored.fact_id BETWEEN p_lowest AND p_highest
+    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = p_operations[asked.op] AND e.ordinal = p_ordinals[asked.op] AND e.fact_id BETWEEN p_lowest AND p_highest AND codes[asked.op] = 'replayed' OFFSET 0) AS stored ON true
     ORDER BY asked.op;
 END
 $$;
