@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,7 +32,7 @@ from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.receipt import ReceiptIssuer
 from tokenworks.gateway.service import CallRules, Gateway
 from tokenworks.gateway.streaming import Streamer
-from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, PartyKind, Role
+from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.check import CheckReport, check_books
 from tokenworks.ledger.service import Ledger
@@ -98,7 +98,7 @@ class Hub:
 @contextlib.asynccontextmanager
 async def open_hub(
     settings: Settings, dsn: str, *, name: str, clock: Clock | None = None
-) -> AsyncIterator[Hub]:
+) -> AsyncGenerator[Hub]:
     """
     Open every service of a process on one database, and close them in reverse.
 
@@ -361,7 +361,7 @@ async def _demo_buyer(hub: Hub) -> str:
     return secret
 
 
-async def _demo_party(hub: Hub, name: str, kind: PartyKind, parent: str | None) -> Any:
+async def _demo_party(hub: Hub, name: str, kind: PartyKind, parent: str | None) -> Party:
     try:
         return await hub.identity.get_party(name)
     except TokenworksError:
@@ -421,7 +421,7 @@ def _read_demo(data_dir: Path) -> Mapping[str, object]:
 
 
 @contextlib.asynccontextmanager
-async def _watching(hub: Hub) -> AsyncIterator[None]:
+async def _watching(hub: Hub) -> AsyncGenerator[None]:
     """
     Hear what other processes change, on connections of their own, for as long as it runs.
     """
@@ -462,4 +462,3 @@ def _listener(host: str, port: int) -> socket.socket:
 def _holder(name: str) -> str:
     process = psutil.Process()
     return f"{socket.gethostname()}:{name}:{os.getpid()}:{process.create_time():.2f}"
-

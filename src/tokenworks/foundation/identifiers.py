@@ -31,9 +31,7 @@ class IdentifierSource:
             bytes.
     """
 
-    def __init__(
-        self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._clock = clock
         self._random_bytes = random_bytes
 

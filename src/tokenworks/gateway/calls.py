@@ -301,9 +301,7 @@ class CallStore:
             "organisation_id": organisation_id,
         }
         async with self._pool.connection() as connection:
-            totals = await (
-                await connection.execute(QUERIES["flow_totals"], parameters)
-            ).fetchone()
+            totals = await (await connection.execute(QUERIES["flow_totals"], parameters)).fetchone()
             legs = await (await connection.execute(QUERIES["flow_legs"], parameters)).fetchall()
             sales = await (await connection.execute(QUERIES["flow_sales"], parameters)).fetchall()
         assert totals is not None, "sums always give a row"

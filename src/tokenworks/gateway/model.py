@@ -112,6 +112,7 @@ class PlainResult:
 
 
 def to_iso(moment: datetime) -> str:
+    """
+    Return a moment as ISO 8601 text in UTC with microseconds.
+    """
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-

@@ -82,7 +82,7 @@ def rank_offers(
     Return the offers in the order in which to try them; none is left out.
     """
     known = tuple(offers)
-    if len(known) < 2:  # noqa: PLR2004
+    if len(known) < 2:
         return known
     return sorted(known, key=lambda offer: _rank(offer, health.of(offer.offer_id), tier, now_s))
 

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -55,7 +55,7 @@ from tokenworks.gateway.model import (
 from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall, Quote
 from tokenworks.gateway.ports import BadAnswerError, Upstream, UpstreamAnswer, UpstreamRequest
 from tokenworks.gateway.receipt import ReceiptIssuer, receipt_fields
-from tokenworks.gateway.request import ChatRequest, parse_chat_request, to_upstream_body
+from tokenworks.gateway.request import parse_chat_request, to_upstream_body
 from tokenworks.gateway.routing import HealthBook, misses_floor, rank_offers
 from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
 from tokenworks.identity.model import PLATFORM_ID, Principal, Role
@@ -73,6 +73,7 @@ from tokenworks.ledger.model import (
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
 from tokenworks.metering.estimate import TokenCounter
+from tokenworks.pricing.model import RateCard
 from tokenworks.pricing.rating import ceiling
 from tokenworks.pricing.service import PriceBook
 from tokenworks.receipts.model import JsonValue
@@ -753,7 +754,7 @@ class Gateway:
 _CODES: Final[Mapping[int, str]] = {number: code for code, number in ASSET_IDS.items()}
 
 
-def _quote(*, card_input: int, output: int, card: Any) -> Quote:
+def _quote(*, card_input: int, output: int, card: RateCard) -> Quote:
     return Quote(
         input_tokens=card_input,
         output_tokens=output,

@@ -180,10 +180,7 @@ class Streamer:
                     if now_s > deadline_s:
                         return CallOutcome.DISCONNECTED
                 chunk = await anext(stream.chunks, None)
-                if chunk is None:
-                    passed = meter.finish()
-                else:
-                    passed = meter.feed(chunk)
+                passed = meter.finish() if chunk is None else meter.feed(chunk)
                 if passed and deadline_s is None:
                     await send(passed)
                 if chunk is None:
@@ -239,7 +236,7 @@ def _length_event(stream: OpenStream) -> bytes:
     """
     Return the chunk that says the answer was ended for its length.
     """
-    chunk = {
+    chunk: dict[str, object] = {
         "id": stream.meter.answer_id or f"chatcmpl-{stream.call.call_id}",
         "object": "chat.completion.chunk",
         "created": int(stream.call.started_at.timestamp()),

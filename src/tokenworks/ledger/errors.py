@@ -74,6 +74,14 @@ class RefusedError(InvalidError):
     code = "operation_refused"
 
 
+class LimitMissingError(NotFoundError):
+    """
+    There is no such open limit.
+    """
+
+    code = "limit_not_found"
+
+
 class AccountMissingError(NotFoundError):
     """
     The party has no such account.

@@ -27,6 +27,7 @@ from tokenworks.ledger.errors import (
     FundsShortError,
     HoldError,
     LedgerUnavailableError,
+    LimitMissingError,
     LimitShortError,
     RefusedError,
     WindowShortError,
@@ -498,7 +499,7 @@ class Ledger:
             InvalidError: Unknown window or time zone, or a change of time zone.
         """
         _check_window(window, time_zone)
-        if not 0 <= quanta:
+        if quanta < 0:
             message = "A limit is zero or more."
             raise InvalidError(message, code="invalid_amount", param="amount")
         current = [
@@ -534,12 +535,12 @@ class Ledger:
         Remove a limit; what it allowed is history, open holds keep their part.
 
         Raises:
-            InvalidError: There is no such open limit.
+            LimitMissingError: There is no such open limit.
         """
         row = await self._fetch_optional("limit_by_id", {"limit_id": limit_id})
         if row is None:
             message = f"There is no limit {limit_id}."
-            raise InvalidError(message, code="limit_not_found", param="limit_id")
+            raise LimitMissingError(message, param="limit_id")
         scope_id, asset, window, time_zone = row
         await self._change_limit(scope_id, asset, None, window, time_zone, actor)
 

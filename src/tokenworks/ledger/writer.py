@@ -444,7 +444,12 @@ class Writer:
             for item in posting.transfers
         ]
         await self._learn_lanes(
-            {account for _, item in transfers for account in (item.debit, item.credit)}
+            {
+                account
+                for _, item in transfers
+                for account in (item.debit, item.credit, item.fallback)
+                if account != NO_ACCOUNT
+            }
         )
         lanes = self._lane_accounts
         rows = await self._call(
@@ -469,7 +474,9 @@ class Writer:
                 arrays.int8_array([lanes.get(item.debit, NO_ACCOUNT) for _, item in transfers]),
                 arrays.int8_array([lanes.get(item.credit, NO_ACCOUNT) for _, item in transfers]),
                 arrays.int8_array([item.quanta for _, item in transfers]),
-                arrays.int8_array([item.fallback for _, item in transfers]),
+                arrays.int8_array(
+                    [lanes.get(item.fallback, item.fallback) for _, item in transfers]
+                ),
             ),
         )
         return [_from_row(row) for row in rows]

@@ -114,9 +114,7 @@ def int4_array(values: Sequence[int | None]) -> Int4Array:
     Pack integers; ``None`` is NULL.
     """
     pack = _INT4.pack
-    return Int4Array(
-        _array(23, len(values), (_NULL if v is None else pack(4, v) for v in values))
-    )
+    return Int4Array(_array(23, len(values), (_NULL if v is None else pack(4, v) for v in values)))
 
 
 def int8_array(values: Sequence[int | None]) -> Int8Array:
@@ -124,9 +122,7 @@ def int8_array(values: Sequence[int | None]) -> Int8Array:
     Pack long integers; ``None`` is NULL.
     """
     pack = _INT8.pack
-    return Int8Array(
-        _array(20, len(values), (_NULL if v is None else pack(8, v) for v in values))
-    )
+    return Int8Array(_array(20, len(values), (_NULL if v is None else pack(8, v) for v in values)))
 
 
 def bool_array(values: Sequence[bool]) -> BoolArray:
@@ -196,7 +192,7 @@ def _array(element_oid: int, count: int, elements: Iterable[bytes]) -> bytes:
 class _BinaryArrayDumper(Dumper):
     format = Format.BINARY
 
-    def dump(self, obj: Any) -> bytes:
+    def dump(self, obj: Any) -> bytes:  # noqa: ANN401 - the driver's own signature
         return bytes(obj)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, conninfo
 from psycopg_pool import AsyncConnectionPool
 
 POOL_WAIT_TIMEOUT_S: Final = 5.0
@@ -37,7 +37,7 @@ async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
             "autocommit": True,
             "application_name": f"tokenworks {name}",
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": _SESSION,
+            "options": _options(dsn),
         },
     )
     await pool.open(wait=True, timeout=30.0)
@@ -53,5 +53,11 @@ async def connect(dsn: str, *, name: str) -> Connection:
         autocommit=True,
         application_name=f"tokenworks {name}",
         connect_timeout=CONNECT_TIMEOUT_S,
-        options=_SESSION,
+        options=_options(dsn),
     )
+
+
+def _options(dsn: str) -> str:
+    # What the connection string itself asks for (a read-only session) stays in force.
+    given = conninfo.conninfo_to_dict(dsn).get("options")
+    return f"{_SESSION} {given}" if given else _SESSION

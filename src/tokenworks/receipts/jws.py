@@ -25,7 +25,9 @@ from tokenworks.receipts.errors import JwsMalformedError
 PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
-JwsType: TypeAlias = Literal["tokenworks-receipt+sd-jwt", "tokenworks-key+jwt"]
+JwsType: TypeAlias = Literal[
+    "tokenworks-receipt+sd-jwt", "tokenworks-key+jwt", "tokenworks-statement+jws"
+]
 RECEIPT_TYPE: Final = "tokenworks-receipt+sd-jwt"
 STATEMENT_TYPE: Final = "tokenworks-statement+jws"
 CERTIFICATE_TYPE: Final = "tokenworks-key+jwt"

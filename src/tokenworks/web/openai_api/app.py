@@ -101,7 +101,7 @@ class OpenAiApi:
         except TokenworksError as error:
             self._metrics.refused(error.code)
             await _send_error(send, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
             _log.exception("unexpected_error", path=path)
             self._metrics.refused("internal_error")
             message = "Something went wrong in the hub; the call was not acknowledged."
@@ -215,7 +215,7 @@ class OpenAiApi:
 
     async def _authenticate(self, scope: Scope) -> Principal:
         header = _header(scope, b"authorization") or b""
-        if not header[: len(_BEARER)].lower() == _BEARER:
+        if header[: len(_BEARER)].lower() != _BEARER:
             message = "Send your API key as 'Authorization: Bearer tw_...'."
             raise UnauthenticatedError(message)
         client = scope.get("client")
