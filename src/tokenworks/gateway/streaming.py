@@ -23,9 +23,10 @@ from tokenworks.foundation.limits import SUPPLIER_ATTEMPTS_MAX
 from tokenworks.gateway.bill import Bill, Delivered, estimate, free_bill, make_bill
 from tokenworks.gateway.model import Attempt, CallOutcome, Settled
 from tokenworks.gateway.open_call import OpenCall
-from tokenworks.gateway.ports import CutAnswerError, UpstreamAnswer
+from tokenworks.gateway.ports import BadAnswerError, UpstreamAnswer
 from tokenworks.gateway.service import Gateway, failed_everywhere
 from tokenworks.gateway.sse import DONE_EVENT, StreamMeter
+from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.metering.estimate import TokenCounter
 from tokenworks.metering.model import Axis
 from tokenworks.pricing.rating import ceiling, rate
@@ -84,19 +85,23 @@ class Streamer:
             RequestRefusedError: The supplier refuses the request; nothing is charged.
             SuppliersFailedError: None delivered a first byte; nothing is charged.
         """
+        with self._gateway.heartbeat(call):
+            try:
+                return await self._first_stream(call)
+            except Exception as error:
+                await self._gateway.give_back(call, error)
+                raise
+
+    async def _first_stream(self, call: OpenCall) -> OpenStream:
         faults: list[SupplierFaultError] = []
-        try:
-            for offer in call.offers[:SUPPLIER_ATTEMPTS_MAX]:
-                attempt = await self._gateway.begin_attempt(call, offer)
-                try:
-                    return await self._first_bytes(call, attempt)
-                except SupplierFaultError as fault:
-                    self._gateway.end_attempt(attempt, fault)
-                    faults.append(fault)
-            raise failed_everywhere(faults)
-        except Exception as error:
-            await self._gateway.give_back(call, error)
-            raise
+        for offer in call.offers[:SUPPLIER_ATTEMPTS_MAX]:
+            attempt = await self._gateway.begin_attempt(call, offer)
+            try:
+                return await self._first_bytes(call, attempt)
+            except SupplierFaultError as fault:
+                self._gateway.end_attempt(attempt, fault)
+                faults.append(fault)
+        raise failed_everywhere(faults)
 
     async def _first_bytes(self, call: OpenCall, attempt: Attempt) -> OpenStream:
         answer = await self._gateway.send(call, attempt)
@@ -107,17 +112,19 @@ class Streamer:
         chunks = aiter(answer.chunks())
         try:
             first = b""
+            # Comments and chunks without a choice are no answer yet: until one begins,
+            # another supplier may do better, so nothing is passed on.
             async for chunk in chunks:
-                first = meter.feed(chunk)
-                if first or meter.fault or meter.is_done:
+                first += meter.feed(chunk)
+                if meter.choices or meter.fault or meter.is_done:
                     break
             else:
-                first = meter.finish()
+                first += meter.finish()
             if meter.fault is not None:
                 raise meter.fault
-            if not first and not meter.is_done:
-                message = "The supplier's stream ended before it began."
-                raise CutAnswerError(message)
+            if not meter.choices:
+                message = "The supplier's stream has no answer in it."
+                raise BadAnswerError(message)
         except BaseException:
             await answer.close()
             raise
@@ -185,7 +192,8 @@ class Streamer:
                     await send(passed)
                 if chunk is None:
                     break
-                if stream.call.granted_output is None and not await self._is_covered(stream):
+                is_open = stream.call.granted_output is None and not meter.is_finished
+                if is_open and not await self._is_covered(stream):
                     return CallOutcome.HOLD_EXHAUSTED
         except SupplierFaultError as fault:
             meter.fault = fault
@@ -204,7 +212,12 @@ class Streamer:
             call = stream.call
             more = self._gateway.rules.granted_output_tokens * call.request.choices_asked
             quanta = ceiling(call.card, 0, more)
-            if await self._gateway.extend(call, quanta=quanta, tokens=more):
+            try:
+                has_grown = await self._gateway.extend(call, quanta=quanta, tokens=more)
+            except LedgerUnavailableError:
+                # What is held still covers the grant; what comes of the rest is not known.
+                has_grown = False
+            if has_grown:
                 stream.granted_tokens += more
                 call.quote.output_tokens += more
                 return True

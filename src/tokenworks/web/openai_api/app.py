@@ -104,8 +104,7 @@ class OpenAiApi:
         except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
             _log.exception("unexpected_error", path=path)
             self._metrics.refused("internal_error")
-            message = "Something went wrong in the hub; the call was not acknowledged."
-            await _send_error(send, UnavailableError(message, code="internal_error"))
+            await _send_error(send, _unexpected())
 
     async def close(self) -> None:
         """
@@ -184,20 +183,22 @@ class OpenAiApi:
                 is_gone = True
 
         async def relay() -> None:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": 200,
-                    "headers": [
-                        *_SSE,
-                        call_header,
-                        (b"x-tokenworks-tier", stream.attempt.offer.tier.encode()),
-                    ],
-                }
-            )
-            settled = await self._streamer.relay(stream, send=pass_on, is_gone=lambda: is_gone)
-            if settled is not None:
-                self._metrics.settled(settled, stream=True)
+            nonlocal is_gone
+            tier_header = (b"x-tokenworks-tier", stream.attempt.offer.tier.encode())
+            headers = [*_SSE, call_header, tier_header]
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            except (OSError, RuntimeError):
+                is_gone = True
+            try:
+                settled = await self._streamer.relay(stream, send=pass_on, is_gone=lambda: is_gone)
+            except Exception:  # noqa: BLE001 - the headers are out: a bug still gets an event
+                _log.exception("unexpected_error", call_id=str(stream.call.call_id))
+                self._metrics.refused("internal_error")
+                await pass_on(to_error_event(_unexpected()))
+            else:
+                if settled is not None:
+                    self._metrics.settled(settled, stream=True)
             if not is_gone:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -262,6 +263,11 @@ async def _read_rest(message: Message, receive: Receive) -> bytes:
         if not message.get("more_body"):
             return bytes(body)
         message = await receive()
+
+
+def _unexpected() -> UnavailableError:
+    message = "Something went wrong in the hub; the call was not acknowledged."
+    return UnavailableError(message, code="internal_error")
 
 
 def _too_large() -> TooLargeError:
