@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.foundation.errors import ForbiddenError, SupplierFaultError
+from tokenworks.foundation.errors import ForbiddenError, SupplierFaultError, TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import (
     DRAIN_AFTER_DISCONNECT_S,
@@ -452,10 +452,12 @@ class Gateway:
         attempt.http_status = answer.status
         if answer.status == _HTTP_OK:
             return answer
-        await self._refused(attempt, answer)
+        await self._refused(attempt, answer, secret=access.api_key)
         raise AssertionError("a refusal always raises")
 
-    async def _refused(self, attempt: Attempt, answer: UpstreamAnswer) -> None:
+    async def _refused(
+        self, attempt: Attempt, answer: UpstreamAnswer, *, secret: str | None
+    ) -> None:
         try:
             said = read_error(await answer.read(SUPPLIER_ANSWER_BYTES_MAX))
         finally:
@@ -464,6 +466,9 @@ class Gateway:
             attempt.status = AttemptStatus.REFUSED
             attempt.error_code = f"http_{answer.status}"
             message = said.message or "The supplier refused the request."
+            if secret is not None:
+                # Some quote the credential they were sent; the client must not read it.
+                message = message.replace(secret, "[redacted]")
             raise RequestRefusedError(message, param=said.param)
         retry_after = answer.headers.get("retry-after", "")
         message = f"The supplier answered with status {answer.status}."
@@ -508,7 +513,7 @@ class Gateway:
             LedgerUnavailableError: Not durable in time; the posting goes on in memory
                 until the hold expires.
         """
-        await self._note_faults(served, bill)
+        self._note_faults(served, bill)
         rated_quanta = bill.rated.charge_quanta
         overrun = await self._cover(call, rated_quanta, bill.usage.total_tokens)
         legs = settlement_legs(
@@ -547,6 +552,7 @@ class Gateway:
         )
         # After this point the call is charged, now or as soon as the books are back.
         posted = await self._post(call, posting)
+        await self._block_unpriced(served, bill)
         return Settled(
             call_id=call.call_id,
             outcome=outcome,
@@ -588,8 +594,8 @@ class Gateway:
         )
         try:
             await self._post(call, posting)
-        except LedgerUnavailableError:
-            _log.warning("hold_left_to_expire", call_id=str(call.call_id))
+        except TokenworksError as refused:
+            _log.warning("hold_left_to_expire", call_id=str(call.call_id), code=refused.code)
 
     async def _post(self, call: OpenCall, posting: Posting) -> Outcome:
         outcome = await self._ledger.post(posting, is_timed=True)
@@ -665,7 +671,7 @@ class Gateway:
             raise _AccountUnknownError(party_id, purpose, asset)
         return account_id
 
-    async def _note_faults(self, served: Attempt, bill: Bill) -> None:
+    def _note_faults(self, served: Attempt, bill: Bill) -> None:
         if not bill.faults:
             return
         served.error_code = bill.faults[0]
@@ -677,9 +683,17 @@ class Gateway:
             code=bill.faults[0],
             unpriced=list(bill.rated.unpriced),
         )
-        if bill.rated.unpriced:
-            reason = f"reported an axis without a price: {', '.join(bill.rated.unpriced)}"
+
+    async def _block_unpriced(self, served: Attempt, bill: Bill) -> None:
+        if not bill.rated.unpriced:
+            return
+        offer = served.offer
+        reason = f"reported an axis without a price: {', '.join(bill.rated.unpriced)}"
+        try:
             await self._supply.block_offer(offer.offer_id, reason)
+        except TokenworksError as error:
+            # The call is charged and stays so; the next one will block the offer.
+            _log.warning("offer_not_blocked", offer_id=str(offer.offer_id), code=error.code)
 
     def _floor(self, call: OpenCall, served: Attempt, bill: Bill) -> Mapping[str, JsonValue]:
         first_ms = self._first_token_ms(call, served)
@@ -687,7 +701,7 @@ class Gateway:
         output = bill.usage.total_output
         if served.duration_ms and output >= SPEED_TOKENS_MIN:
             speed = output / (served.duration_ms / 1000)
-        if first_ms is not None:
+        if first_ms is not None and served.status is AttemptStatus.SERVED:
             self.health.note_success(
                 served.offer.offer_id, first_token_ms=first_ms, tokens_per_s=speed
             )
