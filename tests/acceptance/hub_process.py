@@ -1,0 +1,356 @@
+"""
+A hub as its operator runs it: processes, a data directory, commands, signals.
+
+Nothing here imports what it tests: the hub is reached by its doors only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+import psutil
+
+READY_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 60.0
+COMMAND_TIMEOUT_S: Final = 60.0
+ANSWER_TIMEOUT_S: Final = 60.0
+
+COMMAND: Final = (sys.executable, "-m", "tokenworks.cli.main")
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """
+    Return this process's environment without any setting of a hub.
+    """
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("TOKENWORKS_")}
+    return {**kept, **(extra or {})}
+
+
+def run_command(
+    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """
+    Run ``tokenworks`` with these arguments to its end.
+    """
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        check=False,
+        cwd=cwd,
+        env=clean_environment(environment),
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+
+
+def wait_for(what: str, ask: Callable[[], T | None], *, timeout_s: float = 30.0) -> T:
+    """
+    Return the first answer of ``ask`` that is true; fail when the time is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = ask()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            message = f"waited {timeout_s:g} s in vain: {what}"
+            raise AssertionError(message)
+        time.sleep(0.05)
+
+
+class HubProcess:
+    """
+    A running ``tokenworks up`` with its data directory.
+
+    Args:
+        data_dir: Where it keeps its books.
+        arguments: More of ``tokenworks up``.
+        environment: Settings for it.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.arguments = arguments
+        self.environment = dict(environment or {})
+        self.admin_key = ""
+        self.facts: Document = {}
+        self.events: list[Document] = []
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = httpx.Client(timeout=ANSWER_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        self.stop()
+
+    # ------------------------------------------------------------------ life
+
+    def start(self, *, port: int = 0) -> None:
+        """
+        Start it and wait until it says that it is ready.
+        """
+        command = [*COMMAND, "up", "--data", str(self.data_dir), "--port", str(port)]
+        self.process = subprocess.Popen(
+            [*command, "--console-port", "0", "--json", *self.arguments],
+            env=clean_environment(self.environment),
+            start_new_session=True,
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+        )
+        self.events = []
+        self.facts = self._wait_until_ready(self.process)
+
+    def stop(self, which: signal.Signals = signal.SIGINT) -> int:
+        """
+        Ask it to end, wait for it, and return its exit code.
+        """
+        process = self.process
+        if process is None:
+            return 0
+        self.process = None
+        tree = [identity for identity in self.tree_of(process.pid) if identity.pid != process.pid]
+        if process.poll() is None:
+            process.send_signal(which)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
+            raise
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+            for left in tree:
+                if left.is_running():
+                    left.kill()
+        return process.returncode
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> Document:
+        assert process.stdout is not None, "it is a pipe"
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        text = b""
+        while time.monotonic() < deadline:
+            if select.select([process.stdout], [], [], 0.2)[0]:
+                read = os.read(process.stdout.fileno(), 65_536)
+                text += read
+                *lines, text = text.split(b"\n")
+                for line in lines:
+                    event = json.loads(line) if line.startswith(b"{") else {"text": line.decode()}
+                    self.events.append(event)
+                    if event.get("event") == "ready":
+                        return event
+                if not read:
+                    break
+        message = f"the hub did not become ready: {self.events} {text.decode()}"
+        raise AssertionError(message)
+
+    # ------------------------------------------------------------------ processes
+
+    @property
+    def pid(self) -> int:
+        """
+        The pid of the supervisor.
+        """
+        assert self.process is not None, "it runs"
+        return self.process.pid
+
+    def tree_of(self, pid: int) -> list[psutil.Process]:
+        """
+        Return a process and all below it.
+        """
+        try:
+            parent = psutil.Process(pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def children(self) -> dict[str, int]:
+        """
+        Return the pids of the hub's services by name, from its runtime record.
+        """
+        record = json.loads((self.data_dir / "runtime.json").read_text(encoding="utf-8"))
+        return {child["name"]: child["pid"] for child in record["children"]}
+
+    # ------------------------------------------------------------------ doors
+
+    @property
+    def base_url(self) -> str:
+        """
+        Where the official client points to.
+        """
+        return str(self.facts["base_url"])
+
+    @property
+    def url(self) -> str:
+        """
+        The hub's address without a door.
+        """
+        return self.base_url.removesuffix("/v1")
+
+    def run(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+        """
+        Run a command against this hub, as its admin unless told otherwise.
+        """
+        environment = {"TOKENWORKS_URL": self.url, "TOKENWORKS_KEY": key or self.admin_key}
+        return run_command(*arguments, environment=environment)
+
+    def tell(self, *arguments: str) -> Document:
+        """
+        Run a command that must succeed; return what its ``--json`` prints.
+        """
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, f"{arguments}: {done.returncode} {done.stdout} {done.stderr}"
+        return json.loads(done.stdout)
+
+    def get(self, path: str, *, key: str | None = None, **query: object) -> Document:
+        """
+        Read from the hub API; the answer must be 200.
+        """
+        answer = self.ask("GET", path, key=key, params=query)
+        assert answer.status_code == 200, f"GET {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        **options: Any,  # noqa: ANN401 - what httpx takes
+    ) -> httpx.Response:
+        """
+        Send a request to the hub API and return whatever comes.
+        """
+        headers = {"authorization": f"Bearer {key or self.admin_key}", **options.pop("headers", {})}
+        return self.http.request(method, f"{self.url}/hub/v1/{path}", headers=headers, **options)
+
+    def chat(self, key: str, body: Mapping[str, object] | bytes) -> httpx.Response:
+        """
+        Send a raw chat request.
+        """
+        return self.http.post(f"{self.base_url}/chat/completions", **raw_call(key, body))
+
+    def stream(
+        self, key: str, body: Mapping[str, object]
+    ) -> AbstractContextManager[httpx.Response]:
+        """
+        Send a raw chat request and read its answer as it comes.
+        """
+        return self.http.stream("POST", f"{self.base_url}/chat/completions", **raw_call(key, body))
+
+    def all_calls(self, **query: object) -> list[Document]:
+        """
+        Return every call in the books, page by page.
+        """
+        rows: list[Document] = []
+        cursor: str | None = None
+        while True:
+            more = {"cursor": cursor} if cursor else {}
+            page = self.get("calls", limit=500, **more, **query)
+            rows += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return rows
+
+    def check_books(self) -> Document:
+        """
+        Run the check of the books; it must find them clean.
+        """
+        done = run_command("ledger", "check", "--json", "--data", str(self.data_dir))
+        assert done.returncode == 0, f"{done.returncode} {done.stdout} {done.stderr}"
+        return json.loads(done.stdout)
+
+    # ------------------------------------------------------------------ business
+
+    def add_admin(self) -> None:
+        """
+        Make the first admin key as an operator does, in the database itself.
+        """
+        done = run_command("key", "add", "--admin", "--data", str(self.data_dir), "--json")
+        assert done.returncode == 0, done.stderr
+        self.admin_key = json.loads(done.stdout)["secret"]
+
+    def post(self, path: str, **body: object) -> Document:
+        """
+        Make something by the hub API; it must succeed.
+        """
+        headers = {"idempotency-key": str(uuid.uuid4())}
+        answer = self.ask("POST", path, json=body, headers=headers)
+        assert answer.is_success, f"POST {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def sell(self, supplier: str, model: str, **offer: object) -> str:
+        """
+        Offer a model and price it at 1 USD per million in and 2 out; return the offer's id.
+        """
+        terms: Document = {"tier": "standard", "supplier_share_ppm": 600_000, **offer}
+        made = self.post("offers", supplier=supplier, model=model, **terms)
+        prices = {"input": "1", "output": "2"}
+        self.post("prices", model=model, tier=terms["tier"], prices=prices)
+        return str(made["offer_id"])
+
+    def add_buyer(self, name: str, amount: str | None = "10", parent: str | None = None) -> str:
+        """
+        Open a buyer with money and a key; return the key.
+        """
+        above = {} if parent is None else {"parent": parent}
+        self.post("parties", name=name, kind="buyer", **above)
+        if amount is not None:
+            self.post("deposits", party=name, amount=amount)
+        return str(self.post("keys", party=name)["secret"])
+
+    def set_limit(self, party: str, amount: str, *, per: str, unit: str = "USD") -> None:
+        """
+        Limit what a party may spend.
+        """
+        self.post("limits", party=party, amount=amount, per=per, unit=unit)
+
+
+def raw_call(key: str, body: Mapping[str, object] | bytes) -> Document:
+    """
+    Return the content and headers of a chat request.
+    """
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    return {"content": content, "headers": headers}
+
+
+@contextmanager
+def data_directory() -> Generator[Path]:
+    """
+    Give a data directory of its own, outside pytest's folders: PostgreSQL must pass through.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="tw-acceptance-"))
+    try:
+        yield directory / "hub"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
