@@ -210,9 +210,9 @@ class CallStore:
         call_id: UUID,
         body_sha256: bytes,
         now: datetime,
-    ) -> tuple[UUID, bytes]:
+    ) -> UUID:
         """
-        Take an idempotency key for a call; return who holds it and for which body.
+        Take an idempotency key for a call; return the call that has it.
         """
         parameters = {
             "organisation_id": organisation_id,
@@ -223,10 +223,21 @@ class CallStore:
         }
         async with self._pool.connection() as connection:
             await connection.execute(QUERIES["claim_key"], parameters)
+        found = await self.find_key(organisation_id, idempotency_key)
+        assert found is not None, "a key that was claimed is found"
+        return found[0]
+
+    async def find_key(
+        self, organisation_id: UUID, idempotency_key: str
+    ) -> tuple[UUID, bytes] | None:
+        """
+        Return the call that has an idempotency key, and its body's digest.
+        """
+        parameters = {"organisation_id": organisation_id, "idempotency_key": idempotency_key}
+        async with self._pool.connection() as connection:
             cursor = await connection.execute(QUERIES["find_key"], parameters)
             row = await cursor.fetchone()
-        assert row is not None, "a key that was claimed is found"
-        return row[0], bytes(row[1])
+        return None if row is None else (row[0], bytes(row[1]))
 
     async def get_call(self, call_id: UUID) -> CallRow | None:
         """

@@ -21,7 +21,12 @@ import msgspec
 import structlog
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.foundation.errors import ForbiddenError, SupplierFaultError, TokenworksError
+from tokenworks.foundation.errors import (
+    ForbiddenError,
+    InvalidError,
+    SupplierFaultError,
+    TokenworksError,
+)
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import (
     DRAIN_AFTER_DISCONNECT_S,
@@ -83,6 +88,13 @@ from tokenworks.supply.service import Supply
 HEARTBEATS_PER_LIFETIME: Final = 3
 SPEED_TOKENS_MIN: Final = 16
 """Shorter answers say nothing about tokens per second."""
+
+IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255
+IDEMPOTENCY_TRIES_MAX: Final = 100
+"""How often calls with one key may fail before it is refused."""
+
+_SUCCESSOR: Final = "\x01after:"
+"""Begins a name that no client can send: a header has no control characters."""
 
 _HTTP_OK: Final = 200
 _REFUSALS_OF_REQUEST: Final = frozenset({400, 413, 415, 422})
@@ -303,9 +315,10 @@ class Gateway:
             expires_at=now + timedelta(seconds=self.rules.hold_lifetime_s),
             path_version=principal.spend_path_version,
         )
-        if idempotency_key is not None:
-            await self._claim(call, idempotency_key)
-        await self._hold(call)
+        if idempotency_key is None:
+            await self._hold(call)
+        else:
+            await self._hold_once(call, idempotency_key)
         return call
 
     async def _offers(self, model: str, tier: str) -> Sequence[Offer]:
@@ -320,29 +333,78 @@ class Gateway:
             return offers
         raise _not_served(model, tier, snapshot)
 
-    async def _claim(self, call: OpenCall, idempotency_key: str) -> None:
+    async def _hold_once(self, call: OpenCall, idempotency_key: str) -> None:
+        """
+        Hold for the one call that an idempotency key stands for.
+
+        The key is taken after the hold: a refusal leaves no trace of it, and whoever has it
+        is in the books as open, charged, or ended without a charge.
+        """
+        if not (0 < len(idempotency_key) <= IDEMPOTENCY_KEY_CHARACTERS_MAX):
+            message = f"An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} characters."
+            raise InvalidError(message, code="invalid_idempotency_key")
+        if not idempotency_key.isprintable():
+            message = "An Idempotency-Key has printable characters only."
+            raise InvalidError(message, code="invalid_idempotency_key")
         digest = hashlib.sha256(call.raw_body).digest()
-        holder, other_digest = await self._calls.claim_key(
-            organisation_id=call.principal.organisation_id,
-            idempotency_key=idempotency_key,
-            call_id=call.call_id,
-            body_sha256=digest,
-            now=self._clock.now(),
+        name = await self._free_name(call, idempotency_key, digest)
+        await self._hold(call)
+        try:
+            holder = await self._calls.claim_key(
+                organisation_id=call.principal.organisation_id,
+                idempotency_key=name,
+                call_id=call.call_id,
+                body_sha256=digest,
+                now=self._clock.now(),
+            )
+        except Exception:
+            await self._return_unused(call)
+            raise
+        if holder != call.call_id:
+            await self._return_unused(call)
+            raise _in_flight(holder)
+
+    async def _free_name(self, call: OpenCall, idempotency_key: str, digest: bytes) -> str:
+        """
+        Return the name to take: the key, or its successor where a call ended unpaid.
+
+        History is not rewritten: a call that failed or expired keeps its key, and the next
+        try takes a name that follows from it, which only one can have.
+
+        Raises:
+            IdempotencyConflictError: The key was used with another body.
+            CallInFlightError: Its call has not ended.
+            CallAlreadySettledError: Its call is charged.
+        """
+        name = idempotency_key
+        for _ in range(IDEMPOTENCY_TRIES_MAX):
+            found = await self._calls.find_key(call.principal.organisation_id, name)
+            if found is None:
+                return name
+            holder, other_digest = found
+            if other_digest != digest:
+                message = "This Idempotency-Key was used with another body."
+                raise IdempotencyConflictError(message)
+            # A call ends together with its hold: looked at in this order, none is missed.
+            hold = await self._ledger.hold(holder)
+            if hold is not None and hold.state == "open":
+                raise _in_flight(holder)
+            ended = await self._calls.get_call(holder)
+            if ended is not None and ended.status == "settled":
+                message = "The call with this Idempotency-Key has ended; see its receipt."
+                raise CallAlreadySettledError(message, details=_whereabouts(holder))
+            name = f"{_SUCCESSOR}{holder}"
+        message = "This Idempotency-Key was tried too often; use another one."
+        raise IdempotencyConflictError(message)
+
+    async def _return_unused(self, call: OpenCall) -> None:
+        posting = Posting(
+            kind=PostingKind.VOID, fact_id=call.call_id, meta='{"reason":"idempotency_key"}'
         )
-        if holder == call.call_id:
-            return
-        if other_digest != digest:
-            message = "This Idempotency-Key was used with another body."
-            raise IdempotencyConflictError(message)
-        details: dict[str, object] = {
-            "call_id": str(holder),
-            "receipt": f"/hub/v1/receipts/{holder}",
-        }
-        if await self._calls.get_call(holder) is None:
-            message = "A call with this Idempotency-Key is still running."
-            raise CallInFlightError(message, details=details, retry_after_s=1)
-        message = "The call with this Idempotency-Key has ended; see its receipt."
-        raise CallAlreadySettledError(message, details=details)
+        try:
+            await self._post(call, posting)
+        except TokenworksError as refused:
+            _log.warning("hold_left_to_expire", call_id=str(call.call_id), code=refused.code)
 
     async def _hold(self, call: OpenCall) -> None:
         outcome = await self._place(call)
@@ -811,6 +873,15 @@ def _not_served(
     known = ", ".join(models[:20]) or "none yet"
     message = f"The model {model!r} does not exist here. Models: {known}."
     return ModelNotFoundError(message, param="model", details={"models": models[:100]})
+
+
+def _in_flight(holder: UUID) -> CallInFlightError:
+    message = "A call with this Idempotency-Key is still running."
+    return CallInFlightError(message, details=_whereabouts(holder), retry_after_s=1)
+
+
+def _whereabouts(holder: UUID) -> dict[str, object]:
+    return {"call_id": str(holder), "receipt": f"/hub/v1/receipts/{holder}"}
 
 
 def call_id_text(call_id: UUID) -> str:
