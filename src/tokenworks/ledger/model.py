@@ -178,6 +178,11 @@ class Posting:
     receipt_root: bytes | None = None
     """SHA-256 root of the receipt's commitments; links it into the lane's receipt chain."""
     meta: str = "{}"
+    is_exact: bool = False
+    """
+    Whether accounts are meant as named. Otherwise a laned account stands for this writer's
+    share of it.
+    """
     rider_row: str | None = None
     """One JSON row for the writer's rider (a read model in the same transaction)."""
 

@@ -29,7 +29,7 @@ WHERE is_laned AND lane = 0
 
 -- name: is_laned
 -- Whether one main account is laned; the answer never changes.
-SELECT is_laned
+SELECT is_laned AND lane = 0
 FROM ledger.accounts
 WHERE account_id = %(account_id)s
 
@@ -178,6 +178,18 @@ JOIN ledger.assets AS asset ON asset.asset_id = account.asset_id
 LEFT JOIN ledger.limit_windows AS spot ON spot.account_id = account.account_id
 LEFT JOIN ledger.limits AS lim ON lim.limit_id = spot.limit_id
 WHERE account.account_id = %(account_id)s
+
+-- name: lane_shares
+-- What each writer's share of a laned account holds, the shares that are not empty.
+SELECT share.account_id, balance.credits_posted - balance.debits_posted
+FROM ledger.accounts AS share
+JOIN ledger.balances AS balance ON balance.account_id = share.account_id
+WHERE share.main_account_id = %(account_id)s AND balance.credits_posted > balance.debits_posted
+ORDER BY share.account_id
+
+-- name: set_account_state
+-- Freeze or thaw one account for new holds.
+SELECT ledger.set_account_state_v1(%(account_id)s, %(state)s, %(now)s)
 
 -- name: claim_reference
 -- Record an outside payment's reference; the fact that holds it, ours or an earlier one.

@@ -16,11 +16,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from tokenworks.catalogue.chart_of_accounts import load_chart_of_accounts
+from tokenworks.catalogue.chart_of_accounts import AccountPurpose, load_chart_of_accounts
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError, TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.foundation.money import ASSETS, Amount, Asset, quanta_to_text
+from tokenworks.foundation.money import ASSETS, USD, Amount, Asset, quanta_to_text
 from tokenworks.ledger.errors import (
     AccountMissingError,
     FactConflictError,
@@ -57,6 +57,9 @@ PLATFORM_ID: Final = UUID(int=1)
 
 CLIENT_MONEY: Final = 1
 SAFEGUARDED: Final = 2
+RECEIVABLE_FREEZE_QUANTA: Final = 10 * 10**USD.scale
+"""A party that owes more than this places no new holds until it has paid."""
+
 WINDOWS: Final = ("ever", "day", "month", "year")
 PARTITION_MONTHS_AHEAD: Final = 3
 TAKE_BACK_TRIES_MAX: Final = 8
@@ -174,7 +177,8 @@ class Ledger:
                 "normal_side": rules.normal_side,
                 "title_holder": party_id if rules.title == "party" else PLATFORM_ID,
                 "is_laned": rules.is_laned,
-                "no_overdraft": rules.no_overdraft,
+                # Of a laned account only the main one is bounded: payouts leave from there.
+                "no_overdraft": rules.no_overdraft or _is_payable(rules),
                 "money_role": role,
                 "now": self._clock.now(),
             },
@@ -272,7 +276,68 @@ class Ledger:
         outcome = await self._posted(
             Posting(kind=PostingKind.POST, fact_id=fact_id, transfers=transfers, meta=meta)
         )
+        if outcome.overrun > RECEIVABLE_FREEZE_QUANTA:
+            await self._set_account_state(cash, "frozen")
         return Posted.from_outcome(fact_id, outcome)
+
+    async def payout(
+        self,
+        *,
+        party_id: UUID,
+        purpose: str,
+        amount: Amount,
+        rail: str,
+        reference: str,
+        actor: str,
+    ) -> Posted:
+        """
+        Book what was paid to a supplier or another leg owner, out of own funds.
+
+        The shares of all writers are swept into the main account first, and only that one
+        is checked: nobody is paid more than they are owed.
+
+        Raises:
+            FundsShortError: The party is owed less.
+            FactConflictError: The reference was used for another payment.
+        """
+        payable = await self._existing(party_id, purpose, amount.asset.code)
+        own_funds = await self.account(PLATFORM_ID, "own_funds", amount.asset.code)
+        await self._sweep(payable)
+        fact_id = await self._claim(rail, reference)
+        meta = _canonical({"kind": "payout", "rail": rail, "reference": reference, "actor": actor})
+        outcome = await self._posted(
+            Posting(
+                kind=PostingKind.POST,
+                fact_id=fact_id,
+                transfers=(Transfer(debit=payable, credit=own_funds, quanta=amount.quanta),),
+                is_exact=True,
+                meta=meta,
+            )
+        )
+        return Posted.from_outcome(fact_id, outcome)
+
+    async def _sweep(self, main_account: int) -> None:
+        shares = await self._fetch_all("lane_shares", {"account_id": main_account})
+        if not shares:
+            return
+        await self._posted(
+            Posting(
+                kind=PostingKind.POST,
+                fact_id=self._ids.mint(),
+                transfers=tuple(
+                    Transfer(debit=share, credit=main_account, quanta=int(quanta))
+                    for share, quanta in shares
+                ),
+                is_exact=True,
+                meta=_canonical({"kind": "sweep"}),
+            )
+        )
+
+    async def _set_account_state(self, account_id: int, state: str) -> None:
+        await self._execute(
+            "set_account_state",
+            {"account_id": account_id, "state": state, "now": self._clock.now()},
+        )
 
     async def _set_off(self, party_id: UUID, asset: str) -> None:
         row = await self._fetch_optional(
@@ -293,8 +358,10 @@ class Ledger:
             quanta = min(owed.balance, cash.available)
             if quanta <= 0:
                 return
+            # Nothing leaves a frozen account, so it is thawed for the set-off.
+            await self._set_account_state(cash.account_id, "active")
             # Refused when the cash was spent meanwhile; the next deposit tries again.
-            await self.post(
+            outcome = await self.post(
                 Posting(
                     kind=PostingKind.POST,
                     fact_id=self._ids.mint(),
@@ -305,6 +372,9 @@ class Ledger:
                     meta=_canonical({"kind": "set_off"}),
                 )
             )
+            still_owed = owed.balance - (quanta if outcome.is_done else 0)
+            if still_owed > RECEIVABLE_FREEZE_QUANTA:
+                await self._set_account_state(cash.account_id, "frozen")
 
     async def _claim(self, rail: str, reference: str) -> UUID:
         row = await self._fetch_one(
@@ -736,6 +806,10 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
             recorded_at=outcome.recorded_at,
             replayed=outcome.code == REPLAYED,
         )
+
+
+def _is_payable(rules: AccountPurpose) -> bool:
+    return rules.is_laned and rules.account_class == "liability"
 
 
 def _check_window(window: str, time_zone: str) -> None:

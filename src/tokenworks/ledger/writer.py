@@ -438,20 +438,30 @@ class Writer:
 
     async def _run_postings(self, batch: Sequence[Posting]) -> list[Outcome]:
         assert self._lane is not None, "leased before any work"
-        transfers = [
-            (position, item)
-            for position, posting in enumerate(batch, start=1)
-            for item in posting.transfers
-        ]
         await self._learn_lanes(
             {
                 account
-                for _, item in transfers
+                for posting in batch
+                if not posting.is_exact
+                for item in posting.transfers
                 for account in (item.debit, item.credit, item.fallback)
                 if account != NO_ACCOUNT
             }
         )
-        lanes = self._lane_accounts
+        share = self._lane_accounts.get
+        transfers = [
+            (position, item.debit, item.credit, item.quanta, item.fallback)
+            if posting.is_exact
+            else (
+                position,
+                share(item.debit, NO_ACCOUNT),
+                share(item.credit, NO_ACCOUNT),
+                item.quanta,
+                share(item.fallback, item.fallback),
+            )
+            for position, posting in enumerate(batch, start=1)
+            for item in posting.transfers
+        ]
         rows = await self._call(
             QUERIES["post"],
             (
@@ -470,13 +480,11 @@ class Writer:
                 arrays.text_array([item.meta for item in batch]),
                 arrays.text_array([item.rider_row for item in batch]),
                 self._rider,
-                arrays.int4_array([position for position, _ in transfers]),
-                arrays.int8_array([lanes.get(item.debit, NO_ACCOUNT) for _, item in transfers]),
-                arrays.int8_array([lanes.get(item.credit, NO_ACCOUNT) for _, item in transfers]),
-                arrays.int8_array([item.quanta for _, item in transfers]),
-                arrays.int8_array(
-                    [lanes.get(item.fallback, item.fallback) for _, item in transfers]
-                ),
+                arrays.int4_array([transfer[0] for transfer in transfers]),
+                arrays.int8_array([transfer[1] for transfer in transfers]),
+                arrays.int8_array([transfer[2] for transfer in transfers]),
+                arrays.int8_array([transfer[3] for transfer in transfers]),
+                arrays.int8_array([transfer[4] for transfer in transfers]),
             ),
         )
         return [_from_row(row) for row in rows]
