@@ -1,0 +1,44 @@
+"""
+Turn what the hub said into HTML: templates with every text escaped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from tokenworks.web.console import wording
+
+_FOLDER: Final = Path(__file__).parent / "templates"
+
+_environment: Final = Environment(
+    loader=FileSystemLoader(_FOLDER),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_FILTERS: Final[dict[str, Any]] = {
+    "amount": wording.amount_text,
+    "units": wording.units_text,
+    "rate": wording.rate_text,
+    "money": wording.glance_text,
+    "price": wording.price_text,
+    "number": wording.to_decimal,
+    "count": wording.count_text,
+    "duration": wording.duration_text,
+    "span": wording.span_text,
+    "clock": wording.clock_text,
+    "day_and_clock": wording.day_and_clock_text,
+    "words": wording.words,
+}
+_environment.filters.update(_FILTERS)
+
+
+def render(template: str, **facts: object) -> str:
+    """
+    Return a template's HTML.
+    """
+    return _environment.get_template(template).render(**facts)
