@@ -63,7 +63,7 @@ from tokenworks.gateway.receipt import ReceiptIssuer, receipt_fields
 from tokenworks.gateway.request import parse_chat_request, to_upstream_body
 from tokenworks.gateway.routing import HealthBook, misses_floor, rank_offers
 from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
-from tokenworks.identity.model import PLATFORM_ID, Principal, Role
+from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Principal, Role
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import (
     ASSET_IDS,
@@ -198,6 +198,8 @@ class Gateway:
         self._ids = ids
         self.rules = rules
         self.health = HealthBook()
+        # Terms of offers whose payees' accounts this process knows.
+        self._met: set[tuple[UUID, int]] = set()
 
     # ------------------------------------------------------------------ models
 
@@ -412,6 +414,10 @@ class Gateway:
             version = await self._ledger.path_version(call.principal.spend_path_id)
             call.path_version = version or call.path_version
             outcome = await self._place(call)
+        if outcome.code == Refusal.SCOPE_CLOSED:
+            # The key, or someone above it, was closed a moment ago elsewhere.
+            message = "This API key, or the party it belongs to, is closed."
+            raise ForbiddenError(message, code="scope_closed")
         if not outcome.is_done:
             raise await self._ledger.refusal(outcome)
         call.parts = outcome.parts
@@ -473,9 +479,28 @@ class Gateway:
             started_s=self._clock.monotonic_s(),
         )
         call.attempts.append(attempt)
+        if (offer.offer_id, offer.terms_version) not in self._met:
+            await self._meet_payees(offer, call.card.currency)
         if attempt.ordinal > 1:
             await self._calls.record_attempt(call.call_id, attempt)
         return attempt
+
+    async def _meet_payees(self, offer: Offer, currency: str) -> None:
+        # Before the supplier is asked: a settle must not need more of the database than the
+        # posting itself, which is repeated until it is durable.
+        split = offer.split
+        payees = {
+            "tax": TAX_ID,
+            "reseller": split.reseller_id,
+            "rights": split.rights_id,
+            "platform": PLATFORM_ID,
+            "supplier": offer.supplier_party_id,
+            "power": split.power_id,
+        }
+        for kind, payee in payees.items():
+            if payee is not None:
+                await self._ledger.account(payee, PURPOSES[kind], currency)
+        self._met.add((offer.offer_id, offer.terms_version))
 
     async def send(self, call: OpenCall, attempt: Attempt) -> UpstreamAnswer:
         """
@@ -599,7 +624,7 @@ class Gateway:
         posting = Posting(
             kind=PostingKind.CAPTURE,
             fact_id=call.call_id,
-            transfers=await self._transfers(call, legs, rated_quanta, bill),
+            transfers=await self._transfers(call, legs, rated_quanta - overrun, bill),
             receipt_root=prepared.root,
             meta='{"kind":"call"}',
             rider_row=self._row(
@@ -682,17 +707,17 @@ class Gateway:
         return short_quanta
 
     async def _transfers(
-        self, call: OpenCall, legs: Sequence[SettlementLeg], quanta: int, bill: Bill
+        self, call: OpenCall, legs: Sequence[SettlementLeg], charge: int, bill: Bill
     ) -> tuple[Transfer, ...]:
         # Nearly always every account is known; one that is not is opened, then again.
         while True:
             try:
-                return self._transfers_between_known(call, legs, quanta, bill)
+                return self._transfers_between_known(call, legs, charge, bill)
             except _AccountUnknownError as unknown:
                 await self._ledger.account(*unknown.key)
 
     def _transfers_between_known(
-        self, call: OpenCall, legs: Sequence[SettlementLeg], quanta: int, bill: Bill
+        self, call: OpenCall, legs: Sequence[SettlementLeg], charge: int, bill: Bill
     ) -> tuple[Transfer, ...]:
         account = self._known_account
         currency = bill.rated.currency
@@ -700,23 +725,26 @@ class Gateway:
         cash = next((p.account_id for p in call.parts if p.asset_id == call.money_asset), None)
         overrun = account(PLATFORM_ID, "overrun", currency)
         purchases = account(PLATFORM_ID, "purchases", currency)
+        # The receipt says what the buyer pays: money that came in since must not change it.
+        unpaid = charge if cash is not None else 0
         for leg in legs:
             payee = account(leg.payee, PURPOSES[leg.kind], currency)
-            if leg.is_sale:
-                # With nothing held there is no part to take it from: the platform bears it.
-                debit = cash if cash is not None else overrun
-                transfers.append(
-                    Transfer(debit=debit, credit=payee, quanta=leg.quanta, fallback=overrun)
-                )
-            else:
+            if not leg.is_sale:
                 transfers.append(Transfer(debit=purchases, credit=payee, quanta=leg.quanta))
-        if quanta and cash is not None:
+                continue
+            paid = min(leg.quanta, unpaid)
+            unpaid -= paid
+            if paid and cash is not None:
+                transfers.append(Transfer(debit=cash, credit=payee, quanta=paid, fallback=overrun))
+            if leg.quanta > paid:
+                transfers.append(Transfer(debit=overrun, credit=payee, quanta=leg.quanta - paid))
+        if charge and cash is not None:
             # What the buyer paid is the platform's own money now.
             own_funds = account(PLATFORM_ID, "own_funds", currency)
             bank = account(PLATFORM_ID, "safeguarded", currency)
-            transfers.append(Transfer(debit=own_funds, credit=bank, quanta=quanta))
+            transfers.append(Transfer(debit=own_funds, credit=bank, quanta=charge))
         for part in call.parts:
-            used = quanta if part.asset_id == call.money_limit_asset else 0
+            used = charge if part.asset_id == call.money_limit_asset else 0
             used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
             if used:
                 asset = _CODES[part.asset_id]
