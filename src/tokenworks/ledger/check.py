@@ -12,6 +12,7 @@ was cut off the end of a lane together with its head shows only against a checkp
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -328,10 +329,11 @@ class _Check:
     async def _note_orphans(self, entries: _Groups, *, before: tuple[int, int] | None) -> None:
         while entries.key is not None and (before is None or entries.key < before):
             lane, batch = entries.key
-            await entries.take(entries.key)
-            self._problem(
-                ProblemCode.BATCH_MISSING, f"lane {lane} batch {batch}", "Records without batch."
-            )
+            where = f"lane {lane} batch {batch}"
+            self._problem(ProblemCode.BATCH_MISSING, where, "Records without batch.")
+            for row in await entries.take(entries.key):
+                with contextlib.suppress(RecordUnreadableError):
+                    self._apply(read_record(row[7]), where)
 
     def _check_batch(self, head: _Head, row: Sequence[Any], rows: list[Sequence[Any]]) -> None:
         lane, batch, epoch, recorded_at, operations, previous, stored = row

@@ -30,11 +30,11 @@ FROM ledger.holds
 ORDER BY hold_id
 
 -- name: accounts
--- Every account with its counters.
+-- Every account with its counters; also one that was slipped in without being an account.
 SELECT
     balance.account_id,
-    asset.code,
-    account.purpose,
+    coalesce(asset.code, '?'),
+    coalesce(account.purpose, '?'),
     balance.no_overdraft,
     balance.money_role,
     balance.debits_pending,
@@ -42,8 +42,8 @@ SELECT
     balance.debits_posted,
     balance.credits_posted
 FROM ledger.balances AS balance
-JOIN ledger.accounts AS account ON account.account_id = balance.account_id
-JOIN ledger.assets AS asset ON asset.asset_id = balance.asset_id
+LEFT JOIN ledger.accounts AS account ON account.account_id = balance.account_id
+LEFT JOIN ledger.assets AS asset ON asset.asset_id = balance.asset_id
 ORDER BY balance.account_id
 
 -- name: windows
