@@ -4,11 +4,12 @@ A fake hub, a real console process in front of it, a real Chromium before both.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.acceptance.hub_process import HubProcess, data_directory
 from tests.console.fake_hub import FakeHub
 from tests.console.fake_hub_door import Server, free_port, wait_for_port
 
@@ -265,3 +267,12 @@ def visitors(browser: Browser) -> Iterator[Visitors]:
         visitor.context.close()
     assert mistakes == []
     assert strangers == []
+
+
+@pytest.fixture(scope="module")
+def running_hub() -> Iterator[Mapping[str, object]]:
+    """
+    A real demo hub; what its ``demo.json`` says.
+    """
+    with data_directory() as directory, HubProcess(directory, "--demo", "--no-console") as hub:
+        yield json.loads((hub.data_dir / "demo.json").read_text(encoding="utf-8"))
