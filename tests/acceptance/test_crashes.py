@@ -1,0 +1,348 @@
+"""
+``kill -9`` under load, and a database that does not answer: what was answered is in the books.
+
+The moments are random but seeded; a failure prints the seed's events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+import httpx
+import psutil
+import pytest
+
+from tests.acceptance.conftest import STUB_MODEL, Shop, open_shop
+from tests.acceptance.hub_process import Document, data_directory, raw_call, wait_for
+from tokenworks.testing.supplier_behaviour import Behaviour
+
+CLIENTS: Final = 6
+KILLS: Final = 4
+CALL_TIMEOUT_S: Final = 30.0
+RECOVERY_TIMEOUT_S: Final = 45.0
+HOLD_LIFETIME_S: Final = 10
+EXPIRY_SLACK: Final = timedelta(seconds=35)
+"""Grace of the worker (10 s), its pause after a restart (15 s), its tick, a busy machine."""
+STEADY_ANSWERS: Final = 20
+SEED: Final = 20_260_131
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Shop]:
+    """
+    A shop of two gateway processes whose holds are short.
+    """
+    environment = {"TOKENWORKS_HOLD_LIFETIME_S": str(HOLD_LIFETIME_S)}
+    with (
+        data_directory() as directory,
+        open_shop(directory, workers=2, environment=environment) as hub,
+    ):
+        yield hub
+
+
+@dataclass(slots=True)
+class Load:
+    """
+    What the clients saw.
+    """
+
+    answered: dict[str, Decimal] = field(default_factory=dict)
+    """The charge of every call whose answer came whole, by call id."""
+    repeated: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def note(self, call_id: str, charge: str) -> None:
+        """
+        Remember a complete answer.
+        """
+        if call_id in self.answered:
+            self.repeated.append(call_id)
+        self.answered[call_id] = Decimal(charge)
+
+
+@contextmanager
+def calling(shop: Shop) -> Iterator[Load]:
+    """
+    Keep several clients calling, half of them with streams, until the block ends.
+    """
+    load = Load()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(keep_calling, shop, load, index) for index in range(CLIENTS)]
+        try:
+            wait_for("the first answers", lambda: len(load.answered) >= CLIENTS)
+            yield load
+        finally:
+            load.is_over.set()
+        for client in clients:
+            client.result(CALL_TIMEOUT_S + 10)
+
+
+def keep_calling(shop: Shop, load: Load, index: int) -> None:
+    """
+    Call again and again; whatever goes wrong is counted and the next call made.
+    """
+    body: Document = {
+        "model": STUB_MODEL,
+        "messages": [{"role": "user", "content": f"client {index}"}],
+        "max_tokens": 20,
+        "stream": index % 2 == 1,
+    }
+    url = f"{shop.base_url}/chat/completions"
+    request = raw_call(shop.buyer_key, body)
+    while not load.is_over.is_set():
+        with httpx.Client(timeout=CALL_TIMEOUT_S) as http, suppress(httpx.HTTPError):
+            while not load.is_over.is_set():
+                try:
+                    answer = http.post(url, **request)
+                except httpx.HTTPError as error:
+                    load.others[type(error).__name__] += 1
+                    load.is_over.wait(0.05)
+                    raise
+                note_answer(load, answer)
+
+
+def note_answer(load: Load, answer: httpx.Response) -> None:
+    """
+    Sort an answer: whole with its charge, or something else.
+    """
+    if answer.status_code != 200:
+        load.others[str(answer.status_code)] += 1
+        load.is_over.wait(0.05)
+    elif "text/event-stream" not in answer.headers["content-type"]:
+        load.note(answer.headers["x-tokenworks-call-id"], answer.headers["x-tokenworks-charge"])
+    elif answer.text.endswith("data: [DONE]\n\n"):
+        marker = ": tokenworks-receipt "
+        line = next(line for line in answer.text.splitlines() if line.startswith(marker))
+        receipt = json.loads(line.removeprefix(marker))["receipt"]
+        load.note(receipt["call_id"], receipt["charge"])
+    else:
+        load.others["broken_stream"] += 1
+
+
+def wait_until_calls_work(load: Load) -> None:
+    """
+    Return when answers come again, from every gateway that there is.
+    """
+    before = len(load.answered)
+    wait_for(
+        f"answers again ({dict(load.others)})",
+        lambda: len(load.answered) >= before + 4 * CLIENTS,
+        timeout_s=RECOVERY_TIMEOUT_S,
+    )
+
+
+def wait_until_steady(shop: Shop) -> None:
+    """
+    Return when the hub API has answered many times in a row: it may say 503 with Retry-After
+    while its processes notice that their connections are gone.
+    """
+
+    def is_steady() -> bool:
+        return all(
+            shop.ask("GET", "balance", params={"party": "buyer"}).status_code == 200
+            for _ in range(STEADY_ANSWERS)
+        )
+
+    wait_for("the hub API answers again", is_steady, timeout_s=RECOVERY_TIMEOUT_S)
+
+
+def check_every_answer_is_booked_once(shop: Shop, load: Load) -> None:
+    """
+    Compare what clients saw with the calls, the entries, the balance and the check.
+    """
+    wait_until_steady(shop)
+    assert load.repeated == []
+    calls = {call["call_id"]: call for call in shop.all_calls(party="buyer")}
+    missing = [call_id for call_id in load.answered if call_id not in calls]
+    assert missing == [], f"answered and not in the books: {missing} {dict(load.others)}"
+    for call_id, charge in load.answered.items():
+        assert calls[call_id]["status"] == "settled"
+        assert Decimal(calls[call_id]["charge"]) == charge
+    sample = sorted(load.answered)[:: max(1, len(load.answered) // 25)]
+    for call_id in sample:
+        entries = shop.get(f"ledger/entries/{call_id}")["items"]
+        captures = [entry for entry in entries if entry["operation"] == "capture"]
+        assert len(captures) == 1
+        paid = [leg for leg in captures[0]["legs"] if leg["purpose"] == "cash"]
+        assert sum(Decimal(leg["debit"]) for leg in paid) == load.answered[call_id]
+    cash = shop.get("balance", party="buyer")["cash"][0]
+    spent = sum((Decimal(call["charge"]) for call in calls.values()), Decimal(0))
+    assert Decimal(cash["posted"]) == Decimal(10) - spent
+    for hold in shop.get("ledger/holds", limit=500)["items"]:
+        due = datetime.fromisoformat(hold["expires_at"])
+        assert datetime.now(UTC) < due + EXPIRY_SLACK, f"a hold outlived its expiry: {hold}"
+    shop.check_books()
+
+
+def test_killed_gateways_lose_no_answered_call(fragile: Shop) -> None:
+    """
+    ``kill -9`` of a gateway process at four random moments: every answered call is in the
+    books once, with the charge the client saw.
+    """
+    dice = random.Random(SEED)
+    with calling(fragile) as load:
+        for _ in range(KILLS):
+            time.sleep(dice.uniform(0.1, 0.8))
+            name = dice.choice(["gateway-0", "gateway-1"])
+            pid = fragile.children()[name]
+            os.kill(pid, signal.SIGKILL)
+            wait_for(f"{name} is started again", lambda: is_back(fragile, name, pid))  # noqa: B023 - asked at once
+            wait_until_calls_work(load)
+    check_every_answer_is_booked_once(fragile, load)
+
+
+def test_killed_database_loses_no_answered_call(fragile: Shop) -> None:
+    """
+    ``kill -9`` of PostgreSQL, the whole server or one of its processes, at four random
+    moments: calls work again by themselves and every answered call is in the books once.
+    """
+    dice = random.Random(SEED + 1)
+    with calling(fragile) as load:
+        for kill in range(KILLS):
+            time.sleep(dice.uniform(0.1, 0.8))
+            pid = fragile.children()["postgres"]
+            if kill % 2 == 0:
+                os.kill(pid, signal.SIGKILL)
+                wait_for("PostgreSQL is back", lambda: is_back(fragile, "postgres", pid))  # noqa: B023 - asked at once
+            else:
+                os.kill(dice.choice(backends(pid)).pid, signal.SIGKILL)
+            wait_until_calls_work(load)
+    check_every_answer_is_booked_once(fragile, load)
+
+
+def is_back(shop: Shop, name: str, old_pid: int) -> bool:
+    """
+    Tell whether a service runs as another process now.
+    """
+    with suppress(OSError, ValueError):
+        return shop.children().get(name, old_pid) != old_pid
+    return False
+
+
+def backends(postmaster_pid: int) -> list[psutil.Process]:
+    """
+    Return the processes that serve the hub's connections.
+    """
+    found = [
+        process
+        for process in psutil.Process(postmaster_pid).children()
+        if "tokenworks" in " ".join(process.cmdline())
+    ]
+    assert found, "no connection is open"
+    return found
+
+
+def test_database_that_does_not_answer_is_503_and_nothing_is_free(fragile: Shop) -> None:
+    """
+    While PostgreSQL stands still a call is 503 with Retry-After, health says so or waits, and
+    no supplier's answer is given away; when it goes on, all is well.
+    """
+    wait_until_steady(fragile)
+    before = fragile.get("balance", party="buyer")["cash"][0]["posted"]
+    asked_before = int(str(fragile.stub.stats()["calls"]))
+    body = {
+        "model": STUB_MODEL,
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 5,
+    }
+    with stopped(fragile.children()["postgres"]), ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call_apart, fragile, body) for _ in range(4)]
+        answers = [call.result(CALL_TIMEOUT_S) for call in calls]
+    assert [answer.status_code for answer in answers] == [503] * 4
+    for answer in answers:
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["type"] == "service_unavailable_error"
+    assert int(str(fragile.stub.stats()["calls"])) == asked_before
+
+    def works_again() -> bool:
+        return fragile.chat(fragile.buyer_key, body).status_code == 200
+
+    wait_for("calls work again", works_again)
+    after = Decimal(fragile.get("balance", party="buyer")["cash"][0]["posted"])
+    assert after < Decimal(before)
+    settled = [call for call in fragile.all_calls(party="buyer") if call["status"] == "settled"]
+    assert after == Decimal(10) - sum((Decimal(call["charge"]) for call in settled), Decimal(0))
+    fragile.check_books()
+
+
+def call_apart(shop: Shop, body: Document) -> httpx.Response:
+    """
+    Call on a connection of its own.
+    """
+    with httpx.Client(timeout=CALL_TIMEOUT_S) as http:
+        return http.post(f"{shop.base_url}/chat/completions", **raw_call(shop.buyer_key, body))
+
+
+@contextmanager
+def stopped(postmaster_pid: int) -> Iterator[None]:
+    """
+    Freeze a database server, all its processes, until the block ends.
+    """
+    postmaster = psutil.Process(postmaster_pid)
+    tree = [postmaster, *postmaster.children(recursive=True)]
+    try:
+        for process in tree:
+            process.suspend()
+        yield
+    finally:
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def test_holds_of_killed_gateways_expire_and_the_money_is_back(fragile: Shop) -> None:
+    """
+    The call in flight at a ``kill -9`` is never charged: its hold expires and the whole
+    amount returns.
+    """
+    wait_until_steady(fragile)
+    key = fragile.add_buyer("unlucky", "1")
+    fragile.stub.set_behaviour(Behaviour(gate=True))
+    body = {"model": STUB_MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
+
+    def call() -> None:
+        with suppress(httpx.HTTPError):
+            fragile.chat(key, body)
+
+    def holds() -> list[Document]:
+        return fragile.get("ledger/holds")["items"]
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(call)
+            wait_for("the call is in flight", holds)
+            for name in ("gateway-0", "gateway-1"):
+                os.kill(fragile.children()[name], signal.SIGKILL)
+        wait_for("a gateway is back", lambda: reachable(fragile))
+        held = Decimal(fragile.get("balance", party="unlucky")["cash"][0]["held"])
+        assert held > 0
+        wait_for("the hold has expired", lambda: not holds(), timeout_s=60)
+    finally:
+        fragile.stub.release()
+        fragile.stub.reset()
+    cash = fragile.get("balance", party="unlucky")["cash"][0]
+    assert (Decimal(cash["available"]), Decimal(cash["held"])) == (1, 0)
+    fragile.check_books()
+
+
+def reachable(shop: Shop) -> bool:
+    """
+    Tell whether a gateway answers.
+    """
+    with suppress(httpx.HTTPError):
+        return shop.http.get(f"{shop.url}/healthz").status_code == 200
+    return False
