@@ -1,6 +1,7 @@
 """
 The check finds and names what was changed behind the ledger's back.
 """
+# ruff: noqa: E501, ISC004 - a statement is read best on one line.
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ async def test_quick_check_reads_no_history(books: Books) -> None:
 
 TAMPERING = {
     "record": (
-        "UPDATE ledger.entries SET record = replace(record, ',30]', ',31]') WHERE operation = 'capture'",
+        "UPDATE ledger.entries SET record = replace(record, ',30]', ',31]') "
+        "WHERE operation = 'capture'",
         {"chain_broken", "balance_differs", "hold_differs"},
     ),
     "record unreadable": (
@@ -300,7 +302,7 @@ async def test_findings_are_bounded_and_progress_is_told(
     """
     A thousand broken rows do not fill the memory; what was left out is counted.
     """
-    monkeypatch.setattr("tokenworks.ledger.check.FINDINGS_MAX", 2)
+    monkeypatch.setattr("tokenworks.ledger.findings.FINDINGS_MAX", 2)
     monkeypatch.setattr("tokenworks.ledger.check.PROGRESS_ROWS", 5)
     told: list[tuple[str, int]] = []
     await books.tamper("UPDATE ledger.balances SET credits_posted = credits_posted + 1")
@@ -352,7 +354,9 @@ async def test_end_of_history_cut_off_with_its_head_is_seen_by_a_checkpoint(
     await books.tamper(
         "UPDATE ledger.balances SET debits_posted = debits_posted - 77 WHERE debits_posted = 1077"
     )
-    await books.tamper("DELETE FROM ledger.entries WHERE batch = (SELECT max(batch) FROM ledger.lanes)")
+    await books.tamper(
+        "DELETE FROM ledger.entries WHERE batch = (SELECT max(batch) FROM ledger.lanes)"
+    )
     await books.tamper(
         "UPDATE ledger.lanes SET batch = batch - 1, head_hash = (SELECT previous_hash "
         "FROM ledger.batches WHERE batches.batch = lanes.batch)"

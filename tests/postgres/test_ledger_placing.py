@@ -313,9 +313,7 @@ async def test_frozen_scope_stops_growth_but_neither_heartbeat_nor_capture(books
     assert (await books.place(books.placement(ten, path_id=path))).code == Refusal.SCOPE_FROZEN
     grow = books.placement(ten, hold_id=placement.hold_id, extension=1)
     assert (await books.place(grow)).code == Refusal.SCOPE_FROZEN
-    beat = books.placement(
-        hold_id=placement.hold_id, extension=2, lives=timedelta(minutes=20)
-    )
+    beat = books.placement(hold_id=placement.hold_id, extension=2, lives=timedelta(minutes=20))
     outcome = await books.place(beat)
     assert outcome.code == "ok"
     assert placed.expires_at is not None

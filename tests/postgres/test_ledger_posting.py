@@ -76,7 +76,9 @@ async def test_entry_is_refused_for_the_first_reason_in_the_documented_order(
     assert (await books.post(move, fact_id=done)).code == "ok"
     late, future = books.clock.now() - timedelta(seconds=1), UUID(int=done.int + (400_000 << 80))
 
-    async def code(transfer: Transfer, fact_id: UUID | None = None, *, is_late: bool = False) -> str:
+    async def code(
+        transfer: Transfer, fact_id: UUID | None = None, *, is_late: bool = False
+    ) -> str:
         posting = Posting(
             kind=PostingKind.POST,
             fact_id=fact_id or books.ids.mint(),
@@ -425,9 +427,7 @@ async def test_due_hold_ends_as_its_fate_says(books: Books) -> None:
     await books.hold_cash(at.buyer, 10)
     paying = await books.hold_cash(at.buyer, 20, fate=Fate.CAPTURE, payee=at.revenue)
     waiting = await books.hold_cash(at.buyer, 30, fate=Fate.WAIT)
-    await books.capture(
-        paying, Transfer(debit=at.cash, credit=at.revenue, quanta=5), closes=False
-    )
+    await books.capture(paying, Transfer(debit=at.cash, credit=at.revenue, quanta=5), closes=False)
     books.clock.advance(timedelta(minutes=5, seconds=1))
     assert await books.ledger.expire_due(grace=timedelta(0)) == 2
     assert await books.counters(at.revenue) == (0, 0, 20)

@@ -69,7 +69,8 @@ async def _place(books: Books, path: UUID, quanta: int) -> tuple[str, Placement]
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 BORDERS = (
-    # Clocks go forward on 29 March 2026 in Berlin, back on 25 October; New York: 8 March, 1 November.
+    # Berlin changes its clocks on 29 March and 25 October 2026, New York on 8 March and
+    # 1 November.
     ("day", BERLIN, (2026, 3, 28), (2026, 3, 29), (2026, 3, 30)),
     ("day", BERLIN, (2026, 10, 24), (2026, 10, 25), (2026, 10, 26)),
     ("day", NEW_YORK, (2026, 3, 7), (2026, 3, 8), (2026, 3, 9)),
@@ -139,9 +140,7 @@ async def test_hold_stays_in_the_window_in_which_it_was_placed(books: Books) -> 
         Reservation(asset_id=TOKENS, quanta=30), hold_id=placement.hold_id, extension=1
     )
     assert (await books.place(grow)).code == "ok"
-    outcome = await books.capture(
-        placement.hold_id, Transfer(debit=old, credit=spent, quanta=75)
-    )
+    outcome = await books.capture(placement.hold_id, Transfer(debit=old, credit=spent, quanta=75))
     assert outcome.code == "ok"
     assert await books.counters(old) == (0, 75, 100)
     (view,) = await books.ledger.limits([path])

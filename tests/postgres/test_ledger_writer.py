@@ -135,7 +135,8 @@ async def test_killed_connection_loses_no_acknowledged_operation(books: Books) -
         for _ in range(6):
             await books.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND application_name = 'tokenworks ledger writer'"
+                "WHERE datname = current_database() "
+                "AND application_name = 'tokenworks ledger writer'"
             )
             # Come back when the writer has got something through again.
             await books.place(_of(books, cash, 0))
@@ -145,9 +146,7 @@ async def test_killed_connection_loses_no_acknowledged_operation(books: Books) -
         for _ in range(waves):
             batch = [_of(books, cash, 1) for _ in range(10)]
             outcomes = await asyncio.gather(*(books.place(item) for item in batch))
-            answers += [
-                (item, outcome.code) for item, outcome in zip(batch, outcomes, strict=True)
-            ]
+            answers += [(item, outcome.code) for item, outcome in zip(batch, outcomes, strict=True)]
         return answers
 
     answers, _ = await asyncio.gather(load(), kill())
@@ -252,9 +251,7 @@ async def test_notice_at_commit_is_not_an_acknowledgement(books: Books) -> None:
     assert await books.counters(cash) == (7, 0, 100)
 
 
-async def test_same_fact_through_two_writers_has_one_effect(
-    books: Books, second: Writer
-) -> None:
+async def test_same_fact_through_two_writers_has_one_effect(books: Books, second: Writer) -> None:
     """
     Both callers get the same answer; holds of nothing share no lock and race all the same.
     """

@@ -4,9 +4,8 @@ A small business on a fresh ledger, for tests that look at the books from close 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -136,7 +135,12 @@ class Books:
         """
         return await self.writer.place(placement)
 
-    async def hold_cash(self, party_id: UUID, quanta: int, **wishes: Any) -> UUID:
+    async def hold_cash(  # wishes are those of ``placement``
+        self,
+        party_id: UUID,
+        quanta: int,
+        **wishes: Any,  # noqa: ANN401
+    ) -> UUID:
         """
         Hold money of a buyer and return the hold.
         """
@@ -154,7 +158,7 @@ class Books:
         *transfers: Transfer,
         ordinal: int = 0,
         closes: bool = True,
-        **more: Any,
+        **more: Any,  # noqa: ANN401
     ) -> Outcome:
         """
         Capture from a hold.
@@ -227,7 +231,7 @@ class Books:
             await connection.execute("SET LOCAL session_replication_role = replica")
             await connection.execute(query.encode(), parameters)
 
-    async def check(self, **wishes: Any) -> CheckReport:
+    async def check(self, **wishes: Any) -> CheckReport:  # noqa: ANN401
         """
         Check the books.
         """
@@ -257,7 +261,7 @@ async def open_books(
     *,
     holder: str = "test",
     rider: str | None = None,
-) -> AsyncIterator[Books]:
+) -> AsyncGenerator[Books]:
     """
     Open a ledger with a writer of its own on a fresh database.
     """

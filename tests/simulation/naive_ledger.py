@@ -231,11 +231,18 @@ class NaiveLedger:
                         for of, account in (path.limits if path else [])
                         if of == scope and self.accounts[account].asset == item.asset_id
                     ]
-        if not wish.extension and wish.fate.value == "capture" and (
-            wish.payee_account not in self.accounts
+        if (
+            not wish.extension
+            and wish.fate.value == "capture"
+            and (wish.payee_account not in self.accounts)
         ):
             refusals.add("account_unknown" if not refusals else "")
-        for code in ("funding_account_missing", "account_unknown", "asset_mismatch", "amount_invalid"):
+        for code in (
+            "funding_account_missing",
+            "account_unknown",
+            "asset_mismatch",
+            "amount_invalid",
+        ):
             if code in refusals:
                 return code
         parts: dict[int, int] = {}
@@ -303,7 +310,7 @@ class NaiveLedger:
             return "account_unknown"
         if debit.asset != credit.asset or (fallback and fallback.asset != credit.asset):
             return "asset_mismatch"
-        if transfer.debit == transfer.credit or transfer.fallback == transfer.credit:
+        if transfer.credit in {transfer.debit, transfer.fallback}:
             return "accounts_must_differ"
         if not 0 < transfer.quanta <= QUANTA_MAX:
             return "amount_invalid"
@@ -320,8 +327,7 @@ class NaiveLedger:
             wanted = sum(t.quanta for t in transfers if t.debit == account)
             growth[account] = max(0, wanted - hold.left(account))
         covered = all(
-            not self.accounts[account].is_bounded
-            or self.accounts[account].available >= quanta
+            not self.accounts[account].is_bounded or self.accounts[account].available >= quanta
             for account, quanta in growth.items()
             if quanta
         )
@@ -389,6 +395,4 @@ class NaiveLedger:
             return
         for account in hold.held:
             self.accounts[account].pending -= hold.left(account)
-        hold.state = {"capture": "captured", "void": "voided", "expire": "expired"}[
-            wish.kind.value
-        ]
+        hold.state = {"capture": "captured", "void": "voided", "expire": "expired"}[wish.kind.value]

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -122,7 +121,6 @@ class Twin:
         """
         Open two buyers, the platform's accounts, two paths with limits.
         """
-        ledger = self.books.ledger
         party = self.books.ids.mint()
         for purpose in ("safeguarded", "own_funds", "overrun", "platform_revenue", "receivable"):
             await self._account(party, purpose)
@@ -231,7 +229,7 @@ class Twin:
         if what < 4:
             asset = (USD_ID, LIMIT_USD_ID, LIMIT_TOKENS_ID, CNY_ID)[what]
             return Reservation(asset_id=asset, quanta=amount)
-        account = self.menu[what + 1] if what < 8 else self.menu[-1 if what == 8 else 3]
+        account = self.menu[what + 1] if what < 8 else self.menu[-1 if what == 8 else 2]
         return Reservation(asset_id=USD_ID, quanta=amount, account_id=account)
 
     def posting(self, wish: PostWish) -> Posting:
@@ -296,7 +294,7 @@ class Twin:
             if outcome.code == "ok":
                 self.posted.append(wish)
 
-    def _compare(self, wish: Any, outcome: Outcome, expected: Result) -> None:
+    def _compare(self, wish: object, outcome: Outcome, expected: Result) -> None:
         assert outcome.code == expected.code, (wish, outcome, expected)
         assert outcome.overrun == expected.overrun, (wish, outcome, expected)
         assert outcome.refused_account == expected.refused_account, (wish, outcome, expected)
@@ -341,7 +339,8 @@ class Twin:
             number: (account.pending, account.debits, account.credits)
             for number, account in self.naive.accounts.items()
         }
-        assert found == expected
+        wrong = {n: (found.get(n), expected[n]) for n in expected if found.get(n) != expected[n]}
+        assert not wrong, (self.menu, wrong)
         holds = await self.books.rows(
             "SELECT hold_id, state, expires_at, part_accounts, part_held, part_captured "
             "FROM ledger.holds WHERE hold_id = ANY (%s)",

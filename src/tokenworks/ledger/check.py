@@ -15,10 +15,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -28,6 +27,8 @@ from psycopg import IsolationLevel
 from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.checkpoint import checkpoint_bytes
 from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.findings import CheckReport, Findings, ProblemCode
+from tokenworks.ledger.hold_history import CheckedAccount, HoldHistory
 from tokenworks.ledger.record import (
     ENDINGS,
     Record,
@@ -41,106 +42,16 @@ from tokenworks.postgres.queries import load
 
 FETCH_ROWS: Final = 2_000
 PROGRESS_ROWS: Final = 10_000
-FINDINGS_MAX: Final = 1_000
 OVERDUE_GRACE: Final = timedelta(minutes=5)
 """Holds are expired by a periodic job; later than this it is worth a look."""
 
 NO_HASH: Final = bytes(32)
 
 _QUERIES: Final = load("tokenworks.ledger", "check_queries.sql")
-_PAID_BY: Final = frozenset({"cash", "overrun"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Progress = Callable[[str, int], None]
 """Is told a stage of the check and how many rows of it were read."""
-
-
-class ProblemCode(StrEnum):
-    """
-    What can be wrong with the books.
-    """
-
-    CHAIN_BROKEN = "chain_broken"
-    """A batch's hash is not that of the batch before and its records."""
-    BATCH_MISSING = "batch_missing"
-    """Batch numbers of a lane have a gap, or records belong to no batch."""
-    HEAD_DIFFERS = "head_differs"
-    """A lane's head is not its last batch, or its last receipt."""
-    RECEIPT_CHAIN_BROKEN = "receipt_chain_broken"
-    RECORD_UNREADABLE = "record_unreadable"
-    RECORD_DIFFERS = "record_differs"
-    """A row's columns do not say what its record says."""
-    BALANCE_DIFFERS = "balance_differs"
-    """An account's counters are not the sum of its records."""
-    HOLD_DIFFERS = "hold_differs"
-    """A hold is not what its records say."""
-    PENDING_DIFFERS = "pending_differs"
-    """An account's pending debits are not what its open holds have left."""
-    UNBALANCED = "unbalanced"
-    """Debits and credits of an asset differ."""
-    CLIENT_MONEY_UNSAFEGUARDED = "client_money_unsafeguarded"
-    OVERDRAWN = "overdrawn"
-    """A bounded account is below zero."""
-    CHARGE_DIFFERS = "charge_differs"
-    """A call's charge is not what its capture took."""
-    CHECKPOINT_DIFFERS = "checkpoint_differs"
-    """A signed checkpoint saw another history, or its signature is not good."""
-    HOLD_OVERDUE = "hold_overdue"
-    """Warning: a hold is open past its expiry and the grace."""
-    WINDOW_DIFFERS = "window_differs"
-    """Warning: a limit's window was not granted what the limit says."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """
-    One finding.
-    """
-
-    code: ProblemCode
-    message: str
-    where: str  # the row it is about, e.g. ``account 12`` or ``lane 1 batch 7``
-
-    def to_json(self) -> dict[str, str]:
-        """
-        Return plain fields.
-        """
-        return {"code": self.code.value, "where": self.where, "message": self.message}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport:
-    """
-    What was checked and what was found.
-    """
-
-    checked_at: datetime
-    is_full: bool
-    problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
-    counts: Mapping[str, int]
-    omitted: int  # findings beyond ``FINDINGS_MAX``
-
-    @property
-    def is_clean(self) -> bool:
-        """
-        Return whether nothing is wrong; warnings do not count.
-        """
-        return not self.problems and not self.omitted
-
-    def to_json(self) -> dict[str, object]:
-        """
-        Return plain fields.
-        """
-        return {
-            "is_clean": self.is_clean,
-            "checked_at": self.checked_at.isoformat().replace("+00:00", "Z"),
-            "is_full": self.is_full,
-            "counts": dict(self.counts),
-            "problems": [problem.to_json() for problem in self.problems],
-            "warnings": [warning.to_json() for warning in self.warnings],
-            "omitted": self.omitted,
-        }
 
 
 async def check_books(
@@ -183,77 +94,6 @@ async def check_books(
         raise LedgerUnavailableError(message) from error
 
 
-@dataclass(slots=True)
-class _Account:
-    asset: str
-    purpose: str
-    is_bounded: bool
-    money_role: int
-    counters: tuple[int, int, int, int]  # debits, credits pending; debits, credits posted
-
-    @property
-    def available(self) -> int:
-        pending, _, debits, credits = self.counters
-        return credits - debits - pending
-
-
-@dataclass(slots=True)
-class _Hold:
-    """
-    A hold as its records tell it.
-    """
-
-    placed_at: int | None = None
-    expires_at: int = 0
-    fate: str | None = None
-    state: str = "open"
-    closed_at: int | None = None
-    endings: int = 0
-    held: dict[int, int] = field(default_factory=dict[int, int])
-    captured: dict[int, int] = field(default_factory=dict[int, int])
-    released: dict[int, int] = field(default_factory=dict[int, int])
-    paid: int = 0  # from the buyer's cash or by the platform
-
-    def add(self, record: Record, accounts: Mapping[int, _Account]) -> None:
-        for account_id, quanta in record.parts:
-            self.held[account_id] = self.held.get(account_id, 0) + quanta
-            self.captured.setdefault(account_id, 0)
-        if record.operation == "place":
-            self.placed_at, self.fate = record.time, record.fate
-        self.expires_at = max(self.expires_at, record.expires or 0)
-        if record.operation in ENDINGS:
-            self._end(record)
-        for debit, _, quanta in record.transfers:
-            account = accounts.get(debit)
-            if account is not None and account.purpose in _PAID_BY:
-                self.paid += quanta
-
-    def _end(self, record: Record) -> None:
-        taken = dict(record.taken)
-        debited: Counter[int] = Counter()
-        for debit, _, quanta in record.transfers:
-            debited[debit] += quanta
-        # Captures may come before the records of the parts: only those that name one count.
-        for account_id in set(taken) | (set(debited) & set(self.held)):
-            # What was debited beyond what was held grew the hold in the same breath.
-            growth = debited[account_id] - taken.get(account_id, 0)
-            self.held[account_id] = self.held.get(account_id, 0) + growth
-            self.captured[account_id] = self.captured.get(account_id, 0) + debited[account_id]
-        for account_id, quanta in record.released:
-            self.released[account_id] = self.released.get(account_id, 0) + quanta
-        if record.closes:
-            self.endings += 1
-            self.closed_at = record.time
-            self.state = {"capture": "captured", "void": "voided", "expire": "expired"}[
-                record.operation
-            ]
-
-    def left(self) -> dict[int, int]:
-        return {
-            account_id: held - self.captured[account_id] for account_id, held in self.held.items()
-        }
-
-
 class _Check:
     def __init__(
         self,
@@ -266,11 +106,9 @@ class _Check:
         self._now = now
         self._grace = grace
         self._on_progress = on_progress
-        self._problems: list[Problem] = []
-        self._warnings: list[Problem] = []
-        self._omitted = 0
+        self._findings = Findings()
         self._counts: Counter[str] = Counter()
-        self._accounts: dict[int, _Account] = {}
+        self._accounts: dict[int, CheckedAccount] = {}
         self._rebuilt: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._granted: Counter[int] = Counter()
         self._pending: Counter[int] = Counter()
@@ -279,10 +117,10 @@ class _Check:
         return CheckReport(
             checked_at=self._now,
             is_full=full,
-            problems=tuple(self._problems),
-            warnings=tuple(self._warnings),
+            problems=tuple(self._findings.problems),
+            warnings=tuple(self._findings.warnings),
             counts=dict(sorted(self._counts.items())),
-            omitted=self._omitted,
+            omitted=self._findings.omitted,
         )
 
     async def run(
@@ -302,7 +140,7 @@ class _Check:
 
     async def _read_accounts(self) -> None:
         async for row in self._stream("accounts"):
-            self._accounts[row[0]] = _Account(
+            self._accounts[row[0]] = CheckedAccount(
                 asset=row[1],
                 purpose=row[2],
                 is_bounded=row[3],
@@ -324,13 +162,15 @@ class _Check:
         for lane, row in lanes.items():
             self._check_head(lane, row, heads.get(lane, _Head()))
         for lane in heads.keys() - lanes.keys():
-            self._problem(ProblemCode.HEAD_DIFFERS, f"lane {lane}", "The lane is not known.")
+            self._findings.problem(
+                ProblemCode.HEAD_DIFFERS, f"lane {lane}", "The lane is not known."
+            )
 
     async def _note_orphans(self, entries: _Groups, *, before: tuple[int, int] | None) -> None:
         while entries.key is not None and (before is None or entries.key < before):
             lane, batch = entries.key
             where = f"lane {lane} batch {batch}"
-            self._problem(ProblemCode.BATCH_MISSING, where, "Records without batch.")
+            self._findings.problem(ProblemCode.BATCH_MISSING, where, "Records without batch.")
             for row in await entries.take(entries.key):
                 with contextlib.suppress(RecordUnreadableError):
                     self._apply(read_record(row[7]), where)
@@ -340,20 +180,20 @@ class _Check:
         where = f"lane {lane} batch {batch}"
         if batch != head.batch + 1:
             message = f"It follows batch {head.batch}."
-            self._problem(ProblemCode.BATCH_MISSING, where, message)
+            self._findings.problem(ProblemCode.BATCH_MISSING, where, message)
         elif previous != head.hash:
             message = "It does not name the batch before."
-            self._problem(ProblemCode.CHAIN_BROKEN, where, message)
+            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
         time = _microseconds(recorded_at)
         preimage = f"tokenworks-batch-v1 {lane} {batch} {epoch} {time}\n" + "\n".join(
             entry[7] for entry in rows
         )
         if hashlib.sha256(previous + preimage.encode()).digest() != stored:
             message = "Its records do not hash to what was recorded."
-            self._problem(ProblemCode.CHAIN_BROKEN, where, message)
+            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
         if len(rows) != operations:
             message = f"It recorded {operations} operations and has {len(rows)}."
-            self._problem(ProblemCode.CHAIN_BROKEN, where, message)
+            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
         for entry in rows:
             self._check_entry(head, entry, time)
         head.batch, head.hash = batch, stored
@@ -364,7 +204,7 @@ class _Check:
         try:
             record = read_record(text)
         except RecordUnreadableError as error:
-            self._problem(ProblemCode.RECORD_UNREADABLE, where, str(error))
+            self._findings.problem(ProblemCode.RECORD_UNREADABLE, where, str(error))
             return
         # A window's grant is formed before the batch's accounts are locked, so a moment earlier.
         is_timed = record.time == batch_time or (operation == "grant" and record.time <= batch_time)
@@ -373,7 +213,7 @@ class _Check:
             or not is_timed
             or _microseconds(recorded_at) != batch_time
         ):
-            self._problem(ProblemCode.RECORD_DIFFERS, where, "Row and record differ.")
+            self._findings.problem(ProblemCode.RECORD_DIFFERS, where, "Row and record differ.")
         self._check_receipt(head, where, record.receipt, sequence, previous)
         self._apply(record, where)
 
@@ -389,7 +229,7 @@ class _Check:
             return
         if root is None or sequence != head.receipts + 1 or previous != head.receipt_hash:
             message = "The receipt does not follow the lane's last one."
-            self._problem(ProblemCode.RECEIPT_CHAIN_BROKEN, where, message)
+            self._findings.problem(ProblemCode.RECEIPT_CHAIN_BROKEN, where, message)
         if root is not None:
             link = (previous or head.receipt_hash) + bytes.fromhex(root)
             head.receipt_hash = hashlib.sha256(link).digest()
@@ -399,10 +239,10 @@ class _Check:
     def _check_head(self, lane: int, row: Sequence[Any], head: _Head) -> None:
         if (row[1], row[2]) != (head.batch, head.hash):
             message = f"The head is batch {row[1]}, the last batch is {head.batch}."
-            self._problem(ProblemCode.HEAD_DIFFERS, f"lane {lane}", message)
+            self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane}", message)
         if (row[3], row[4]) != (head.receipts, head.receipt_hash):
             message = f"The head is receipt {row[3]}, the last receipt is {head.receipts}."
-            self._problem(ProblemCode.HEAD_DIFFERS, f"lane {lane} receipts", message)
+            self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane} receipts", message)
 
     def _apply(self, record: Record, where: str) -> None:
         for account_id, pending, debits, credits in counter_changes(record):
@@ -416,7 +256,7 @@ class _Check:
                 continue  # found when the counters are compared
             if source.asset != target.asset:
                 message = f"It moves {source.asset} into {target.asset}."
-                self._problem(ProblemCode.RECORD_DIFFERS, where, message)
+                self._findings.problem(ProblemCode.RECORD_DIFFERS, where, message)
             if source.purpose == "limit_source":
                 self._granted[credit] += quanta
             if target.purpose == "limit_source":
@@ -431,7 +271,9 @@ class _Check:
                 message = (
                     f"Its counters are {found}, its records make {(pending, 0, debits, credits)}."
                 )
-                self._problem(ProblemCode.BALANCE_DIFFERS, f"account {account_id}", message)
+                self._findings.problem(
+                    ProblemCode.BALANCE_DIFFERS, f"account {account_id}", message
+                )
 
     async def _check_windows(self) -> None:
         for limit_id, account_id, quanta, owed in await self._fetch("windows"):
@@ -439,19 +281,19 @@ class _Check:
             if granted - owed != quanta:
                 message = f"The limit is {quanta}; granted are {granted}, of which {owed} are owed."
                 where = f"limit {limit_id} account {account_id}"
-                self._warning(ProblemCode.WINDOW_DIFFERS, where, message)
+                self._findings.warning(ProblemCode.WINDOW_DIFFERS, where, message)
 
     async def _check_checkpoints(self, verify: Callable[[bytes, str], bool] | None) -> None:
         for taken_at, lane, batch in await self._fetch("checkpoint_heads"):
             message = f"It saw another batch {batch} of lane {lane}."
-            self._problem(
+            self._findings.problem(
                 ProblemCode.CHECKPOINT_DIFFERS, f"checkpoint {taken_at.isoformat()}", message
             )
         async for taken_at, lanes, balances_hash, signature in self._stream("checkpoints"):
             if verify and not verify(checkpoint_bytes(taken_at, lanes, balances_hash), signature):
                 where = f"checkpoint {taken_at.isoformat()}"
                 message = "Its signature is not good."
-                self._problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
+                self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
 
     # ------------------------------------------------------------------ holds and calls
 
@@ -481,7 +323,7 @@ class _Check:
             self._pending[account_id] += quanta - taken
         if expires_at + self._grace < self._now and fate != "wait":
             message = f"Open although it expired at {expires_at.isoformat()}."
-            self._warning(ProblemCode.HOLD_OVERDUE, f"hold {hold_id}", message)
+            self._findings.warning(ProblemCode.HOLD_OVERDUE, f"hold {hold_id}", message)
 
     def _check_fact(
         self,
@@ -490,7 +332,7 @@ class _Check:
         records: list[Sequence[Any]],
         calls: list[Sequence[Any]],
     ) -> None:
-        rebuilt = _Hold()
+        rebuilt = HoldHistory()
         try:
             lives = [read_record(row[1]) for row in records]
         except RecordUnreadableError:
@@ -502,13 +344,13 @@ class _Check:
         for _, charge in calls:
             if charge != rebuilt.paid:
                 message = f"It was charged {charge}; its entries took {rebuilt.paid}."
-                self._problem(ProblemCode.CHARGE_DIFFERS, f"call {fact_id}", message)
+                self._findings.problem(ProblemCode.CHARGE_DIFFERS, f"call {fact_id}", message)
 
-    def _compare_hold(self, hold_id: UUID, rows: list[Sequence[Any]], rebuilt: _Hold) -> None:
+    def _compare_hold(self, hold_id: UUID, rows: list[Sequence[Any]], rebuilt: HoldHistory) -> None:
         where = f"hold {hold_id}"
         if not rows or rebuilt.placed_at is None:
             message = "Records without hold." if not rows else "No record of its placement."
-            self._problem(ProblemCode.HOLD_DIFFERS, where, message)
+            self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
             return
         _, state, placed_at, expires_at, closed_at, fate, accounts, held, captured = rows[0]
         found = {
@@ -532,11 +374,11 @@ class _Check:
         for name, value in found.items():
             if value != expected[name]:
                 message = f"Its {name} is {value}, its records make {expected[name]}."
-                self._problem(ProblemCode.HOLD_DIFFERS, where, message)
+                self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
         left = {account_id: quanta for account_id, quanta in rebuilt.left().items() if quanta}
         if rebuilt.endings > 1 or (rebuilt.endings and left != rebuilt.released):
             message = f"It ended {rebuilt.endings} times, gave back {rebuilt.released} of {left}."
-            self._problem(ProblemCode.HOLD_DIFFERS, where, message)
+            self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
 
     def _compare_pending(self) -> None:
         for account_id in sorted(self._pending.keys() | self._accounts.keys()):
@@ -546,7 +388,9 @@ class _Check:
                 message = (
                     f"Its pending debits are {found}, open holds have {self._pending[account_id]}."
                 )
-                self._problem(ProblemCode.PENDING_DIFFERS, f"account {account_id}", message)
+                self._findings.problem(
+                    ProblemCode.PENDING_DIFFERS, f"account {account_id}", message
+                )
 
     # ------------------------------------------------------------------ sums
 
@@ -565,28 +409,18 @@ class _Check:
                 safeguarded[account.asset] += debit - credit
             if account.is_bounded and account.available < 0:
                 message = f"A bounded account has {account.available} available."
-                self._problem(ProblemCode.OVERDRAWN, f"account {account_id}", message)
+                self._findings.problem(ProblemCode.OVERDRAWN, f"account {account_id}", message)
         for asset in sorted(debits):
             if debits[asset] != credits[asset]:
                 message = f"Debits are {debits[asset]}, credits {credits[asset]}."
-                self._problem(ProblemCode.UNBALANCED, f"asset {asset}", message)
+                self._findings.problem(ProblemCode.UNBALANCED, f"asset {asset}", message)
             if client_money[asset] > safeguarded[asset]:
                 message = f"Clients own {client_money[asset]}, safe are {safeguarded[asset]}."
-                self._problem(ProblemCode.CLIENT_MONEY_UNSAFEGUARDED, f"asset {asset}", message)
+                self._findings.problem(
+                    ProblemCode.CLIENT_MONEY_UNSAFEGUARDED, f"asset {asset}", message
+                )
 
     # ------------------------------------------------------------------ plumbing
-
-    def _problem(self, code: ProblemCode, where: str, message: str) -> None:
-        self._note(self._problems, Problem(code=code, where=where, message=message))
-
-    def _warning(self, code: ProblemCode, where: str, message: str) -> None:
-        self._note(self._warnings, Problem(code=code, where=where, message=message))
-
-    def _note(self, findings: list[Problem], finding: Problem) -> None:
-        if len(findings) < FINDINGS_MAX:
-            findings.append(finding)
-        elif findings is self._problems:
-            self._omitted += 1
 
     async def _fetch(self, query: str) -> list[Any]:
         cursor = await self._connection.execute(_QUERIES[query])
@@ -630,7 +464,7 @@ class _Groups:
         self._is_started = False
 
     @property
-    def key(self) -> Any:
+    def key(self) -> Any:  # noqa: ANN401 - a column or several
         """
         Return the key of the next group, or ``None`` at the end.
         """
@@ -641,7 +475,7 @@ class _Groups:
             self._is_started = True
             self._next = await anext(self._rows, None)
 
-    async def take(self, key: Any) -> list[Sequence[Any]]:
+    async def take(self, key: object) -> list[Sequence[Any]]:
         """
         Return the rows of the next group when that is its key, else none.
         """
@@ -661,3 +495,6 @@ async def _nothing() -> AsyncIterator[Sequence[Any]]:
 def _microseconds(moment: datetime) -> int:
     elapsed = moment - _EPOCH
     return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+
+__all__ = ["CheckReport", "ProblemCode", "check_books"]
