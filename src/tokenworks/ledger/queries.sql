@@ -132,8 +132,12 @@ JOIN ledger.balances AS balance ON balance.account_id = spot.account_id
 WHERE spot.account_id = %(account_id)s AND spot.owed > 0
 
 -- name: lock_account
--- Serialise what a service reads, decides and posts about one account; held to the end of the transaction.
-SELECT pg_advisory_xact_lock(7814, (%(account_id)s::bigint %% 2147483647)::integer)
+-- Serialise what a service reads, decides and posts about one account, until unlock_account.
+SELECT pg_advisory_lock(7814, (%(account_id)s::bigint %% 2147483647)::integer)
+
+-- name: unlock_account
+-- End what lock_account began.
+SELECT pg_advisory_unlock(7814, (%(account_id)s::bigint %% 2147483647)::integer)
 
 -- name: limits
 -- The open limits of some scopes with what is left in the current window.

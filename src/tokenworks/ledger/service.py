@@ -8,7 +8,8 @@ Each method forms one operation, gives it to the writer and returns when it is d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -50,7 +51,7 @@ from tokenworks.ledger.model import (
     TrialBalance,
 )
 from tokenworks.ledger.writer import QUERIES, Writer
-from tokenworks.postgres.pool import Pool
+from tokenworks.postgres.pool import Connection, Pool
 
 PLATFORM_ID: Final = UUID(int=1)
 """The platform's own party: revenue, purchases, bank, memo accounts."""
@@ -61,7 +62,7 @@ RECEIVABLE_FREEZE_QUANTA: Final = 10 * 10**USD.scale
 """A party that owes more than this places no new holds until it has paid."""
 
 WINDOWS: Final = ("ever", "day", "month", "year")
-PARTITION_MONTHS_AHEAD: Final = 3
+PARTITION_MONTHS_AHEAD: Final = 1
 TAKE_BACK_TRIES_MAX: Final = 8
 
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -140,13 +141,15 @@ class Ledger:
 
     async def ensure_partitions(self) -> None:
         """
-        Make last month's, this month's and the coming months' partitions.
+        Make this month's and the coming months' partitions.
+
+        Few ahead: every statement of a batch opens those it may touch, and the worker
+        looks every hour.
         """
-        last_month = self._clock.now().replace(day=1) - timedelta(days=1)
         async with self._pool.connection() as connection:
             await connection.execute(
                 QUERIES["ensure_partitions"],
-                {"now": last_month, "months": PARTITION_MONTHS_AHEAD + 2},
+                {"now": self._clock.now(), "months": PARTITION_MONTHS_AHEAD + 1},
             )
 
     async def open_party(self, party_id: UUID, kind: str) -> None:
@@ -277,7 +280,8 @@ class Ledger:
             Posting(kind=PostingKind.POST, fact_id=fact_id, transfers=transfers, meta=meta)
         )
         if outcome.overrun > RECEIVABLE_FREEZE_QUANTA:
-            await self._set_account_state(cash, "frozen")
+            async with self._pool.connection() as connection:
+                await self._set_account_state(cash, "frozen", connection)
         return Posted.from_outcome(fact_id, outcome)
 
     async def payout(
@@ -333,9 +337,19 @@ class Ledger:
             )
         )
 
-    async def _set_account_state(self, account_id: int, state: str) -> None:
-        await self._execute(
-            "set_account_state",
+    @contextlib.asynccontextmanager
+    async def _locked(self, account_id: int, connection: Connection) -> AsyncGenerator[None]:
+        await connection.execute(QUERIES["lock_account"], {"account_id": account_id})
+        try:
+            yield
+        finally:
+            await connection.execute(QUERIES["unlock_account"], {"account_id": account_id})
+
+    async def _set_account_state(self, account_id: int, state: str, connection: Connection) -> None:
+        # On the caller's connection: one that waits for a second one of a small pool may
+        # wait for itself.
+        await connection.execute(
+            QUERIES["set_account_state"],
             {"account_id": account_id, "state": state, "now": self._clock.now()},
         )
 
@@ -347,9 +361,9 @@ class Ledger:
             return
         bank = await self.account(PLATFORM_ID, "safeguarded", asset)
         own_funds = await self.account(PLATFORM_ID, "own_funds", asset)
-        async with self._pool.connection() as connection, connection.transaction():
-            # A receivable has no bound of its own: two deposits at once must not both pay it.
-            await connection.execute(QUERIES["lock_account"], {"account_id": row[0]})
+        # A receivable has no bound of its own: two deposits at once must not both pay it. No
+        # transaction is open meanwhile, or the writer would wait for a row that it locked.
+        async with self._pool.connection() as connection, self._locked(row[0], connection):
             cursor = await connection.execute(QUERIES["balances"], {"party_id": party_id})
             rows = await cursor.fetchall()
             balances = {(b.purpose, b.asset): b for b in map(_balance_from_row, rows)}
@@ -359,7 +373,7 @@ class Ledger:
             if quanta <= 0:
                 return
             # Nothing leaves a frozen account, so it is thawed for the set-off.
-            await self._set_account_state(cash.account_id, "active")
+            await self._set_account_state(cash.account_id, "active", connection)
             # Refused when the cash was spent meanwhile; the next deposit tries again.
             outcome = await self.post(
                 Posting(
@@ -374,7 +388,7 @@ class Ledger:
             )
             still_owed = owed.balance - (quanta if outcome.is_done else 0)
             if still_owed > RECEIVABLE_FREEZE_QUANTA:
-                await self._set_account_state(cash.account_id, "frozen")
+                await self._set_account_state(cash.account_id, "frozen", connection)
 
     async def _claim(self, rail: str, reference: str) -> UUID:
         row = await self._fetch_one(
@@ -665,9 +679,11 @@ class Ledger:
         collected = 0
         for account_id, asset, _ in await self._fetch_all("owed_windows", {}):
             source = await self.account(PLATFORM_ID, "limit_source", asset)
-            async with self._pool.connection() as connection, connection.transaction():
-                # Two collectors at once must not both take the same debt.
-                await connection.execute(QUERIES["lock_account"], {"account_id": account_id})
+            # Two collectors at once must not both take the same debt.
+            async with (
+                self._pool.connection() as connection,
+                self._locked(account_id, connection),
+            ):
                 cursor = await connection.execute(
                     QUERIES["owed_window"], {"account_id": account_id}
                 )

@@ -233,7 +233,9 @@ BEGIN
         END IF;
     END LOOP;
 
-    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest AND 'extend' = ANY (p_operations) ORDER BY hold_id FOR NO KEY UPDATE;
+    IF 'extend' = ANY (p_operations) THEN
+        PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
+    END IF;
 
     -- What each operation takes, from which account: named directly; the money that funds
     -- its path; every open limit of every scope on the path; or, for an extension, each
@@ -287,8 +289,7 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    oldest := (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1);
-    newest := (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1);
+    SELECT (array_agg(first_id ORDER BY starts_at))[1], (array_agg(last_id ORDER BY starts_at DESC))[1] INTO oldest, newest FROM ledger.partitions;
 
     -- Reasons to refuse that need no arithmetic, in their documented order.
     SELECT array_agg(
@@ -617,8 +618,7 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    oldest := (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1);
-    newest := (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1);
+    SELECT (array_agg(first_id ORDER BY starts_at))[1], (array_agg(last_id ORDER BY starts_at DESC))[1] INTO oldest, newest FROM ledger.partitions;
 
     SELECT array_agg(
         CASE
