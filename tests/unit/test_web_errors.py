@@ -107,7 +107,7 @@ def test_details_are_left_out_of_the_openai_shape_when_there_are_none() -> None:
     """
     Without details the shape is exactly OpenAI's.
     """
-    assert set(to_openai_error(InvalidError("No."))["error"]) == {  # type: ignore[call-overload]
+    assert set(to_openai_error(InvalidError("No."))["error"]) == {  # type: ignore[call-overload] - plain JSON
         "message",
         "type",
         "param",

@@ -93,7 +93,7 @@ def _parse(file: Traversable) -> Any:  # noqa: ANN401  whatever the YAML says
     try:
         return yaml.load(  # a SafeLoader: it builds no objects
             file.read_text(encoding="utf-8"),
-            Loader=_UniqueKeyLoader,  # noqa: S506
+            Loader=_UniqueKeyLoader,  # noqa: S506 - a safe loader
         )
     except OSError as error:
         raise CatalogueError(file=file.name, place="the top", reason=str(error)) from error

@@ -68,7 +68,7 @@ def serve(port: int) -> None:
     parameters.ui = False
     parameters.verbosity = _QUIET
     server = engine.Server(parameters)
-    print(f"{MODEL_ALIAS} answers on {server.listening_address}", flush=True)  # noqa: T201
+    print(f"{MODEL_ALIAS} answers on {server.listening_address}", flush=True)  # noqa: T201 - its only output
     while True:
         signal.pause()
 
