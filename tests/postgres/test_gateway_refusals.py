@@ -29,10 +29,8 @@ from tests.postgres.gateway_rig import (
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.limits import REQUEST_BODY_BYTES_MAX, REQUEST_MESSAGES_MAX
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, Asset
-from tokenworks.gateway.open_call import Quote
-from tokenworks.identity.model import PLATFORM_ID, PartyState, Principal, Role
+from tokenworks.identity.model import PLATFORM_ID, PartyState, Role
 from tokenworks.metering.model import Axis
-from tokenworks.pricing.rating import ceiling
 from tokenworks.supply.costing import share_card
 from tokenworks.supply.model import OfferTerms
 from tokenworks.testing.supplier_behaviour import UsageShape
@@ -93,7 +91,7 @@ async def test_an_unknown_key_is_refused(rig: Rig, header: str | None) -> None:
     """
     401 in OpenAI's shape; the key is not repeated.
     """
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"authorization", header.encode("latin-1"))]
 
     answer = await rig.client.post("/v1/chat/completions", json={}, headers=headers)
 
@@ -469,11 +467,10 @@ async def test_exactly_what_the_balance_covers_is_admitted(plant: Plant) -> None
     """
     async with open_business(plant, deposit=0) as rig:
         body = json.dumps({"model": rig.model, "messages": MESSAGES, "max_tokens": 40}).encode()
-        principal = await rig.hub.identity.authenticate(rig.secret)
-        call = await _quote_of(rig, principal, body)
-        await rig.deposit(50 * call.quanta)
+        quote = await rig.quote(body)
+        await rig.deposit(50 * quote.quanta)
         rig.first.set_behaviour(
-            Behaviour(gate=True, usage=UsageShape.CEILING, prompt_tokens=call.input_tokens)
+            Behaviour(gate=True, usage=UsageShape.CEILING, prompt_tokens=quote.input_tokens)
         )
         asked = [asyncio.ensure_future(rig.post(body)) for _ in range(200)]
         refused = 0
@@ -493,20 +490,6 @@ async def test_exactly_what_the_balance_covers_is_admitted(plant: Plant) -> None
         cash = await rig.cash()
         assert (cash.available, cash.debits_pending) == (0, 0)
         await rig.audit()
-
-
-async def _quote_of(rig: Rig, principal: Principal, body: bytes) -> Quote:
-    """
-    Return what a call would be held for, from a free call's quote at the standard price.
-    """
-    free = body.replace(rig.model.encode(), f"{rig.model}@free".encode(), 1)
-    padding = len(free) - len(body)
-    call = await rig.hub.gateway.open(principal, free)
-    await rig.hub.ledger.void(call.call_id, reason="only asked")
-    card = (await rig.hub.prices.snapshot()).card(rig.model, "standard", SystemClock().now())
-    call.quote.input_tokens -= padding
-    call.quote.quanta = ceiling(card, call.quote.input_tokens, call.quote.output_tokens)
-    return call.quote
 
 
 # ---------------------------------------------------------------------- idempotency
