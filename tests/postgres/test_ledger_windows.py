@@ -133,7 +133,9 @@ async def test_hold_stays_in_the_window_in_which_it_was_placed(books: Books) -> 
     path = await _limited(books, "day", BERLIN)
     spent = await books.platform("limit_spent", "LIMIT.TOK")
     _, placement = await _place(books, path, 60)
-    old = (await books.ledger.hold(placement.hold_id)).parts[0].account_id  # type: ignore[union-attr]
+    view = await books.ledger.hold(placement.hold_id)
+    assert view is not None
+    old = view.parts[0].account_id
     await _go_to(books, books.clock.now() + timedelta(days=1))
     assert (await _place(books, path, 90))[0] == "ok"
     grow = books.placement(
@@ -143,8 +145,8 @@ async def test_hold_stays_in_the_window_in_which_it_was_placed(books: Books) -> 
     outcome = await books.capture(placement.hold_id, Transfer(debit=old, credit=spent, quanta=75))
     assert outcome.code == "ok"
     assert await books.counters(old) == (0, 75, 100)
-    (view,) = await books.ledger.limits([path])
-    assert (view.remaining, view.held) == (10, 90)
+    (limit,) = await books.ledger.limits([path])
+    assert (limit.remaining, limit.held) == (10, 90)
 
 
 async def test_window_is_granted_once_however_many_need_it(books: Books) -> None:

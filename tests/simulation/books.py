@@ -139,7 +139,7 @@ class Books:
         self,
         party_id: UUID,
         quanta: int,
-        **wishes: Any,  # noqa: ANN401
+        **wishes: Any,  # noqa: ANN401 - handed on
     ) -> UUID:
         """
         Hold money of a buyer and return the hold.
@@ -158,7 +158,7 @@ class Books:
         *transfers: Transfer,
         ordinal: int = 0,
         closes: bool = True,
-        **more: Any,  # noqa: ANN401
+        **more: Any,  # noqa: ANN401 - handed on
     ) -> Outcome:
         """
         Capture from a hold.
@@ -231,7 +231,7 @@ class Books:
             await connection.execute("SET LOCAL session_replication_role = replica")
             await connection.execute(query.encode(), parameters)
 
-    async def check(self, **wishes: Any) -> CheckReport:  # noqa: ANN401
+    async def check(self, **wishes: Any) -> CheckReport:  # noqa: ANN401 - handed on
         """
         Check the books.
         """
