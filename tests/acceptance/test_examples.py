@@ -1,0 +1,49 @@
+"""
+The examples run as they are printed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.acceptance.conftest import Demo
+from tests.acceptance.hub_process import clean_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run an example to its end.
+    """
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=clean_environment(),
+        text=True,
+        timeout=90,
+    )
+
+
+def test_first_call_buys_and_proves(demo: Demo) -> None:
+    """
+    Plain, stream, receipt: all succeed against the demo.
+    """
+    done = run_example("examples/first_call.py", str(demo.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the receipt is good" in done.stdout
+
+
+def test_load_charges_every_call(demo: Demo) -> None:
+    """
+    No call fails, each is charged.
+    """
+    before = len(demo.all_calls())
+    done = run_example("examples/load.py", "--calls", "6", "--max-tokens", "4", str(demo.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 calls in" in done.stdout
+    assert len(demo.all_calls()) == before + 6
