@@ -267,15 +267,16 @@ class HubProcess:
         """
         return self.http.stream("POST", f"{self.base_url}/chat/completions", **raw_call(key, body))
 
-    def all_calls(self, **query: object) -> list[Document]:
+    def all_calls(self, **query: str) -> list[Document]:
         """
         Return every call in the books, page by page.
         """
         rows: list[Document] = []
         cursor: str | None = None
         while True:
-            more = {"cursor": cursor} if cursor else {}
-            page = self.get("calls", limit=500, **more, **query)
+            if cursor is not None:
+                query["cursor"] = cursor
+            page = self.get("calls", key=None, limit=500, **query)
             rows += page["items"]
             cursor = page["next_cursor"]
             if cursor is None:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -75,7 +75,7 @@ class Load:
 
 
 @contextmanager
-def calling(shop: Shop) -> Iterator[Load]:
+def calling(shop: Shop) -> Generator[Load]:
     """
     Keep several clients calling, half of them with streams, until the block ends.
     """
@@ -288,7 +288,7 @@ def call_apart(shop: Shop, body: Document) -> httpx.Response:
 
 
 @contextmanager
-def stopped(postmaster_pid: int) -> Iterator[None]:
+def stopped(postmaster_pid: int) -> Generator[None]:
     """
     Freeze a database server, all its processes, until the block ends.
     """

@@ -168,6 +168,7 @@ def test_terminal_shows_progress_and_what_to_try_next() -> None:
             stdout=slave,
         )
         os.close(slave)
+        text = ""
         try:
             text = read_terminal(master, until="The console:")
             secrets = json.loads((directory / "demo.json").read_text())

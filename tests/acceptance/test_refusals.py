@@ -5,7 +5,7 @@ What bad input gets, as the official client sees it, and that nothing is half do
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -40,7 +40,7 @@ def call_count(shop: Shop) -> int:
 
 
 @contextmanager
-def nothing_happens(shop: Shop, party: str = "buyer") -> Iterator[None]:
+def nothing_happens(shop: Shop, party: str = "buyer") -> Generator[None]:
     """
     Assert that no supplier is asked, no money moves, no hold is left and no call is booked.
     """
@@ -63,8 +63,9 @@ def refusal(client: openai.OpenAI, **options: object) -> openai.APIStatusError:
     Return the error that a call ends with.
     """
     wanted: dict[str, Any] = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 5}
+    wanted.update(options)
     with pytest.raises(openai.APIStatusError) as caught:
-        client.chat.completions.create(**{**wanted, **options})
+        client.chat.completions.create(**wanted)
     return caught.value
 
 
@@ -109,7 +110,7 @@ def test_key_options_are_kept(shop: Shop) -> None:
         assert isinstance(refusal(client), openai.PermissionDeniedError)
 
     slow = shop.tell("key", "add", "buyer", "--requests-per-minute", "1")
-    body = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 2}
+    body: dict[str, Any] = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 2}
     with openai.OpenAI(base_url=shop.base_url, api_key=slow["secret"]) as client:
         client.chat.completions.create(**body)
         answers = [shop.chat(slow["secret"], body) for _ in range(4)]
@@ -427,7 +428,8 @@ def test_stream_that_breaks_ends_with_an_error_event(shop: Shop, behaviour: Beha
     After the first byte a failure is an error event, never a silent close or a `[DONE]`.
     """
     shop.stub.set_behaviour(behaviour)
-    body = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 20, "stream": True}
+    body: dict[str, Any] = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 20}
+    body["stream"] = True
     answer = shop.chat(shop.buyer_key, body)
     assert answer.status_code == 200
     events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
