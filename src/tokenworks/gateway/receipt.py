@@ -5,7 +5,7 @@ What a call's receipt says, and how it is signed and shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from tokenworks.foundation.money import USD, quanta_to_text
@@ -82,6 +82,43 @@ def receipt_fields(
             "amount": _text(leg.quanta),
         }
     return fields
+
+
+_ORDER: Final = (
+    "model",
+    "tier",
+    "tier_floor",
+    "usage",
+    "rate_card",
+    "charge",
+    "currency",
+    "tax",
+    "outcome",
+    "energy",
+    "overrun",
+    "started_at",
+    "organisation",
+    "party",
+    "key",
+    "attempt",
+    "leg",
+)
+_PLACES: Final = {name: place for place, name in enumerate(_ORDER)}
+
+
+def in_order(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """
+    Return stored fields in the order in which ``receipt_fields`` wrote them.
+
+    The database keeps members in an order of its own; a receipt that is shown again has its
+    disclosures where they were.
+    """
+
+    def place(name: str) -> tuple[int, int]:
+        stem, _, number = name.partition(".")
+        return _PLACES.get(stem, len(_ORDER)), int(number or 0)
+
+    return {name: fields[name] for name in sorted(fields, key=place)}
 
 
 class ReceiptIssuer:
