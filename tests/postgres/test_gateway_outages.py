@@ -1,0 +1,207 @@
+"""
+The database goes away: nothing is given for free, nothing is charged twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
+from tokenworks.gateway import service as gateway_service
+from tokenworks.ledger import writer as ledger_writer
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Wait for the books a fraction of a second, so that the tests do not take minutes.
+    """
+    for module in (ledger_writer, gateway_service):
+        monkeypatch.setattr(module, "LEDGER_ANSWER_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(ledger_writer, "RECONNECT_DELAYS_S", (0.05,))
+
+
+@pytest.fixture
+async def rig(dsn: str, tmp_path: Path) -> AsyncGenerator[Rig]:
+    """
+    A hub of the test's own, with a call behind it.
+    """
+    async with open_rig(dsn, tmp_path) as rig:
+        rig.hub.pool.timeout = 0.4
+        assert (await rig.ask()).status_code == 200
+        yield rig
+
+
+@pytest.fixture
+def outage(server_dsn: str, dsn: str, rig: Rig) -> Generator[Outage]:
+    """
+    A way to take the database away; it is back when the hub closes.
+    """
+    outage = Outage(server_dsn, dsn)
+    yield outage
+    outage.end()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("is_known", [True, False], ids=["known_key", "new_key"])
+async def test_without_books_nothing_is_sold(
+    rig: Rig, outage: Outage, stream: bool, is_known: bool
+) -> None:
+    """
+    503 with Retry-After, and no supplier is asked: a cache may refuse, never grant.
+    """
+    if not is_known:
+        rig.hub.identity.invalidate_all()
+    outage.begin()
+
+    answer = await rig.ask(stream=stream)
+
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["type"] == "service_unavailable_error"
+    assert rig.first.stats()["calls"] == 1
+    outage.end()
+    await _sells_again(rig)
+    await rig.quiet()
+    assert (await rig.calls())[1:] == [] or rig.first.stats()["calls"] == 2
+    await rig.audit()
+
+
+async def test_a_keyed_call_without_books_is_refused_like_any_other(
+    rig: Rig, outage: Outage
+) -> None:
+    """
+    A door that looks something up first answers in the same shape.
+    """
+    outage.begin()
+
+    answer = await rig.ask(headers={"idempotency-key": "order-1"})
+
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+    assert rig.first.stats()["calls"] == 1
+
+
+async def test_books_lost_in_a_stream_end_it_with_an_error_and_charge_once(
+    rig: Rig, outage: Outage
+) -> None:
+    """
+    No ``[DONE]`` and no receipt: not acknowledged. The settle stays in memory and is made
+    when the books are back.
+    """
+    rig.first.set_behaviour(Behaviour(chunk_pace_ms=3))
+    body = {"model": rig.model, "messages": list(HELLO), "stream": True, "max_tokens": 40}
+    headers = {"authorization": f"Bearer {rig.secret}"}
+    async with (
+        serving(rig) as url,
+        httpx.AsyncClient() as client,
+        client.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers) as answer,
+    ):
+        received = answer.aiter_raw()
+        raw = await anext(received)
+        outage.begin()
+        async for piece in received:
+            raw += piece
+
+    stream = heard(raw)
+    assert stream.text.startswith("w0 w1")
+    assert stream.error is not None
+    assert stream.error["type"] == "service_unavailable_error"
+    assert not stream.is_done
+    assert stream.receipt is None
+    outage.end()
+    await _reached(rig)
+    await rig.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.outcome) == ("settled", "completed")
+    assert call.usage["output"] == 32
+    await rig.audit()
+
+
+async def test_a_blip_of_the_books_is_not_noticed(rig: Rig, outage: Outage) -> None:
+    """
+    A connection lost between hold and settle is opened again; the same facts are sent again.
+    """
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask())
+    await rig.first.wait_until_waiting(1)
+
+    outage.begin()
+    outage.end()
+    rig.first.release()
+
+    assert (await asked).status_code == 200
+    await _reached(rig)
+    assert [call.status for call in await rig.calls()] == ["settled", "settled"]
+    await rig.audit()
+
+
+async def test_a_plain_answer_that_cannot_be_booked_is_not_given(rig: Rig, outage: Outage) -> None:
+    """
+    The client hears 503 instead of the answer; the books hold the call once at most.
+    """
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask())
+    await rig.first.wait_until_waiting(1)
+    outage.begin()
+    rig.first.release()
+
+    answer = await asked
+
+    assert answer.status_code == 503
+    assert "w0 w1" not in answer.text
+    outage.end()
+    await _reached(rig)
+    await rig.quiet()
+    assert len(await rig.calls()) == 2
+    await rig.audit()
+
+
+async def test_a_failover_without_books_gives_up(rig: Rig, outage: Outage) -> None:
+    """
+    A second attempt is noted before it is sent: where it cannot be, it is not sent.
+    """
+    rig.first.set_behaviour(Behaviour(gate=True, status=500))
+    asked = asyncio.ensure_future(rig.ask())
+    await rig.first.wait_until_waiting(1)
+    outage.begin()
+    rig.first.release()
+
+    answer = await asked
+
+    assert answer.status_code == 503
+    assert rig.second.stats()["calls"] == 0
+    outage.end()
+    await _reached(rig)
+    await rig.quiet()
+    await rig.audit()
+
+
+async def _reached(rig: Rig) -> None:
+    """
+    Return when the pool serves again.
+    """
+    for _ in range(200):
+        try:
+            await rig.hub.ledger.open_holds()
+        except Exception:  # noqa: BLE001 - any failure means: not yet
+            await asyncio.sleep(0.02)
+        else:
+            return
+    message = "the database does not come back"
+    raise AssertionError(message)
+
+
+async def _sells_again(rig: Rig) -> None:
+    await _reached(rig)
+    for _ in range(200):
+        if (await rig.ask()).status_code == 200:
+            return
+        await asyncio.sleep(0.02)
+    message = "the hub does not sell again"
+    raise AssertionError(message)
