@@ -237,14 +237,15 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     length = _header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > REQUEST_BODY_BYTES_MAX:
         raise _too_large()
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message["body"]
-        if len(body) > REQUEST_BODY_BYTES_MAX:
-            raise _too_large()
-        return body
     try:
+        # From the first piece on: headers alone must not hold a connection either.
         async with asyncio.timeout(REQUEST_READ_TIMEOUT_S):
+            message = await receive()
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: bytes = message.get("body", b"")
+                if len(body) > REQUEST_BODY_BYTES_MAX:
+                    raise _too_large()
+                return body
             return await _read_rest(message, receive)
     except TimeoutError as error:
         message_text = "The request body did not arrive in time."
