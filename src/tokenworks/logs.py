@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any, Final, cast
 
 import structlog
 
@@ -16,6 +16,9 @@ _SECRET: Final = re.compile(r"\b(tw_[A-Za-z0-9_-]{4})[A-Za-z0-9_-]{8,}|\bBearer\
 _SECRET_NAMES: Final = frozenset(
     {"authorization", "api_key", "secret", "password", "master_key", "body"}
 )
+_REDACTED: Final = "[redacted]"
+_DEPTH_MAX: Final = 4
+"""What is nested deeper is not logged."""
 
 
 def configure_logs(level: str, *, process: str) -> None:
@@ -51,12 +54,27 @@ def redact_secrets(
     """
     del logger, method
     for name, value in event.items():
-        if name in _SECRET_NAMES:
-            event[name] = "[redacted]"
-        elif isinstance(value, str):
-            event[name] = _SECRET.sub(_masked, value)
+        event[name] = _redacted(name, value)
     return event
 
 
+def _redacted(name: str, value: object, depth: int = 0) -> object:
+    if name.lower() in _SECRET_NAMES:
+        return _REDACTED
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return _SECRET.sub(_masked, value)
+    if depth == _DEPTH_MAX:
+        return value if isinstance(value, (int, float, type(None))) else _REDACTED
+    if isinstance(value, Mapping):
+        members = cast("Mapping[object, object]", value)
+        return {str(key): _redacted(str(key), item, depth + 1) for key, item in members.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = cast("Iterable[object]", value)
+        return [_redacted("", item, depth + 1) for item in items]
+    return value
+
+
 def _masked(match: re.Match[str]) -> str:
-    return f"{match[1]}[redacted]" if match[1] else "[redacted]"
+    return f"{match[1]}{_REDACTED}" if match[1] else _REDACTED
