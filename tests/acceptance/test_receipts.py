@@ -94,7 +94,7 @@ def test_tampered_receipt_is_not_good(shop: Shop, keys_file: Path, tmp_path: Pat
     head, payload, signature = good["jws"].split(".")
     forged: dict[str, Any] = {
         "charge": {**good, "receipt": {**good["receipt"], "charge": "0.000001"}},
-        "call": {**good, "receipt": {**good["receipt"], "call_id": call_id[:-1] + "0"}},
+        "call": {**good, "receipt": {**good["receipt"], "call_id": call_id[::-1]}},
         "signature": {**good, "jws": f"{head}.{payload}.{'A' * len(signature)}"},
     }
     for name, document in forged.items():
