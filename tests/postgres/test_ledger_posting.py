@@ -154,6 +154,24 @@ async def test_closed_account_receives_nothing(books: Books) -> None:
     assert (await books.end(hold_id, PostingKind.VOID)).code == "ok"
 
 
+async def test_closing_an_account_closes_its_share_in_every_lane(books: Books) -> None:
+    """
+    Lanes are an account's parts: what is closed receives nothing through any of them.
+    """
+    at = await _numbers(books)
+    supplier = books.ids.mint()
+    payable = await books.ledger.account(supplier, "supplier_payable")
+    paid = Transfer(debit=at.cash, credit=payable, quanta=1)
+    close = "SELECT ledger.set_account_state_v1(%s, 'closed', %s)"
+    await books.rows(close, payable, books.clock.now())
+    assert (await books.post(paid)).code == Refusal.ACCOUNT_FROZEN
+    other = await books.ledger.account(books.ids.mint(), "supplier_payable")
+    paid = Transfer(debit=at.cash, credit=other, quanta=1)
+    assert (await books.post(paid)).code == "ok"
+    await books.rows(close, other, books.clock.now())
+    assert (await books.post(paid)).code == Refusal.ACCOUNT_FROZEN
+
+
 async def test_capture_takes_the_charge_and_gives_the_rest_back(books: Books) -> None:
     """
     A closing capture frees what it did not take, and says what is left to spend.

@@ -143,7 +143,7 @@ def test_ledger_and_its_naive_twin_live_the_same_life(machine: type[LedgerMachin
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=500 if IS_LONG else 12,
+            max_examples=100 if IS_LONG else 12,
             stateful_step_count=60 if IS_LONG else 20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

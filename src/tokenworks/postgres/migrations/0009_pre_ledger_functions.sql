@@ -36,8 +36,8 @@ BEGIN
     WHERE account_id = p_main AND is_laned AND lane = 0
     ON CONFLICT DO NOTHING;
     SELECT account_id INTO STRICT found_id FROM ledger.accounts WHERE main_account_id = p_main AND lane = p_lane;
-    INSERT INTO ledger.balances (account_id, asset_id, no_overdraft, money_role, last_time)
-    SELECT found_id, asset_id, false, money_role, p_now FROM ledger.balances WHERE account_id = p_main
+    INSERT INTO ledger.balances (account_id, asset_id, no_overdraft, money_role, state, last_time)
+    SELECT found_id, asset_id, false, money_role, state, p_now FROM ledger.balances WHERE account_id = p_main
     ON CONFLICT DO NOTHING;
     RETURN found_id;
 END
@@ -1058,7 +1058,12 @@ $$;
 
 CREATE FUNCTION ledger.set_account_state_v1(p_account bigint, p_state text, p_now timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
-    UPDATE ledger.balances SET state = p_state, last_time = greatest(last_time, p_now) WHERE account_id = p_account;
+    -- An account's shares are the account: locked in the writers' order, then changed with it.
+    SELECT FROM ledger.balances
+    WHERE account_id = p_account OR account_id IN (SELECT share.account_id FROM ledger.accounts AS share WHERE share.main_account_id = p_account)
+    ORDER BY account_id FOR NO KEY UPDATE;
+    UPDATE ledger.balances SET state = p_state, last_time = greatest(last_time, p_now)
+    WHERE account_id = p_account OR account_id IN (SELECT share.account_id FROM ledger.accounts AS share WHERE share.main_account_id = p_account);
 $$;
 
 CREATE FUNCTION ledger.claim_reference_v1(p_rail text, p_reference text, p_fact uuid) RETURNS uuid
