@@ -28,9 +28,10 @@ from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
+from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.receipt import ReceiptIssuer
-from tokenworks.gateway.service import CallRules, Gateway
+from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity

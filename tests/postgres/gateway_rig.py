@@ -29,9 +29,8 @@ from tokenworks.bootstrap import Hub, open_hub
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.money import USD, Amount, quanta_from_text
 from tokenworks.gateway.calls import CallFilter, CallRow
+from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.open_call import Quote
-from tokenworks.gateway.routing import HealthBook
-from tokenworks.gateway.service import CallRules
 from tokenworks.identity.model import ApiKey, Party, PartyKind, Role
 from tokenworks.ledger.check import ProblemCode, check_books
 from tokenworks.ledger.model import AccountBalance
@@ -198,7 +197,7 @@ class Rig:
         """
         Change the operator's settings about calls.
         """
-        self.hub.gateway.rules = replace(self.hub.gateway.rules, **changes)
+        self.hub.gateway.holding.rules = replace(self.hub.gateway.holding.rules, **changes)
 
     # ------------------------------------------------------------------ looking
 
@@ -550,8 +549,8 @@ async def open_business(plant: Plant, *, deposit: int = 10 * DOLLAR) -> AsyncGen
     number = plant.businesses
     for stub in plant.stubs:
         stub.reset()
-    hub.gateway.rules = CallRules()
-    hub.gateway.health = HealthBook()
+    hub.gateway.holding.rules = CallRules()
+    hub.gateway.health.forget()
     model = f"tiny-{number}"
     offers = await _open_offers(plant, model)
     organisation = await hub.opening.add_party(f"acme-{number}", kind=PartyKind.BUYER)

@@ -299,7 +299,7 @@ async def test_books_that_do_not_answer_end_a_growing_stream_at_its_grant(
         message = "simulated"
         raise LedgerUnavailableError(message)
 
-    monkeypatch.setattr(rig.hub.gateway, "extend", extend)
+    monkeypatch.setattr(rig.hub.gateway.holding, "extend", extend)
 
     stream = heard((await rig.ask(stream=True, max_tokens=...)).content)
 
@@ -404,14 +404,14 @@ async def test_money_that_comes_in_meanwhile_does_not_change_the_receipt(
         body = chat(rig, max_tokens=40)
         quote = await rig.quote(body)
         await rig.deposit(quote.quanta)
-        extend = rig.hub.gateway.extend
+        extend = rig.hub.gateway.holding.extend
 
         async def extend_before_a_deposit(*args: object, **options: object) -> bool:
             has_grown = await extend(*args, **options)  # type: ignore[arg-type]
             await rig.deposit(DOLLAR)
             return has_grown
 
-        monkeypatch.setattr(rig.hub.gateway, "extend", extend_before_a_deposit)
+        monkeypatch.setattr(rig.hub.gateway.holding, "extend", extend_before_a_deposit)
 
         assert (await rig.post(body)).status_code == 200
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
-from tokenworks.gateway import service as gateway_service
+from tokenworks.gateway import holding
 from tokenworks.ledger import writer as ledger_writer
 
 
@@ -21,7 +21,7 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Wait for the books a fraction of a second, so that the tests do not take minutes.
     """
-    for module in (ledger_writer, gateway_service):
+    for module in (ledger_writer, holding):
         monkeypatch.setattr(module, "LEDGER_ANSWER_TIMEOUT_S", 0.4)
     monkeypatch.setattr(ledger_writer, "RECONNECT_DELAYS_S", (0.05,))
 

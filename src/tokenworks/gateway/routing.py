@@ -51,6 +51,12 @@ class HealthBook:
         """
         return self._health.setdefault(offer_id, OfferHealth())
 
+    def forget(self) -> None:
+        """
+        Forget everything that was measured.
+        """
+        self._health.clear()
+
     def note_success(
         self, offer_id: UUID, *, first_token_ms: float, tokens_per_s: float | None
     ) -> None:

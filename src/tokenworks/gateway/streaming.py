@@ -20,11 +20,12 @@ import msgspec
 
 from tokenworks.foundation.errors import SupplierFaultError, TokenworksError
 from tokenworks.foundation.limits import SUPPLIER_ATTEMPTS_MAX
+from tokenworks.gateway.attempts import failed_everywhere
 from tokenworks.gateway.bill import Bill, Delivered, estimate, free_bill, make_bill
 from tokenworks.gateway.model import Attempt, CallOutcome, Settled
 from tokenworks.gateway.open_call import OpenCall
 from tokenworks.gateway.ports import BadAnswerError, UpstreamAnswer
-from tokenworks.gateway.service import Gateway, failed_everywhere
+from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.sse import DONE_EVENT, StreamMeter
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.metering.estimate import TokenCounter
@@ -85,26 +86,26 @@ class Streamer:
             RequestRefusedError: The supplier refuses the request; nothing is charged.
             SuppliersFailedError: None delivered a first byte; nothing is charged.
         """
-        with self._gateway.heartbeat(call):
+        with self._gateway.holding.heartbeat(call):
             try:
                 return await self._first_stream(call)
             except Exception as error:
-                await self._gateway.give_back(call, error)
+                await self._gateway.settling.give_back(call, error)
                 raise
 
     async def _first_stream(self, call: OpenCall) -> OpenStream:
         faults: list[SupplierFaultError] = []
         for offer in call.offers[:SUPPLIER_ATTEMPTS_MAX]:
-            attempt = await self._gateway.begin_attempt(call, offer)
+            attempt = await self._gateway.attempts.begin(call, offer)
             try:
                 return await self._first_bytes(call, attempt)
             except SupplierFaultError as fault:
-                self._gateway.end_attempt(attempt, fault)
+                self._gateway.attempts.end(attempt, fault)
                 faults.append(fault)
         raise failed_everywhere(faults)
 
     async def _first_bytes(self, call: OpenCall, attempt: Attempt) -> OpenStream:
-        answer = await self._gateway.send(call, attempt)
+        answer = await self._gateway.attempts.send(call, attempt)
         meter = StreamMeter(
             public_model=call.request.model,
             wants_usage_chunk=call.request.wants_usage_chunk,
@@ -145,18 +146,18 @@ class Streamer:
 
         Runs to its end whatever the client does: call it in a task that is not cancelled.
         """
-        with self._gateway.heartbeat(stream.call):
+        with self._gateway.holding.heartbeat(stream.call):
             try:
                 outcome = await self._pump(stream, send=send, is_gone=is_gone)
             finally:
                 await stream.answer.close()
             fault = stream.meter.fault if outcome is CallOutcome.CUT else None
-            self._gateway.end_attempt(stream.attempt, fault)
+            self._gateway.attempts.end(stream.attempt, fault)
             try:
                 bill = await self._bill(stream, outcome)
                 if outcome is CallOutcome.COMPLETED and stream.meter.is_empty:
                     outcome, bill = CallOutcome.EMPTY, free_bill(stream.call, bill.usage)
-                settled = await self._gateway.settle(
+                settled = await self._gateway.settling.settle(
                     stream.call, stream.attempt, outcome=outcome, bill=bill
                 )
             except TokenworksError as error:
@@ -182,7 +183,7 @@ class Streamer:
                 if is_gone():
                     now_s = self._monotonic_s()
                     deadline_s = deadline_s or (
-                        now_s + self._gateway.rules.drain_after_disconnect_s
+                        now_s + self._gateway.holding.rules.drain_after_disconnect_s
                     )
                     if now_s > deadline_s:
                         return CallOutcome.DISCONNECTED
@@ -210,10 +211,10 @@ class Streamer:
             return True
         if not stream.cannot_grow:
             call = stream.call
-            more = self._gateway.rules.granted_output_tokens * call.request.choices_asked
+            more = self._gateway.holding.rules.granted_output_tokens * call.request.choices_asked
             quanta = ceiling(call.card, 0, more)
             try:
-                has_grown = await self._gateway.extend(call, quanta=quanta, tokens=more)
+                has_grown = await self._gateway.holding.extend(call, quanta=quanta, tokens=more)
             except LedgerUnavailableError:
                 # What is held still covers the grant; what comes of the rest is not known.
                 has_grown = False
