@@ -15,7 +15,12 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD, Amount
-from tokenworks.ledger.errors import AccountMissingError, FactConflictError, RefusedError
+from tokenworks.ledger.errors import (
+    AccountMissingError,
+    FactConflictError,
+    FundsShortError,
+    RefusedError,
+)
 from tokenworks.ledger.model import Refusal, Transfer
 from tokenworks.ledger.service import Posted
 
@@ -211,3 +216,32 @@ async def test_client_money_may_move_between_clients(books: Books) -> None:
     move = Transfer(debit=await books.cash(giver), credit=await books.cash(taker), quanta=40)
     assert (await books.post(move)).code == "ok"
     assert await _balance(books, taker, "cash") == 40
+
+
+async def test_payouts_at_once_pay_what_is_owed_once(books: Books) -> None:
+    """
+    Three payouts of a hundred against a hundred owed: one is posted.
+    """
+    supplier = books.ids.mint()
+    await books.ledger.open_party(supplier, "supplier")
+    payable = await books.ledger.account(supplier, "supplier_payable")
+    purchases = await books.platform("purchases")
+    await books.post(Transfer(debit=purchases, credit=payable, quanta=100))
+
+    async def pay(reference: str) -> str:
+        try:
+            await books.ledger.payout(
+                party_id=supplier,
+                purpose="supplier_payable",
+                amount=Amount(quanta=100, asset=USD),
+                rail="bank",
+                reference=reference,
+                actor="test",
+            )
+        except FundsShortError as error:
+            return error.code
+        return "ok"
+
+    codes = await asyncio.gather(*(pay(f"p-{index}") for index in range(3)))
+    assert sorted(codes) == ["insufficient_funds", "insufficient_funds", "ok"]
+    assert await books.available(payable) == 0

@@ -306,25 +306,33 @@ class Ledger:
         """
         payable = await self._existing(party_id, purpose, amount.asset.code)
         own_funds = await self.account(PLATFORM_ID, "own_funds", amount.asset.code)
-        await self._sweep(payable)
         fact_id = await self._claim(rail, reference)
         meta = _canonical({"kind": "payout", "rail": rail, "reference": reference, "actor": actor})
-        outcome = await self._posted(
-            Posting(
-                kind=PostingKind.POST,
-                fact_id=fact_id,
-                transfers=(Transfer(debit=payable, credit=own_funds, quanta=amount.quanta),),
-                is_exact=True,
-                meta=meta,
-            )
-        )
+        # Two payouts at once must not both sweep what the shares have.
+        async with self._pool.connection() as connection, self._locked(payable, connection):
+            outcome = await self._sweep(payable, connection)
+            if outcome is None or outcome.is_done:
+                outcome = await self.post(
+                    Posting(
+                        kind=PostingKind.POST,
+                        fact_id=fact_id,
+                        transfers=(
+                            Transfer(debit=payable, credit=own_funds, quanta=amount.quanta),
+                        ),
+                        is_exact=True,
+                        meta=meta,
+                    )
+                )
+        if not outcome.is_done:
+            raise await self.refusal(outcome)
         return Posted.from_outcome(fact_id, outcome)
 
-    async def _sweep(self, main_account: int) -> None:
-        shares = await self._fetch_all("lane_shares", {"account_id": main_account})
+    async def _sweep(self, main_account: int, connection: Connection) -> Outcome | None:
+        cursor = await connection.execute(QUERIES["lane_shares"], {"account_id": main_account})
+        shares = await cursor.fetchall()
         if not shares:
-            return
-        await self._posted(
+            return None
+        return await self.post(
             Posting(
                 kind=PostingKind.POST,
                 fact_id=self._ids.mint(),
@@ -502,12 +510,12 @@ class Ledger:
             "available": left,
         }
         if resets_at is None:
-            message = f"The limit of {total} {unit} is used up: {left} left."
+            message = f"The limit of {total} {unit} is too small for this call: {left} left."
             return LimitShortError(message, details=details)
         opens = resets_at.isoformat().replace("+00:00", "Z")
         details["resets_at"] = opens
         message = (
-            f"The limit of {total} {unit} per {window} is used up: {left} left, "
+            f"The limit of {total} {unit} per {window} is too small for this call: {left} left, "
             f"opens again at {opens}."
         )
         wait_s = max(1.0, (resets_at - self._clock.now()).total_seconds())
