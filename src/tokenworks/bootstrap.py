@@ -429,6 +429,7 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
     watchers = [
         asyncio.create_task(_watch(hub.dsn, "identity", hub.identity.watch)),
         asyncio.create_task(_watch(hub.dsn, "supply", hub.supply.watch)),
+        asyncio.create_task(_watch(hub.dsn, "prices", hub.prices.watch)),
     ]
     try:
         yield

@@ -62,6 +62,7 @@ class Attempts:
         Note an attempt before it is sent; the first one stands in the hold already.
         """
         attempt = Attempt(
+            call_id=call.call_id,
             ordinal=len(call.attempts) + 1,
             offer=offer,
             started_at=self._clock.now(),
@@ -171,6 +172,7 @@ class Attempts:
         )
         _log.warning(
             "supplier_fault",
+            call_id=str(attempt.call_id),
             supplier=offer.supplier_name,
             offer_id=str(offer.offer_id),
             code=fault.code,

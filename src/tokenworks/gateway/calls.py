@@ -437,9 +437,8 @@ def _detailed(row: Mapping[str, Any]) -> CallRow:
             for line in lines
         ],
         attempts=[
-            _attempt(int(name.removeprefix("attempt.")), value)
-            for name, value in sorted(receipt.items())
-            if name.startswith("attempt.")
+            _attempt(ordinal, value)
+            for ordinal, value in enumerate(_attempts_of(row, receipt), start=1)
         ],
     )
 
@@ -447,6 +446,12 @@ def _detailed(row: Mapping[str, Any]) -> CallRow:
 _PLAIN_FIELDS: Final = tuple(
     name for name in CallRow.__dataclass_fields__ if name not in {"lines", "attempts"}
 )
+
+
+def _attempts_of(row: Mapping[str, Any], receipt: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    if not receipt:
+        return row["attempts"] or ()
+    return [receipt[f"attempt.{number}"] for number in range(1, row["attempt_count"] + 1)]
 
 
 def _attempt(ordinal: int, value: Mapping[str, Any]) -> AttemptRow:

@@ -50,6 +50,7 @@ class Attempt:
     One physical request to a supplier; filled in while it runs.
     """
 
+    call_id: UUID
     ordinal: int
     offer: Offer
     started_at: datetime

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -52,6 +52,7 @@ from tokenworks.ledger.model import Posting, PostingKind
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
 from tokenworks.metering.estimate import TokenCounter
+from tokenworks.pricing.errors import PriceMissingError
 from tokenworks.pricing.model import RateCard
 from tokenworks.pricing.rating import ceiling
 from tokenworks.pricing.service import PriceBook
@@ -217,7 +218,7 @@ class Gateway:
         principal.require_model(request.model_name, tier_name)
         now = self._clock.now()
         offers = await self._offers(request.model_name, tier_name)
-        card = (await self._prices.snapshot()).card(request.model_name, tier_name, now)
+        card = await self._card(request.model_name, tier_name, now)
         tier = self._prices.tiers[tier_name]
         granted = request.output_tokens_asked
         if granted is None and not request.is_stream:
@@ -258,6 +259,14 @@ class Gateway:
         if offers:
             return offers
         raise _not_served(model, tier, snapshot)
+
+    async def _card(self, model: str, tier: str, now: datetime) -> RateCard:
+        try:
+            return (await self._prices.snapshot()).card(model, tier, now)
+        except PriceMissingError:
+            # Another process may have set it a moment ago: look before refusing.
+            self._prices.invalidate()
+            return (await self._prices.snapshot()).card(model, tier, now)
 
     async def _hold_once(self, call: OpenCall, idempotency_key: str) -> None:
         """

@@ -133,7 +133,10 @@ class Settling:
                 if posted.available is None
                 else quanta_to_text(max(posted.available, 0), scale=USD.scale)
             ),
-            document=await self._receipts.document(prepared, posted),
+            # On a stream the document is all a buyer gets: it carries its key's certificate.
+            document=await self._receipts.document(
+                prepared, posted, with_certificate=call.request.is_stream
+            ),
         )
 
     async def give_back(self, call: OpenCall, error: BaseException) -> None:
@@ -248,6 +251,7 @@ class Settling:
         offer = served.offer
         _log.warning(
             "supplier_fault",
+            call_id=str(served.call_id),
             supplier=offer.supplier_name,
             offer_id=str(offer.offer_id),
             code=bill.faults[0],
@@ -329,6 +333,9 @@ class Settling:
                 "duration_ms": (self._clock.monotonic_s() - call.started_s) * 1000,
                 "first_token_ms": self._first_token_ms(call, served) if served else None,
                 "attempt_count": len(call.attempts),
+                "attempts": (
+                    [attempt.to_json() for attempt in call.attempts] if receipt is None else None
+                ),
                 "error_code": error_code or (served.error_code if served else None),
                 "receipt": receipt,
             }

@@ -4,19 +4,49 @@ Open connections to the database, always in autocommit mode and in UTC.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
-from psycopg import AsyncConnection, conninfo
+from psycopg import AsyncConnection, OperationalError, conninfo, waiting
+from psycopg.abc import RV, PQGen
 from psycopg_pool import AsyncConnectionPool
 
 POOL_WAIT_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 5
+ANSWER_TIMEOUT_S: Final = 5.0
 
 Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
 
 _SESSION: Final = "-c timezone=UTC -c client_min_messages=warning -c jit=off"
+
+
+class BoundedConnection(AsyncConnection[Row]):
+    """
+    A connection that does not wait for a server that has stopped answering.
+
+    The driver would ask such a server to cancel the statement and wait for its word again;
+    this one gives the connection up, and the caller gets the error of a lost one.
+    """
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """
+        Drive one exchange with the server, for at most ``ANSWER_TIMEOUT_S``.
+
+        Raises:
+            psycopg.OperationalError: No answer in time; the connection is closed.
+        """
+        try:
+            async with asyncio.timeout(timeout or ANSWER_TIMEOUT_S):
+                return await waiting.wait_async(gen, self.pgconn.socket, interval=interval)
+        except TimeoutError as error:
+            self.pgconn.finish()
+            message = f"the database did not answer within {ANSWER_TIMEOUT_S:g} s"
+            raise OperationalError(message) from error
+        except asyncio.CancelledError:
+            self.pgconn.finish()
+            raise
 
 
 async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
@@ -28,6 +58,9 @@ async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
     """
     pool: Pool = AsyncConnectionPool(
         dsn,
+        connection_class=BoundedConnection,
+        # One that died while it waited in the pool is replaced, not handed out.
+        check=AsyncConnectionPool.check_connection,
         name=name,
         min_size=1,
         max_size=size_max,

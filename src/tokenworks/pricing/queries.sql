@@ -82,3 +82,11 @@ FROM pricing.rate_cards
 INNER JOIN pricing.prices ON rate_cards.card_id = prices.card_id
 WHERE rate_cards.card_id = ANY(%(card_ids)s)
 ORDER BY rate_cards.card_id DESC, prices.axis;
+
+-- name: notify
+-- Tell the other processes that prices were set.
+SELECT pg_notify('tokenworks_pricing', '')
+
+-- name: listen
+-- Hear of it.
+LISTEN tokenworks_pricing

@@ -155,6 +155,22 @@ class PriceBook:
         self.invalidate()
         return recorded
 
+    async def watch(self, connection: Connection) -> None:
+        """
+        Read prices again as soon as another process has set some, until cancelled.
+
+        Args:
+            connection: One of its own, outside any pool. When it breaks, the caller opens
+                another and calls again.
+
+        Raises:
+            psycopg.OperationalError: The connection broke.
+        """
+        await store.listen(connection)
+        self.invalidate()
+        async for _ in connection.notifies():
+            self.invalidate()
+
     async def snapshot(self) -> PriceSnapshot:
         """
         Return prices read at most ``SNAPSHOT_LIFETIME_S`` ago; no I/O while they are fresh.
@@ -291,6 +307,7 @@ class PriceBook:
 
 async def _record(connection: Connection, card: RateCard) -> RateCard:
     if await store.insert_card(connection, card):
+        await store.notify(connection)
         return card
     moment = {"model": card.model, "tier": card.tier, "effective_at": card.effective_at}
     stored = (await store.find_cards(connection, "select_card_at_moment", moment))[0]

@@ -97,3 +97,17 @@ def _price(row: Row, model: str, tier: str, effective_at: datetime, created_at: 
         effective_at=effective_at,
         created_at=created_at,
     )
+
+
+async def notify(connection: Connection) -> None:
+    """
+    Tell every process that watches, at the commit, that prices were set.
+    """
+    await connection.execute(_QUERIES["notify"])
+
+
+async def listen(connection: Connection) -> None:
+    """
+    Subscribe a connection to what ``notify`` says.
+    """
+    await connection.execute(_QUERIES["listen"])

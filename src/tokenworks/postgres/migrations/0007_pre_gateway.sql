@@ -27,6 +27,7 @@ CREATE TABLE gateway.calls (
     duration_ms double precision NOT NULL,
     first_token_ms double precision,
     attempt_count integer NOT NULL,
+    attempts jsonb,                   -- of a failed call; a settled one's stand in its receipt
     error_code text,
     receipt jsonb                     -- every field of the receipt; NULL where nothing was sold
 ) PARTITION BY RANGE (call_id);
