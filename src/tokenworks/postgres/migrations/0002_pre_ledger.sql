@@ -245,6 +245,9 @@ BEGIN
         EXECUTE format('CREATE TABLE ledger.holds_%s PARTITION OF ledger.holds FOR VALUES FROM (%L) TO (%L) WITH (fillfactor = 70)', suffix, ledger.identifier_floor(starts), ledger.identifier_floor(ends));
         EXECUTE format('CREATE TABLE ledger.entries_%s PARTITION OF ledger.entries FOR VALUES FROM (%L) TO (%L)', suffix, ledger.identifier_floor(starts), ledger.identifier_floor(ends));
         EXECUTE format('CREATE TABLE ledger.batches_%s PARTITION OF ledger.batches FOR VALUES FROM (%L) TO (%L)', suffix, starts, ends);
+        -- Row triggers are inherited, statement triggers are not.
+        EXECUTE format('CREATE TRIGGER not_truncated BEFORE TRUNCATE ON ledger.entries_%s FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()', suffix);
+        EXECUTE format('CREATE TRIGGER not_truncated BEFORE TRUNCATE ON ledger.batches_%s FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()', suffix);
         INSERT INTO ledger.partitions VALUES (starts, ends, ledger.identifier_floor(starts), ledger.identifier_floor(ends));
         made := made + 1;
     END LOOP;
