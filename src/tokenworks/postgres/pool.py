@@ -30,7 +30,12 @@ class BoundedConnection(AsyncConnection[Row]):
     this one gives the connection up, and the caller gets the error of a lost one.
     """
 
-    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+    async def wait(  # the signature is the driver's own
+        self,
+        gen: PQGen[RV],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+    ) -> RV:
         """
         Drive one exchange with the server, for at most ``ANSWER_TIMEOUT_S``.
 
