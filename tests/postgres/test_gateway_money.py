@@ -407,7 +407,7 @@ async def test_money_that_comes_in_meanwhile_does_not_change_the_receipt(
         extend = rig.hub.gateway.holding.extend
 
         async def extend_before_a_deposit(*args: object, **options: object) -> bool:
-            has_grown = await extend(*args, **options)  # type: ignore[arg-type]
+            has_grown = await extend(*args, **options)  # type: ignore[arg-type] - plain JSON, checked above
             await rig.deposit(DOLLAR)
             return has_grown
 

@@ -188,7 +188,7 @@ def broken_door() -> OpenAiApi:
     )
 
 
-async def answer_of(application: Any, asked: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:  # noqa: ANN401 - ASGI
+async def answer_of(application: Any, asked: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:  # noqa: ANN401 - as ASGI has it
     """
     Return status, headers and body of an application's answer.
     """
@@ -281,8 +281,8 @@ def switch() -> Switch:
     Return a switch with doors that say who they are.
     """
 
-    def saying(status: int, body: bytes) -> Any:  # noqa: ANN401 - ASGI
-        async def application(_: object, __: object, send: Any) -> None:  # noqa: ANN401 - ASGI
+    def saying(status: int, body: bytes) -> Any:  # noqa: ANN401 - as ASGI has it
+        async def application(_: object, __: object, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
             await send({"type": "http.response.start", "status": status, "headers": []})
             await send({"type": "http.response.body", "body": body})
 

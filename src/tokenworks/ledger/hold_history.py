@@ -11,7 +11,7 @@ from typing import Final
 
 from tokenworks.ledger.record import ENDINGS, Record
 
-_PAID_BY: Final = frozenset({"cash", "overrun"})
+_PAID_BY: Final = frozenset({"cash"})
 _STATES: Final = {"capture": "captured", "void": "voided", "expire": "expired"}
 
 
