@@ -21,7 +21,7 @@ from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import ASSETS, USD, Asset, quanta_from_text
 from tokenworks.gateway.errors import CallNotFoundError
 from tokenworks.gateway.model import Attempt
-from tokenworks.gateway.receipt import ReceiptIssuer, in_order
+from tokenworks.gateway.receipt import ReceiptIssuer
 from tokenworks.ledger.model import Outcome
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
@@ -365,7 +365,7 @@ class ReceiptReader:
             message = f"There is no receipt of a call {call_id}."
             raise CallNotFoundError(message, param="call_id")
         recorded_at, _, lane, sequence, previous = entry
-        prepared = self._issuer.draft(call_id, in_order(call.receipt))
+        prepared = self._issuer.draft(call_id, call.receipt)
         position = Outcome(
             code="replayed",
             recorded_at=recorded_at,

@@ -83,7 +83,7 @@ SELECT
     CASE WHEN leg.value ->> 'kind' = 'power' THEN (call.receipt -> ('attempt.' || call.attempt_count) ->> 'supplier')::uuid END,
     sum((leg.value ->> 'amount')::numeric * 1000000000)::numeric(39, 0)
 FROM gateway.calls AS call
-CROSS JOIN LATERAL jsonb_each(call.receipt) AS leg (name, value)
+CROSS JOIN LATERAL json_each(call.receipt) AS leg (name, value)
 WHERE call.call_id >= ledger.identifier_floor(%(since)s::timestamptz - interval '1 hour')
     AND call.ended_at >= %(since)s AND call.status = 'settled'
     AND leg.name LIKE 'leg.%%'

@@ -106,21 +106,6 @@ _ORDER: Final = (
 _PLACES: Final = {name: place for place, name in enumerate(_ORDER)}
 
 
-def in_order(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """
-    Return stored fields in the order in which ``receipt_fields`` wrote them.
-
-    The database keeps members in an order of its own; a receipt that is shown again has its
-    disclosures where they were.
-    """
-
-    def place(name: str) -> tuple[int, int]:
-        stem, _, number = name.partition(".")
-        return _PLACES.get(stem, len(_ORDER)), int(number or 0)
-
-    return {name: fields[name] for name in sorted(fields, key=place)}
-
-
 class ReceiptIssuer:
     """
     Draft before the commit, sign after it.

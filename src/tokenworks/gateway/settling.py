@@ -19,6 +19,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.bill import Bill, free_bill
+from tokenworks.gateway.call_row import composite_text
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome, Settled, to_iso
 from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
@@ -307,39 +308,42 @@ class Settling:
         principal = call.principal
         chain = principal.chain
         usage = bill.usage
-        return _encode(
-            {
-                "call_id": call.call_id,
-                "status": status,
-                "outcome": outcome.value,
-                "organisation_id": principal.organisation_id,
-                "team_id": chain[1] if len(chain) > 1 else None,
-                "party_id": principal.party_id,
-                "key_id": principal.key_id,
-                "model": call.request.model_name,
-                "tier": call.tier.tier_id,
-                "is_stream": call.request.is_stream,
-                "supplier_id": served.offer.supplier_id if served else None,
-                "supplier_name": served.offer.supplier_name if served else None,
-                "usage": {axis.value: count for axis, count in usage.counts.items()},
-                "input_tokens": usage.total_input,
-                "output_tokens": usage.total_output,
-                "is_estimate": usage.is_estimate,
-                "currency": bill.rated.currency,
-                "quoted_quanta": call.quote.quanta,
-                "charge_quanta": charge,
-                "payable_quanta": served.payable_quanta if served else 0,
-                "started_at": to_iso(call.started_at),
-                "duration_ms": (self._clock.monotonic_s() - call.started_s) * 1000,
-                "first_token_ms": self._first_token_ms(call, served) if served else None,
-                "attempt_count": len(call.attempts),
-                "attempts": (
-                    [attempt.to_json() for attempt in call.attempts] if receipt is None else None
-                ),
-                "error_code": error_code or (served.error_code if served else None),
-                "receipt": receipt,
-            }
-        ).decode()
+        attempts = [attempt.to_json() for attempt in call.attempts] if receipt is None else None
+        return composite_text(
+            (
+                call.call_id,
+                status,
+                outcome.value,
+                principal.organisation_id,
+                chain[1] if len(chain) > 1 else None,
+                principal.party_id,
+                principal.key_id,
+                call.request.model_name,
+                call.tier.tier_id,
+                call.request.is_stream,
+                served.offer.supplier_id if served else None,
+                served.offer.supplier_name if served else None,
+                _json(usage.to_json()["counts"]),
+                usage.total_input,
+                usage.total_output,
+                usage.is_estimate,
+                bill.rated.currency,
+                call.quote.quanta,
+                charge,
+                served.payable_quanta if served else 0,
+                to_iso(call.started_at),
+                (self._clock.monotonic_s() - call.started_s) * 1000,
+                self._first_token_ms(call, served) if served else None,
+                len(call.attempts),
+                None if attempts is None else _json(attempts),
+                error_code or (served.error_code if served else None),
+                None if receipt is None else _json(receipt),
+            )
+        )
+
+
+def _json(value: object) -> str:
+    return _encode(value).decode()
 
 
 _CODES: Final[Mapping[int, str]] = {number: code for code, number in ASSET_IDS.items()}

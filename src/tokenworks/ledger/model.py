@@ -184,7 +184,7 @@ class Posting:
     share of it.
     """
     rider_row: str | None = None
-    """One JSON row for the writer's rider (a read model in the same transaction)."""
+    """One row for the writer's rider (a read model in the same transaction), as text."""
 
     @cached_property
     def content(self) -> bytes:

@@ -14,7 +14,7 @@ CREATE TABLE gateway.calls (
     is_stream boolean NOT NULL,
     supplier_id uuid,
     supplier_name text,
-    usage jsonb NOT NULL,
+    usage json NOT NULL,
     input_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
     is_estimate boolean NOT NULL,
@@ -27,9 +27,9 @@ CREATE TABLE gateway.calls (
     duration_ms double precision NOT NULL,
     first_token_ms double precision,
     attempt_count integer NOT NULL,
-    attempts jsonb,                   -- of a failed call; a settled one's stand in its receipt
+    attempts json,                    -- of a failed call; a settled one's stand in its receipt
     error_code text,
-    receipt jsonb                     -- every field of the receipt; NULL where nothing was sold
+    receipt json                      -- every field of the receipt; NULL where nothing was sold
 ) PARTITION BY RANGE (call_id);
 CREATE INDEX calls_by_organisation ON gateway.calls (organisation_id, call_id);
 
@@ -56,13 +56,46 @@ CREATE TABLE gateway.idempotency_keys_1 PARTITION OF gateway.idempotency_keys FO
 CREATE TABLE gateway.idempotency_keys_2 PARTITION OF gateway.idempotency_keys FOR VALUES WITH (MODULUS 4, REMAINDER 2);
 CREATE TABLE gateway.idempotency_keys_3 PARTITION OF gateway.idempotency_keys FOR VALUES WITH (MODULUS 4, REMAINDER 3);
 
+-- What the gateway hands over; the time of the end is the ledger's.
+CREATE TYPE gateway.call_row AS (
+    call_id uuid,
+    status text,
+    outcome text,
+    organisation_id uuid,
+    team_id uuid,
+    party_id uuid,
+    key_id uuid,
+    model text,
+    tier text,
+    is_stream boolean,
+    supplier_id uuid,
+    supplier_name text,
+    usage json,
+    input_tokens bigint,
+    output_tokens bigint,
+    is_estimate boolean,
+    currency text,
+    quoted_quanta bigint,
+    charge_quanta bigint,
+    payable_quanta bigint,
+    started_at timestamptz,
+    duration_ms double precision,
+    first_token_ms double precision,
+    attempt_count integer,
+    attempts json,
+    error_code text,
+    receipt json
+);
+
 -- The ledger's rider: as durable as the capture itself, and only for accepted operations.
 CREATE FUNCTION gateway.record_calls_v1(p_rows text[], p_ended_at timestamptz) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
-    INSERT INTO gateway.calls
-    SELECT filled.*
-    FROM unnest(p_rows) AS row (document)
-    CROSS JOIN LATERAL jsonb_populate_record(NULL::gateway.calls, row.document::jsonb || jsonb_build_object('ended_at', p_ended_at)) AS filled
+    INSERT INTO gateway.calls (
+        call_id, status, outcome, organisation_id, team_id, party_id, key_id, model, tier, is_stream, supplier_id, supplier_name,
+        usage, input_tokens, output_tokens, is_estimate, currency, quoted_quanta, charge_quanta, payable_quanta, started_at,
+        duration_ms, first_token_ms, attempt_count, attempts, error_code, receipt, ended_at)
+    SELECT row.*, p_ended_at
+    FROM unnest(p_rows::gateway.call_row[]) AS row
     ON CONFLICT DO NOTHING;
 $$;
 INSERT INTO ledger.riders (name, function_name) VALUES ('gateway', 'gateway.record_calls_v1');
@@ -79,7 +112,8 @@ BEGIN
     FOR month IN SELECT * FROM ledger.partitions ORDER BY starts_at LOOP
         suffix := to_char(month.starts_at AT TIME ZONE 'UTC', 'YYYY_MM');
         CONTINUE WHEN to_regclass('gateway.calls_' || suffix) IS NOT NULL;
-        EXECUTE format('CREATE TABLE gateway.calls_%s PARTITION OF gateway.calls FOR VALUES FROM (%L) TO (%L)', suffix, month.first_id, month.last_id);
+        -- A row is about 2.5 kB: kept in one piece, it need not be compressed on the hot path.
+        EXECUTE format('CREATE TABLE gateway.calls_%s PARTITION OF gateway.calls FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)', suffix, month.first_id, month.last_id);
         EXECUTE format('CREATE TABLE gateway.attempts_%s PARTITION OF gateway.attempts FOR VALUES FROM (%L) TO (%L)', suffix, month.first_id, month.last_id);
         made := made + 1;
     END LOOP;
