@@ -5,7 +5,7 @@ What a call's receipt says, and how it is signed and shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 from uuid import UUID
 
 from tokenworks.foundation.money import USD, quanta_to_text
@@ -82,28 +82,6 @@ def receipt_fields(
             "amount": _text(leg.quanta),
         }
     return fields
-
-
-_ORDER: Final = (
-    "model",
-    "tier",
-    "tier_floor",
-    "usage",
-    "rate_card",
-    "charge",
-    "currency",
-    "tax",
-    "outcome",
-    "energy",
-    "overrun",
-    "started_at",
-    "organisation",
-    "party",
-    "key",
-    "attempt",
-    "leg",
-)
-_PLACES: Final = {name: place for place, name in enumerate(_ORDER)}
 
 
 class ReceiptIssuer:
