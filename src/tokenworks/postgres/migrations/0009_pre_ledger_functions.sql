@@ -187,8 +187,6 @@ DECLARE
     new_contents bytea[] := '{}';
     records text[] := '{}';
     accepted integer[] := '{}';
-    oldest uuid;
-    newest uuid;
     fresh record;
     grant_transfer bigint[];
     grant_fact uuid;
@@ -276,6 +274,7 @@ BEGIN
         GROUP BY op, account_id
         ORDER BY op, place, account_id) AS ordered;
 
+    -- Not in the statement above: an aggregate with an order of its own re-orders the others' input.
     SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(part_accounts) AS id) AS distinct_ids;
     PERFORM FROM ledger.balances WHERE account_id = ANY (account_ids) ORDER BY account_id FOR NO KEY UPDATE;
 
@@ -289,14 +288,13 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    SELECT (array_agg(first_id ORDER BY starts_at))[1], (array_agg(last_id ORDER BY starts_at DESC))[1] INTO oldest, newest FROM ledger.partitions;
 
     -- Reasons to refuse that need no arithmetic, in their documented order.
     SELECT array_agg(
         CASE
             WHEN stored.fact_id IS NOT NULL THEN CASE WHEN stored.content = asked.content THEN 'replayed' ELSE 'conflict' END
             WHEN asked.deadline < moment THEN 'deadline_passed'
-            WHEN asked.fact < oldest OR asked.fact >= newest OR (asked.operation = 'place' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
+            WHEN asked.fact < (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1) OR asked.fact >= (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1) OR (asked.operation = 'place' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
             WHEN asked.operation = 'extend' AND hold.hold_id IS NULL THEN 'hold_unknown'
             WHEN asked.operation = 'extend' AND hold.state <> 'open' THEN 'hold_closed'
             WHEN asked.operation = 'place' AND asked.path_id IS NOT NULL AND path.path_id IS NULL THEN 'spend_path_unknown'
@@ -468,6 +466,23 @@ BEGIN
             lane.receipt_head, lane.receipt_sequence);
     END IF;
 
+    -- Nearly always everything is at hand; what was stored is only read for repeats.
+    IF NOT (coalesce('replayed' = ANY (codes), false) OR 'extend' = ANY (p_operations)) THEN
+        RETURN QUERY
+        SELECT rows.op, coalesce(codes[rows.op], 'ok'),
+            CASE WHEN codes[rows.op] IS NULL THEN moment END, CASE WHEN codes[rows.op] IS NULL THEN p_expiries[rows.op] END,
+            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.account ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
+            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.asset ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
+            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.amount ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
+            short_by[rows.op], short_left[rows.op], NULL::bigint, NULL::text, NULL::integer, NULL::bigint, NULL::bytea
+        FROM (
+            SELECT p.op, p.account, p.asset, p.amount, p.place FROM unnest(part_ops, part_accounts, part_assets, part_amounts) WITH ORDINALITY AS p (op, account, asset, amount, place)
+            UNION ALL
+            SELECT g.op, NULL, NULL, NULL, NULL FROM generate_series(1, n) AS g (op)) AS rows
+        GROUP BY rows.op
+        ORDER BY rows.op;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT asked.op::integer, coalesce(codes[asked.op], 'ok'),
         CASE WHEN codes[asked.op] IS NULL THEN moment ELSE stored.recorded_at END,
@@ -540,8 +555,6 @@ DECLARE
     records text[] := '{}';
     rider_rows text[] := '{}';
     rider_function text;
-    oldest uuid;
-    newest uuid;
     receipt_head bytea := lane.receipt_head;
     receipt_sequence bigint := lane.receipt_sequence;
     closing_ops integer[] := '{}';
@@ -618,13 +631,12 @@ BEGIN
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
-    SELECT (array_agg(first_id ORDER BY starts_at))[1], (array_agg(last_id ORDER BY starts_at DESC))[1] INTO oldest, newest FROM ledger.partitions;
 
     SELECT array_agg(
         CASE
             WHEN stored.fact_id IS NOT NULL THEN CASE WHEN stored.content = asked.content THEN 'replayed' ELSE 'conflict' END
             WHEN asked.deadline < moment THEN 'deadline_passed'
-            WHEN asked.fact < oldest OR asked.fact >= newest OR (asked.operation = 'post' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
+            WHEN asked.fact < (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1) OR asked.fact >= (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1) OR (asked.operation = 'post' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
             WHEN asked.operation <> 'post' AND hold.hold_id IS NULL THEN 'hold_unknown'
             WHEN asked.operation <> 'post' AND hold.state <> 'open' THEN 'hold_closed'
             WHEN asked.operation = 'expire' AND hold.expires_at > moment THEN 'hold_not_due'
@@ -910,6 +922,15 @@ BEGIN
         END IF;
     END IF;
 
+    IF NOT coalesce('replayed' = ANY (codes), false) THEN
+        RETURN QUERY
+        SELECT g.op, coalesce(codes[g.op], 'ok'), CASE WHEN codes[g.op] IS NULL THEN moment END,
+            NULL::timestamptz, NULL::bigint[], NULL::smallint[], NULL::bigint[],
+            short_by[g.op], short_left[g.op], overruns[g.op], NULL::text, p_lane, sequences[g.op], previous_links[g.op]
+        FROM generate_series(1, n) AS g (op)
+        ORDER BY g.op;
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT asked.op::integer, coalesce(codes[asked.op], 'ok'),
         CASE WHEN codes[asked.op] IS NULL THEN moment ELSE stored.recorded_at END,
