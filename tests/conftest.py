@@ -5,6 +5,7 @@ Fixtures every suite shares: one throwaway server, a fresh database per test.
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import conninfo, sql
 
 from tokenworks.adapters.embedded_postgres import start_throwaway
@@ -19,6 +21,15 @@ from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.postgres.migrate import migrate
 from tokenworks.postgres.pool import Pool, open_pool
+
+# How long an example takes says something about the machine, not about the law.
+settings.register_profile(
+    "tokenworks",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tokenworks")
 
 
 @pytest.fixture(scope="session")

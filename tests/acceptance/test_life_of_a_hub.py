@@ -26,7 +26,7 @@ from tests.acceptance.hub_process import (
 )
 from tokenworks.testing.supplier_behaviour import Behaviour
 
-WARM_START_S = 10.0
+WARM_START_S = 60.0  # about 3 s on an idle machine; a busy one is not a failure
 
 
 def test_demo_file_has_its_fields_for_its_owner_only(demo: Demo) -> None:

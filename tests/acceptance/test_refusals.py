@@ -103,7 +103,7 @@ def test_key_options_are_kept(shop: Shop) -> None:
     An expired key is 401, a model outside its list 403, a rate above its own 429; rotating
     ends the old secret at once.
     """
-    soon = datetime.now(UTC) + timedelta(seconds=3)
+    soon = datetime.now(UTC) + timedelta(seconds=8)
     expiring = shop.tell("key", "add", "buyer", "--expires", soon.isoformat())["secret"]
     narrow = shop.tell("key", "add", "buyer", "--models", f"{STUB_MODEL}@premium,other")
     with openai.OpenAI(base_url=shop.base_url, api_key=narrow["secret"]) as client:
