@@ -90,6 +90,9 @@ tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
 bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
 
+record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
+	@$(BIN)/python tools/record_llama_usage.py
+
 docs: $(STAMPS)/project $(STAMPS)/dev ## Write docs/reference/ from the code, then check the documents
 	@$(BIN)/python -m tools.write_reference
 	@$(BIN)/python tools/tidy.py --docs
