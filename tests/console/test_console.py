@@ -579,10 +579,7 @@ def test_real_hub_is_shown_as_it_is(
     The fixture ``running_hub`` gives what DATA/demo.json says: ``base_url``, ``admin_key``,
     ``buyer_key``, ``model``, and ``console_url`` where a console runs already.
     """
-    try:
-        demo = cast("Mapping[str, Any]", request.getfixturevalue("running_hub"))
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture running_hub: there is no real hub in this run")
+    demo = cast("Mapping[str, Any]", request.getfixturevalue("running_hub"))
     hub_url = str(demo["base_url"]).removesuffix("/").removesuffix("/v1")
     console = Console(hub_url=hub_url, folder=tmp_path, port=free_port())
     console.start()

@@ -25,12 +25,6 @@ NO_ACCOUNT: Final = 0
 """Stands for 'no fallback' in a transfer; real ids start at 1."""
 
 
-class AssetId(int):
-    """
-    An asset's number in the database.
-    """
-
-
 ASSET_IDS: Final[Mapping[str, int]] = {
     "USD": 1,
     "CNY": 2,

@@ -21,12 +21,6 @@ FROM ledger.lease_lane_v1(%(holder)s, %(now)s, %(until)s, %(lanes_max)s)
 -- Keep a lane; false when it was lost.
 SELECT ledger.renew_lane_v1(%(lane)s, %(epoch)s, %(until)s)
 
--- name: laned_accounts
--- Which accounts are laned, so that the writer can use its own share of them.
-SELECT account_id
-FROM ledger.accounts
-WHERE is_laned AND lane = 0
-
 -- name: is_laned
 -- Whether one main account is laned; the answer never changes.
 SELECT is_laned AND lane = 0
