@@ -17,7 +17,7 @@ from tokenworks.ledger.checkpoint import take_checkpoint
 from tokenworks.ledger.model import Posting, PostingKind, Reservation, Transfer
 from tokenworks.ledger.writer import Writer
 
-HISTORY = ("entries", "batches", "limit_changes", "checkpoints")
+HISTORY = ("entries", "batches", "limit_changes", "checkpoints", "closings")
 
 
 @pytest.fixture
@@ -37,6 +37,9 @@ async def books(dsn: str, clock: FakeClock, ids: IdentifierSource) -> AsyncItera
             clock.now(),
         )
         await take_checkpoint(books.pool, lambda _: "signature", clock)
+        await books.execute(
+            "INSERT INTO ledger.closings VALUES ('2020-01-01', %s, 'test', '{}', '')", clock.now()
+        )
         yield books
 
 
@@ -53,7 +56,11 @@ async def test_history_cannot_be_changed_by_its_owner(books: Books, verb: str) -
             "TRUNCATE": f"TRUNCATE ledger.{table}",
         }[verb]
         if verb == "UPDATE":
-            column = {"limit_changes": "actor", "checkpoints": "lanes"}.get(table, "lane")
+            column = {
+                "limit_changes": "actor",
+                "checkpoints": "lanes",
+                "closings": "actor",
+            }.get(table, "lane")
             statement = f"UPDATE ledger.{table} SET {column} = {column}"
         with pytest.raises(psycopg.DatabaseError) as caught:
             await books.execute(statement)

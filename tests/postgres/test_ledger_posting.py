@@ -4,11 +4,12 @@ Entries, captures, voids and expiries: refusals in order, overruns, fates, repla
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
-from typing import NamedTuple
+from datetime import date, timedelta
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import pytest
@@ -26,6 +27,8 @@ from tokenworks.ledger.model import (
     Reservation,
     Transfer,
 )
+
+_DAY: Final = timedelta(days=1)
 
 
 @pytest.fixture
@@ -67,9 +70,11 @@ async def test_entry_is_refused_for_the_first_reason_in_the_documented_order(
     books: Books,
 ) -> None:
     """
-    Conflict, deadline, id, unknown, asset, same account, amount, frozen, short, unsafeguarded.
+    Conflict, deadline, id, date, unknown, asset, same account, amount, frozen, short, unsafe.
     """
     at = await _numbers(books)
+    today = books.clock.now().date()
+    await _close(books, today)
     yuan = await books.ledger.account(at.buyer, "cash", "CNY")
     done = books.ids.mint()
     move = Transfer(debit=at.cash, credit=at.revenue, quanta=1)
@@ -77,20 +82,28 @@ async def test_entry_is_refused_for_the_first_reason_in_the_documented_order(
     late, future = books.clock.now() - timedelta(seconds=1), UUID(int=done.int + (400_000 << 80))
 
     async def code(
-        transfer: Transfer, fact_id: UUID | None = None, *, is_late: bool = False
+        transfer: Transfer,
+        fact_id: UUID | None = None,
+        *,
+        is_late: bool = False,
+        accounting_date: date | None = None,
     ) -> str:
         posting = Posting(
             kind=PostingKind.POST,
             fact_id=fact_id or books.ids.mint(),
             transfers=(transfer,),
             deadline=late if is_late else None,
+            accounting_date=accounting_date,
         )
         return (await books.writer.post(posting)).code
 
     nowhere = Transfer(debit=10**12, credit=yuan, quanta=0)
     assert await code(nowhere, done, is_late=True) == Refusal.CONFLICT
     assert await code(nowhere, future, is_late=True) == Refusal.DEADLINE_PASSED
-    assert await code(nowhere, future) == Refusal.ID_OUTSIDE_WINDOW
+    assert await code(nowhere, future, accounting_date=today) == Refusal.ID_OUTSIDE_WINDOW
+    assert await code(nowhere, accounting_date=today) == Refusal.DATE_CLOSED
+    assert await code(nowhere, accounting_date=today - _DAY) == Refusal.DATE_CLOSED
+    assert await code(nowhere, accounting_date=today + _DAY) == Refusal.ACCOUNT_UNKNOWN
     assert await code(nowhere) == Refusal.ACCOUNT_UNKNOWN
     assert (
         await code(Transfer(debit=at.cash, credit=yuan, quanta=0, fallback=10**12))
@@ -120,6 +133,48 @@ async def test_entry_is_refused_for_the_first_reason_in_the_documented_order(
     unsafe = Transfer(debit=at.own_funds, credit=at.cash, quanta=1)
     assert await code(unsafe) == Refusal.CLIENT_MONEY_UNSAFEGUARDED
     assert await books.counters(at.cash) == (0, 1, 100)
+
+
+async def test_entry_counts_in_the_date_it_names_and_the_date_is_part_of_it(books: Books) -> None:
+    """
+    A correction names an accounting date; it stands in the record, and makes the content.
+    """
+    at = await _numbers(books)
+    yesterday = books.clock.now().date() - _DAY
+    posting = Posting(
+        kind=PostingKind.POST,
+        fact_id=books.ids.mint(),
+        transfers=(Transfer(debit=at.cash, credit=at.revenue, quanta=1),),
+        accounting_date=yesterday,
+    )
+    outcomes = await asyncio.gather(
+        books.writer.post(posting),
+        books.post(Transfer(debit=at.cash, credit=at.revenue, quanta=1)),
+    )
+    assert [outcome.code for outcome in outcomes] == ["ok", "ok"]
+    rows = await books.rows("SELECT record::json ->> 'date' FROM ledger.entries ORDER BY batch, 1")
+    assert [row[0] for row in rows if row[0]] == [yesterday.isoformat()]
+    await _close(books, yesterday)
+    assert (await books.writer.post(posting)).code == "replayed"
+    assert (await books.writer.post(replace(posting, accounting_date=None))).code == "conflict"
+
+
+async def test_ends_of_a_hold_pass_a_closed_date(books: Books) -> None:
+    """
+    What was promised is kept: captures and voids go to the first open date.
+    """
+    at = await _numbers(books)
+    captured, voided = await books.hold_cash(at.buyer, 10), await books.hold_cash(at.buyer, 10)
+    await _close(books, books.clock.now().date())
+    move = Transfer(debit=at.cash, credit=at.revenue, quanta=1)
+    assert (await books.capture(captured, move)).code == "ok"
+    assert (await books.end(voided, PostingKind.VOID)).code == "ok"
+
+
+async def _close(books: Books, closed: date) -> None:
+    await books.execute(
+        "INSERT INTO ledger.closings VALUES (%s, %s, 'test', '{}', '')", closed, books.clock.now()
+    )
 
 
 async def test_ends_of_a_hold_are_refused_in_the_documented_order(books: Books) -> None:

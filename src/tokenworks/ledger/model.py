@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -47,6 +47,8 @@ class Refusal(StrEnum):
     """The request came after the ledger time it was good for."""
     ID_OUTSIDE_WINDOW = "id_outside_window"
     """The id is older than the oldest partition or minted in the future."""
+    DATE_CLOSED = "date_closed"
+    """The entry names an accounting date that takes no more entries."""
     HOLD_UNKNOWN = "hold_unknown"
     HOLD_CLOSED = "hold_closed"
     HOLD_NOT_DUE = "hold_not_due"
@@ -177,6 +179,11 @@ class Posting:
     Whether accounts are meant as named. Otherwise a laned account stands for this writer's
     share of it.
     """
+    accounting_date: date | None = None
+    """
+    The date (UTC) an entry of its own counts in; ``None``: the date of its ledger time.
+    Captures, voids and expiries never name one, so no closed date refuses them.
+    """
     rider_row: str | None = None
     """One row for the writer's rider (a read model in the same transaction), as text."""
 
@@ -190,6 +197,7 @@ class Posting:
             [(t.debit, t.credit, t.quanta, t.fallback) for t in self.transfers],
             str(self.closes),
             self.meta,
+            *(() if self.accounting_date is None else (self.accounting_date.isoformat(),)),
         )
 
 

@@ -9,7 +9,7 @@ FROM ledger.place_v1(
 -- Post entries, capture, void and expire holds, one row of outcome per operation.
 SELECT *
 FROM ledger.post_v1(
-    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b
+    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b, %b
 )
 
 -- name: lease_lane

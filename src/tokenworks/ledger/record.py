@@ -41,6 +41,7 @@ class Record(
     fact: UUID
     ordinal: int
     time: int  # microseconds since 1970, ledger time
+    date: str | None = None  # accounting date; None: the UTC date of ``time``
     transfers: tuple[Movement, ...] = ()
     parts: tuple[Share, ...] = ()  # taken into a hold
     taken: tuple[Share, ...] = ()  # out of what the hold had

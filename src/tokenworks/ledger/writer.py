@@ -44,6 +44,7 @@ from tokenworks.ledger.model import (
     Part,
     Placement,
     Posting,
+    PostingKind,
     Refusal,
 )
 from tokenworks.postgres import arrays
@@ -480,6 +481,7 @@ class Writer:
                 arrays.text_array([item.meta for item in batch]),
                 arrays.text_array([item.rider_row for item in batch]),
                 self._rider,
+                _dates(batch),
                 arrays.int4_array([transfer[0] for transfer in transfers]),
                 arrays.int8_array([transfer[1] for transfer in transfers]),
                 arrays.int8_array([transfer[2] for transfer in transfers]),
@@ -521,6 +523,15 @@ def _fact_of_posting(posting: Posting) -> UUID:
 
 def _fact_of_placement(placement: Placement) -> UUID:
     return placement.hold_id
+
+
+def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:
+    # Only corrections name one: a batch without any sends nothing.
+    dates = [posting.accounting_date for posting in batch]
+    assert all(
+        posting.kind is PostingKind.POST or posting.accounting_date is None for posting in batch
+    ), "only an entry of its own names a date"
+    return arrays.date_array(dates) if any(dates) else None
 
 
 def _gather(

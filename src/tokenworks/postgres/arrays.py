@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -101,6 +101,14 @@ class TimestampArray(BinaryArray):
     array_oid = 1185
 
 
+class DateArray(BinaryArray):
+    """
+    ``date[]``.
+    """
+
+    array_oid = 1182
+
+
 def int2_array(values: Sequence[int]) -> Int2Array:
     """
     Pack small integers.
@@ -166,6 +174,21 @@ def timestamp_array(values: Sequence[datetime | None]) -> TimestampArray:
             1184,
             len(values),
             (_NULL if v is None else pack(8, _microseconds(v)) for v in values),
+        )
+    )
+
+
+def date_array(values: Sequence[date | None]) -> DateArray:
+    """
+    Pack dates; ``None`` is NULL.
+    """
+    pack = _INT4.pack
+    first = _EPOCH.date()
+    return DateArray(
+        _array(
+            1082,
+            len(values),
+            (_NULL if v is None else pack(4, (v - first).days) for v in values),
         )
     )
 

@@ -170,6 +170,15 @@ CREATE TABLE ledger.checkpoints (
     signature text NOT NULL       -- JWS by a hub key
 );
 
+CREATE TABLE ledger.closings (
+    closed_date date PRIMARY KEY,
+    closed_at timestamptz NOT NULL,
+    actor text NOT NULL,
+    statement text NOT NULL,  -- canonical JSON: the trial balance of that date, and the close before
+    signature text NOT NULL   -- JWS by a hub key
+);
+COMMENT ON TABLE ledger.closings IS 'Accounting dates (UTC) that take no more entries.';
+
 CREATE TABLE ledger.riders (
     name text PRIMARY KEY,
     function_name text NOT NULL  -- called with the accepted operations' rows, inside the same transaction
@@ -214,6 +223,7 @@ $$;
 CREATE TRIGGER entries_append_only BEFORE UPDATE OR DELETE ON ledger.entries FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER batches_append_only BEFORE UPDATE OR DELETE ON ledger.batches FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER limit_changes_append_only BEFORE UPDATE OR DELETE ON ledger.limit_changes FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER closings_append_only BEFORE UPDATE OR DELETE ON ledger.closings FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER checkpoints_append_only BEFORE UPDATE OR DELETE ON ledger.checkpoints FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER entries_not_truncated BEFORE TRUNCATE ON ledger.entries FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER batches_not_truncated BEFORE TRUNCATE ON ledger.batches FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();

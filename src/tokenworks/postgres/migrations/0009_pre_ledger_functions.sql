@@ -506,7 +506,7 @@ $$;
 CREATE FUNCTION ledger.post_v1(
     p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
     p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
-    p_deadlines timestamptz[], p_closes boolean[], p_receipt_roots bytea[], p_metas text[], p_rider_rows text[], p_rider text,
+    p_deadlines timestamptz[], p_closes boolean[], p_receipt_roots bytea[], p_metas text[], p_rider_rows text[], p_rider text, p_dates date[],
     p_transfer_ops integer[], p_debits bigint[], p_credits bigint[], p_amounts bigint[], p_fallbacks bigint[]
 ) RETURNS SETOF ledger.outcome
 -- Plans are made once per connection (planning over partitions costs more than the work), so
@@ -582,6 +582,7 @@ DECLARE
     released_text text;
     expected integer;
     written integer;
+    closed_through date;
 BEGIN
     PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
 
@@ -632,11 +633,17 @@ BEGIN
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
 
+    -- Nearly always NULL: entries that name no accounting date count where ledger time puts them.
+    IF p_dates IS NOT NULL THEN
+        SELECT max(closed_date) INTO closed_through FROM ledger.closings;
+    END IF;
+
     SELECT array_agg(
         CASE
             WHEN stored.fact_id IS NOT NULL THEN CASE WHEN stored.content = asked.content THEN 'replayed' ELSE 'conflict' END
             WHEN asked.deadline < moment THEN 'deadline_passed'
             WHEN asked.fact < (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1) OR asked.fact >= (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1) OR (asked.operation = 'post' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
+            WHEN p_dates[asked.op] <= closed_through THEN 'date_closed'
             WHEN asked.operation <> 'post' AND hold.hold_id IS NULL THEN 'hold_unknown'
             WHEN asked.operation <> 'post' AND hold.state <> 'open' THEN 'hold_closed'
             WHEN asked.operation = 'expire' AND hold.expires_at > moment THEN 'hold_not_due'
@@ -852,7 +859,9 @@ BEGIN
         END IF;
         records := records || (
             '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
-            || ',"time":' || ledger.microseconds(moment) || ',"transfers":[' || substr(transfers_text, 2)
+            || ',"time":' || ledger.microseconds(moment)
+            || CASE WHEN p_dates[op] IS NOT NULL THEN ',"date":"' || to_char(p_dates[op], 'YYYY-MM-DD') || '"' ELSE '' END
+            || ',"transfers":[' || substr(transfers_text, 2)
             || '],"taken":[' || taken_text || '],"released":[' || released_text || ']'
             || CASE WHEN p_operations[op] <> 'post' THEN ',"closes":' || (p_operations[op] <> 'capture' OR p_closes[op])::text ELSE '' END
             || CASE WHEN overruns[op] > 0 THEN ',"overrun":' || overruns[op] ELSE '' END
