@@ -97,7 +97,7 @@ async def test_posting_role_writes_no_table(books: Books) -> None:
             b"UPDATE ledger.lanes SET head_hash = ''",
             b"ALTER TABLE ledger.entries DISABLE TRIGGER ALL",
             b"SET session_replication_role = replica",
-            b"SELECT ledger.append_batch(" + b", ".join([b"NULL"] * 11) + b")",
+            b"SELECT ledger.append_batch(" + b", ".join([b"NULL"] * 12) + b")",
             b"SELECT ledger.open_window(NULL, NULL, NULL, NULL)",
         ):
             with pytest.raises(psycopg.ProgrammingError) as caught:

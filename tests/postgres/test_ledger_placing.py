@@ -328,6 +328,23 @@ async def test_frozen_scope_stops_growth_but_neither_heartbeat_nor_capture(books
     assert (await books.place(books.placement(ten, path_id=path))).code == "ok"
 
 
+async def test_scope_that_nobody_opened_is_closed(books: Books) -> None:
+    """
+    Who is not known to the ledger may not spend.
+    """
+    buyer = await books.buyer(100)
+    path = await books.path(buyer)
+    stranger = books.ids.mint()
+    version = await books.ledger.publish_path(
+        path_id=path, scope_ids=[buyer, stranger, path], funding_party_id=buyer
+    )
+    ten = Reservation(asset_id=USD_ID, quanta=10)
+    wish = books.placement(ten, path_id=path, path_version=version)
+    assert (await books.place(wish)).code == Refusal.SCOPE_CLOSED
+    await books.ledger.open_scope(stranger)
+    assert (await books.place(wish)).code == "ok"
+
+
 async def test_scope_past_its_expiry_is_closed(books: Books) -> None:
     """
     A key that expired holds nothing more, whatever a cache believes.

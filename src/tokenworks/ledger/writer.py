@@ -405,6 +405,7 @@ class Writer:
 
     async def _run_placements(self, batch: Sequence[Placement]) -> list[Outcome]:
         assert self._lane is not None, "leased before any work"
+        paths = _places_of_paths(batch)
         reservations = [
             (position, item)
             for position, placement in enumerate(batch, start=1)
@@ -426,8 +427,9 @@ class Writer:
                 arrays.timestamp_array([item.expires_at for item in batch]),
                 arrays.text_array([item.fate.value for item in batch]),
                 arrays.int8_array([item.payee_account for item in batch]),
-                arrays.uuid_array([item.path_id for item in batch]),
-                arrays.int4_array([item.path_version for item in batch]),
+                arrays.uuid_array([path_id for path_id, _ in paths]),
+                arrays.int4_array([version for _, version in paths]),
+                arrays.int4_array([paths.get((item.path_id, item.path_version)) for item in batch]),
                 arrays.text_array([item.meta for item in batch]),
                 arrays.int4_array([position for position, _ in reservations]),
                 arrays.int2_array([item.asset_id for _, item in reservations]),
@@ -523,6 +525,13 @@ def _fact_of_posting(posting: Posting) -> UUID:
 
 def _fact_of_placement(placement: Placement) -> UUID:
     return placement.hold_id
+
+
+def _places_of_paths(batch: Sequence[Placement]) -> dict[tuple[UUID | None, int | None], int]:
+    # Each path is looked at once, however many calls are placed on it.
+    named = (item for item in batch if item.path_id is not None)
+    paths = dict.fromkeys((item.path_id, item.path_version) for item in named)
+    return {path: place for place, path in enumerate(paths, start=1)}
 
 
 def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:

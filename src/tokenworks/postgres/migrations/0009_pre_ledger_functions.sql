@@ -6,21 +6,41 @@
 -- lock still sees the rows of before the wait; UPDATE ... FROM applies only one of two
 -- deltas for the same row. So locks come first, reads in a later statement, deltas summed.
 
-CREATE FUNCTION ledger.lock_lane(p_lane integer, p_epoch bigint, p_now timestamptz) RETURNS ledger.lanes
+-- A lane that is locked for one batch, and the ids that the books take at the moment.
+CREATE TYPE ledger.locked_lane AS (
+    lane integer,
+    epoch bigint,
+    batch bigint,
+    head_hash bytea,
+    last_time timestamptz,
+    receipt_sequence bigint,
+    receipt_head bytea,
+    first_id uuid,
+    last_id uuid  -- exclusive
+);
+
+CREATE FUNCTION ledger.lock_lane(p_lane integer, p_epoch bigint, p_now timestamptz) RETURNS ledger.locked_lane
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    held ledger.lanes;
+    locked ledger.locked_lane;
     skew_max_ms integer;
 BEGIN
-    SELECT * INTO held FROM ledger.lanes WHERE lane = p_lane FOR NO KEY UPDATE;
-    IF NOT FOUND OR held.epoch <> p_epoch THEN
+    SELECT l.lane, l.epoch, l.batch, l.head_hash, l.last_time, l.receipt_sequence, l.receipt_head,
+        (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1),
+        (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1),
+        (SELECT clock_skew_max_ms FROM ledger.settings)
+    INTO locked.lane, locked.epoch, locked.batch, locked.head_hash, locked.last_time, locked.receipt_sequence, locked.receipt_head,
+        locked.first_id, locked.last_id, skew_max_ms
+    FROM ledger.lanes AS l
+    WHERE l.lane = p_lane
+    FOR NO KEY UPDATE;
+    IF NOT FOUND OR locked.epoch <> p_epoch THEN
         RAISE EXCEPTION 'lane % is not held in epoch %', p_lane, p_epoch USING ERRCODE = 'TW002';
     END IF;
-    SELECT clock_skew_max_ms INTO skew_max_ms FROM ledger.settings;
     IF skew_max_ms IS NOT NULL AND abs(extract(epoch FROM p_now - clock_timestamp())) * 1000 > skew_max_ms THEN
         RAISE EXCEPTION 'the caller''s clock is more than % ms off the database''s', skew_max_ms USING ERRCODE = 'TW003';
     END IF;
-    RETURN held;
+    RETURN locked;
 END
 $$;
 
@@ -97,11 +117,12 @@ RETURN (
     FROM encode(sha256(convert_to(p_limit_id || '@' || ledger.microseconds(p_start), 'UTF8')), 'hex') AS hash
 );
 
--- Close the batch: store the records, move the lane's head.
+-- Close the batch: store the records of the accepted operations, move the lane's head.
 CREATE FUNCTION ledger.append_batch(
-    p_lane ledger.lanes, p_time timestamptz,
-    p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[], p_records text[],
-    p_receipt_sequences bigint[], p_receipt_previous bytea[], p_receipt_head bytea, p_receipt_sequence bigint
+    p_lane ledger.locked_lane, p_time timestamptz,
+    p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
+    p_accepted integer[], p_records text[], p_receipt_sequences bigint[], p_receipt_previous bytea[],
+    p_receipt_head bytea, p_receipt_sequence bigint
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -110,12 +131,12 @@ DECLARE
     stored integer;
 BEGIN
     INSERT INTO ledger.entries (fact_id, operation, ordinal, lane, batch, position, recorded_at, content, record, receipt_sequence, receipt_previous)
-    SELECT f, o, n, p_lane.lane, batch_number, position, p_time, c, r, s, b
-    FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_records, p_receipt_sequences, p_receipt_previous) WITH ORDINALITY AS t (f, o, n, c, r, s, b, position)
-    ORDER BY f, o, n
+    SELECT p_facts[op], p_operations[op], p_ordinals[op], p_lane.lane, batch_number, position, p_time, p_contents[op], record, p_receipt_sequences[op], p_receipt_previous[op]
+    FROM unnest(p_accepted, p_records) WITH ORDINALITY AS t (op, record, position)
+    ORDER BY p_facts[op]
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS stored = ROW_COUNT;
-    IF stored <> cardinality(p_facts) THEN
+    IF stored <> cardinality(p_accepted) THEN
         -- Another writer recorded one of these facts first: run the batch again, it will see it.
         RAISE EXCEPTION 'a fact was recorded by another writer meanwhile' USING ERRCODE = '40001';
     END IF;
@@ -150,6 +171,7 @@ CREATE TYPE ledger.outcome AS (
 
 -- Place and extend holds. Operations are decided one by one in batch order: each takes all
 -- of its parts or none, and one that is refused disturbs no other.
+-- Paths are given once each; p_path_of names an operation's path by its place among them.
 -- Arrays are subscripted instead of joined: PL/pgSQL keeps them expanded, so it is O(1).
 -- p_lowest and p_highest bound p_facts: with them only the partitions in question are opened.
 -- Not so in updates: there the range would be taken for the index condition.
@@ -158,7 +180,7 @@ CREATE FUNCTION ledger.place_v1(
     p_lane integer, p_epoch bigint, p_now timestamptz, p_lowest uuid, p_highest uuid,
     p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[],
     p_deadlines timestamptz[], p_expiries timestamptz[], p_fates text[], p_payees bigint[],
-    p_paths uuid[], p_path_versions integer[], p_metas text[],
+    p_paths uuid[], p_path_versions integer[], p_path_of integer[], p_metas text[],
     p_amount_ops integer[], p_amount_assets smallint[], p_amount_accounts bigint[], p_amounts bigint[]
 ) RETURNS SETOF ledger.outcome
 -- Plans are made once per connection (planning over partitions costs more than the work), so
@@ -166,199 +188,191 @@ CREATE FUNCTION ledger.place_v1(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
-    lane ledger.lanes := ledger.lock_lane(p_lane, p_epoch, p_now);
+    lane ledger.locked_lane := ledger.lock_lane(p_lane, p_epoch, p_now);
     moment timestamptz := greatest(p_now, lane.last_time);
+    newest_id uuid;
     n integer := cardinality(p_facts);
-    codes text[];
+    has_extensions boolean := 'extend' = ANY (p_operations);
+    codes text[] := array_fill(NULL::text, ARRAY[n]);
     short_by bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     short_left numeric[] := array_fill(NULL::numeric, ARRAY[n]);
+    path_codes text[] := '{}';        -- by path: why nothing can be held on it
+    path_first integer[] := '{}';     -- by path: where its accounts stand in the next two
+    path_last integer[] := '{}';
+    path_accounts bigint[] := '{}';
+    path_assets smallint[] := '{}';
+    path_count integer := 0;
     part_ops integer[];
-    part_accounts bigint[];
+    part_accounts bigint[];           -- NULL: no account can fund it
     part_assets smallint[];
     part_amounts bigint[];
-    part_index integer[];
+    part_index integer[];             -- of the part's account in the next five
     account_ids bigint[];
-    available numeric[];  -- NULL: no limit
+    assets smallint[];
+    available numeric[];              -- NULL: no limit
     states text[];
     deltas numeric[];
-    new_facts uuid[] := '{}';
-    new_operations text[] := '{}';
-    new_ordinals integer[] := '{}';
-    new_contents bytea[] := '{}';
-    records text[] := '{}';
     accepted integer[] := '{}';
+    records text[] := '{}';
+    first_parts integer[] := '{}';    -- by operation
+    last_parts integer[] := '{}';
     fresh record;
-    grant_transfer bigint[];
-    grant_fact uuid;
+    missing record;
+    granted bigint[];
+    code text;
     part integer := 1;
     first_part integer;
     last_part integer;
+    at integer;
+    rank integer;
+    worst_rank integer;
     worst_share numeric;
     parts_text text;
     placed integer := 0;
     touched integer := 0;
     written integer;
 BEGIN
-    -- The windows that this batch needs and that nobody opened yet.
-    FOR fresh IN
-        SELECT lim.limit_id, ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at) AS starts
-        FROM (
-            SELECT DISTINCT path_id, version
-            FROM unnest(p_paths, p_path_versions, p_operations) AS a (path_id, version, operation)
-            WHERE operation = 'place' AND path_id IS NOT NULL) AS asked
-        JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
-        CROSS JOIN LATERAL unnest(path.scope_ids) AS scope (scope_id)
-        JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL
-        WHERE NOT EXISTS (
-            SELECT FROM ledger.limit_windows AS existing
-            WHERE existing.limit_id = lim.limit_id
-                AND existing.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at))
-        GROUP BY 1, 2
-        ORDER BY 1, 2
-    LOOP
-        grant_transfer := ledger.open_window(fresh.limit_id, fresh.starts, p_lane, moment);
-        IF grant_transfer IS NOT NULL THEN
-            -- A grant is a fact of its own: the call that needed it may be a repeat or refused.
-            grant_fact := ledger.grant_fact(moment, fresh.limit_id, fresh.starts);
-            new_facts := new_facts || grant_fact;
-            new_operations := new_operations || 'grant'::text;
-            new_ordinals := new_ordinals || 0;
-            new_contents := new_contents || '\x'::bytea;
-            records := records || format(
-                '{"v":1,"op":"grant","fact":"%s","ordinal":0,"time":%s,"limit":%s,"transfers":[[%s,%s,%s]]}',
-                grant_fact, ledger.microseconds(moment), fresh.limit_id,
-                grant_transfer[1], grant_transfer[2], grant_transfer[3]);
-        END IF;
-    END LOOP;
-
-    IF 'extend' = ANY (p_operations) THEN
+    IF has_extensions THEN
         PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
     END IF;
 
-    -- What each operation takes, from which account: named directly; the money that funds
-    -- its path; every open limit of every scope on the path; or, for an extension, each
-    -- part of the hold with that asset, in the windows of its placement.
-    SELECT array_agg(op), array_agg(account_id), array_agg(asset_id), array_agg(amount), array_agg(index)
+    -- What stands on each path: the money that funds it, then each open limit of each of its
+    -- scopes in the window of now. A window that nobody opened yet is opened, and all read again.
+    <<paths>>
+    LOOP
+        FOR fresh IN
+            SELECT asked.place, spots.accounts, spots.assets,
+                CASE WHEN path.path_id IS NULL THEN 'spend_path_unknown' WHEN NOT path.is_current THEN 'spend_path_stale' ELSE spots.code END AS code
+            FROM unnest(p_paths, p_path_versions) WITH ORDINALITY AS asked (path_id, version, place)
+            LEFT JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
+            LEFT JOIN LATERAL (
+                SELECT array_agg(account_id ORDER BY depth, account_id) FILTER (WHERE asset_id IS NOT NULL) AS accounts,
+                    array_agg(asset_id ORDER BY depth, account_id) FILTER (WHERE asset_id IS NOT NULL) AS assets,
+                    max(stopped) AS code  -- frozen before closed
+                FROM (
+                    SELECT 0::bigint AS depth, cash.account_id, cash.asset_id, NULL AS stopped
+                    FROM unnest(path.funding_accounts) AS funding (account_id)
+                    JOIN ledger.balances AS cash ON cash.account_id = funding.account_id
+                    UNION ALL
+                    SELECT scope.depth, spot.account_id, lim.asset_id,
+                        CASE WHEN node.state = 'frozen' THEN 'scope_frozen' WHEN node.state = 'active' AND (node.expires_at > moment) IS NOT FALSE THEN NULL ELSE 'scope_closed' END
+                    FROM unnest(path.scope_ids) WITH ORDINALITY AS scope (scope_id, depth)
+                    LEFT JOIN ledger.scopes AS node ON node.scope_id = scope.scope_id
+                    LEFT JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL
+                    LEFT JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)) AS spots
+                OFFSET 0) AS spots ON true
+            ORDER BY asked.place
+        LOOP
+            IF array_position(fresh.accounts, NULL) IS NOT NULL THEN
+                FOR missing IN
+                    SELECT DISTINCT lim.limit_id, ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at) AS starts
+                    FROM unnest(p_paths, p_path_versions) AS asked (path_id, version)
+                    JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
+                    CROSS JOIN LATERAL unnest(path.scope_ids) AS scope (scope_id)
+                    JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL
+                    ORDER BY 1
+                LOOP
+                    granted := ledger.open_window(missing.limit_id, missing.starts, p_lane, moment);
+                    CONTINUE WHEN granted IS NULL;
+                    -- A grant is a fact of its own: the call that needed it may be a repeat or refused.
+                    p_facts := p_facts || ledger.grant_fact(moment, missing.limit_id, missing.starts);
+                    p_operations := p_operations || 'grant'::text;
+                    p_ordinals := p_ordinals || 0;
+                    p_contents := p_contents || '\x'::bytea;
+                    accepted := accepted || cardinality(p_facts);
+                    records := records || format(
+                        '{"v":1,"op":"grant","fact":"%s","ordinal":0,"time":%s,"limit":%s,"transfers":[[%s,%s,%s]]}',
+                        p_facts[cardinality(p_facts)], ledger.microseconds(moment), missing.limit_id, granted[1], granted[2], granted[3]);
+                END LOOP;
+                path_accounts := '{}';
+                path_assets := '{}';
+                path_count := 0;
+                CONTINUE paths;
+            END IF;
+            path_count := path_count + 1;
+            path_codes[path_count] := fresh.code;
+            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_accounts := path_accounts || fresh.accounts;
+            path_assets := path_assets || fresh.assets;
+            path_last[path_count] := cardinality(path_accounts);
+        END LOOP;
+        EXIT paths;
+    END LOOP;
+
+    -- To an extension its hold is the path: it grows in the windows of its placement. A
+    -- heartbeat (an extension without amounts) passes a frozen scope; growth does not.
+    IF has_extensions THEN
+        FOR fresh IN
+            SELECT asked.op, hold.part_accounts AS accounts, hold.part_assets AS assets,
+                CASE WHEN hold.hold_id IS NULL THEN 'hold_unknown' WHEN hold.state <> 'open' THEN 'hold_closed' ELSE stopped.code END AS code
+            FROM unnest(p_facts[:n]) WITH ORDINALITY AS asked (fact, op)
+            LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true
+            LEFT JOIN ledger.spend_paths AS path ON path.path_id = hold.path_id AND path.version = hold.path_version AND asked.op = ANY (p_amount_ops)
+            LEFT JOIN LATERAL (
+                SELECT max(CASE WHEN node.state = 'frozen' THEN 'scope_frozen' WHEN node.state = 'active' AND (node.expires_at > moment) IS NOT FALSE THEN NULL ELSE 'scope_closed' END) AS code
+                FROM unnest(path.scope_ids) AS scope (scope_id)
+                LEFT JOIN ledger.scopes AS node ON node.scope_id = scope.scope_id) AS stopped ON true
+            WHERE p_operations[asked.op] = 'extend'
+            ORDER BY asked.op
+        LOOP
+            path_count := path_count + 1;
+            p_path_of[fresh.op] := path_count;
+            path_codes[path_count] := fresh.code;
+            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_accounts := path_accounts || fresh.accounts;
+            path_assets := path_assets || fresh.assets;
+            path_last[path_count] := cardinality(path_accounts);
+        END LOOP;
+    END IF;
+
+    -- What each operation takes, from which account: named directly, or all of its path that
+    -- count the asset. One part for each account, however often it was asked of; more than a
+    -- transfer may move is refused below, so the sum is cut where it could overflow.
+    SELECT array_agg(op), array_agg(account_id), array_agg(asset), array_agg(amount), array_agg(index)
     INTO part_ops, part_accounts, part_assets, part_amounts, part_index
     FROM (
-        -- One part for each account, however often it was asked of; more than a transfer may
-        -- move is refused below, so the sum is cut where it could overflow.
-        SELECT op, account_id, min(asset_id) AS asset_id, least(sum(amount), 4611686018427387905)::bigint AS amount, min(place) AS place,
+        SELECT op, account_id, asset, least(sum(amount), 4611686018427387905)::bigint AS amount,
             dense_rank() OVER (ORDER BY account_id)::integer AS index
         FROM (
-            SELECT asked.op, asked.account AS account_id, asked.asset AS asset_id, asked.amount, 0 AS place
+            SELECT asked.op, asked.asset, asked.amount,
+                -- What is named and the money come first, then the limits, root first.
+                CASE WHEN p_operations[asked.op] = 'place' AND (asked.asset < 10 OR asked.account IS NOT NULL) THEN 0 ELSE spot.place END AS depth,
+                CASE WHEN spot.place IS NOT NULL THEN path_accounts[spot.place] WHEN p_operations[asked.op] = 'place' THEN asked.account END AS account_id
             FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            WHERE asked.account IS NOT NULL AND asked.amount > 0 AND p_operations[asked.op] = 'place'
-            UNION ALL
-            SELECT asked.op, funding.account_id, asked.asset, asked.amount, 0
-            FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            CROSS JOIN LATERAL (SELECT * FROM ledger.spend_paths AS p WHERE p.path_id = p_paths[asked.op] AND p.version = p_path_versions[asked.op] OFFSET 0) AS path
-            CROSS JOIN LATERAL unnest(path.funding_accounts) AS funding (account_id)
-            JOIN ledger.balances AS cash ON cash.account_id = funding.account_id AND cash.asset_id = asked.asset
-            WHERE asked.account IS NULL AND asked.amount > 0 AND p_operations[asked.op] = 'place'
-            UNION ALL
-            SELECT asked.op, spot.account_id, asked.asset, asked.amount, scope.depth::integer
-            FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            CROSS JOIN LATERAL (SELECT * FROM ledger.spend_paths AS p WHERE p.path_id = p_paths[asked.op] AND p.version = p_path_versions[asked.op] OFFSET 0) AS path
-            CROSS JOIN LATERAL unnest(path.scope_ids) WITH ORDINALITY AS scope (scope_id, depth)
-            JOIN ledger.limits AS lim ON lim.scope_id = scope.scope_id AND lim.closed_at IS NULL AND lim.asset_id = asked.asset
-            JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
-            WHERE asked.account IS NULL AND asked.amount > 0 AND p_operations[asked.op] = 'place'
-            UNION ALL
-            SELECT asked.op, grown.account_id, grown.asset_id, asked.amount, grown.place::integer
-            FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = p_facts[asked.op] AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold
-            CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_assets) WITH ORDINALITY AS grown (account_id, asset_id, place)
-            WHERE asked.amount > 0 AND p_operations[asked.op] = 'extend' AND grown.asset_id = asked.asset
-        ) AS resolved
-        GROUP BY op, account_id
-        ORDER BY op, place, account_id) AS ordered;
+            LEFT JOIN LATERAL (
+                SELECT place
+                FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (place)
+                WHERE path_assets[place] = asked.asset) AS spot ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
+            -- Money needs an account; limits are taken where there are any.
+            WHERE asked.amount <> 0 AND (spot.place IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR (asked.account IS NOT NULL AND p_operations[asked.op] = 'place'))) AS resolved
+        GROUP BY op, account_id, asset, amount < 0
+        ORDER BY op, min(depth), account_id) AS ordered;
 
     -- Not in the statement above: an aggregate with an order of its own re-orders the others' input.
-    SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(part_accounts) AS id) AS distinct_ids;
+    SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(part_accounts) AS id WHERE id IS NOT NULL) AS distinct_ids;
     PERFORM FROM ledger.balances WHERE account_id = ANY (account_ids) ORDER BY account_id FOR NO KEY UPDATE;
 
     -- Everything is locked: read again, then decide.
     SELECT
         array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END ORDER BY ids.place),
-        array_agg(b.state ORDER BY ids.place),
-        array_agg(0::numeric),
+        array_agg(b.asset_id ORDER BY ids.place), array_agg(b.state ORDER BY ids.place), array_agg(0::numeric),
         greatest(moment, max(b.last_time))
-    INTO available, states, deltas, moment
+    INTO available, assets, states, deltas, moment
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
+    newest_id := ledger.identifier_floor(moment + interval '5 minutes');
 
-    -- Reasons to refuse that need no arithmetic, in their documented order.
-    SELECT array_agg(
-        CASE
-            WHEN stored.fact_id IS NOT NULL THEN CASE WHEN stored.content = asked.content THEN 'replayed' ELSE 'conflict' END
-            WHEN asked.deadline < moment THEN 'deadline_passed'
-            WHEN asked.fact < (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1) OR asked.fact >= (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1) OR (asked.operation = 'place' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
-            WHEN asked.operation = 'extend' AND hold.hold_id IS NULL THEN 'hold_unknown'
-            WHEN asked.operation = 'extend' AND hold.state <> 'open' THEN 'hold_closed'
-            WHEN asked.operation = 'place' AND asked.path_id IS NOT NULL AND path.path_id IS NULL THEN 'spend_path_unknown'
-            WHEN asked.operation = 'place' AND asked.path_id IS NOT NULL AND NOT path.is_current THEN 'spend_path_stale'
-            ELSE stopped.code
-        END ORDER BY asked.op)
-    INTO codes
-    FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines, p_paths, p_path_versions) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, path_id, path_version, op)
-    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = asked.operation AND e.ordinal = asked.ordinal AND e.fact_id BETWEEN p_lowest AND p_highest OFFSET 0) AS stored ON true
-    LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE asked.operation = 'extend' AND h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true
-    LEFT JOIN ledger.spend_paths AS path ON path.path_id = coalesce(asked.path_id, hold.path_id) AND path.version = coalesce(asked.path_version, hold.path_version)
-    LEFT JOIN LATERAL (
-        SELECT CASE WHEN s.state = 'frozen' THEN 'scope_frozen' ELSE 'scope_closed' END AS code
-        FROM ledger.scopes AS s
-        WHERE s.scope_id = ANY (path.scope_ids) AND (s.state <> 'active' OR s.expires_at <= moment)
-            -- a heartbeat (an extension without amounts) passes a frozen scope; growth does not
-            AND (asked.operation = 'place' OR asked.op = ANY (p_amount_ops))
-        ORDER BY 1 DESC  -- frozen before closed
-        LIMIT 1) AS stopped ON true;
-
-    -- Money can only be added to a part that there is; limits grow where there are any.
-    IF 'extend' = ANY (p_operations) THEN
-        FOR fresh IN
-            SELECT asked.op
-            FROM unnest(p_amount_ops, p_amount_assets, p_amounts) AS asked (op, asset, amount)
-            JOIN ledger.holds AS hold ON hold.hold_id = p_facts[asked.op] AND hold.hold_id BETWEEN p_lowest AND p_highest
-            WHERE p_operations[asked.op] = 'extend' AND asked.amount > 0 AND asked.asset < 10 AND asked.asset <> ALL (hold.part_assets)
-        LOOP
-            codes[fresh.op] := coalesce(codes[fresh.op], 'funding_account_missing');
-        END LOOP;
-    END IF;
-
-    -- A named account must exist and carry the asset; money needs a funding account.
     FOR fresh IN
-        SELECT asked.op,
-            CASE
-                WHEN asked.amount < 0 THEN 'amount_invalid'
-                WHEN asked.account IS NULL THEN 'funding_account_missing'
-                WHEN b.account_id IS NULL THEN 'account_unknown'
-                WHEN b.asset_id <> asked.asset THEN 'asset_mismatch'
-            END AS code,
-            CASE WHEN asked.amount < 0 THEN 4 WHEN asked.account IS NULL THEN 1 WHEN b.account_id IS NULL THEN 2 ELSE 3 END AS rank
-        FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-        LEFT JOIN ledger.balances AS b ON b.account_id = asked.account
-        LEFT JOIN ledger.spend_paths AS path ON path.path_id = p_paths[asked.op] AND path.version = p_path_versions[asked.op]
-        WHERE asked.amount < 0 OR (asked.amount > 0 AND p_operations[asked.op] = 'place'
-            AND ((asked.account IS NOT NULL AND (b.account_id IS NULL OR b.asset_id <> asked.asset))
-                OR (asked.account IS NULL AND asked.asset < 10 AND NOT EXISTS (
-                    SELECT FROM ledger.balances AS cash WHERE cash.account_id = ANY (path.funding_accounts) AND cash.asset_id = asked.asset))))
-        ORDER BY rank
+        SELECT e.fact_id, e.operation, e.ordinal, e.content
+        FROM ledger.entries AS e
+        WHERE e.fact_id = ANY (p_facts) AND e.fact_id BETWEEN p_lowest AND p_highest AND e.operation = ANY (p_operations)
     LOOP
-        codes[fresh.op] := coalesce(codes[fresh.op], fresh.code);
+        at := array_position(p_facts, fresh.fact_id);
+        IF p_operations[at] = fresh.operation AND p_ordinals[at] = fresh.ordinal THEN
+            codes[at] := CASE WHEN p_contents[at] = fresh.content THEN 'replayed' ELSE 'conflict' END;
+        END IF;
     END LOOP;
-
-    -- Who is to be paid at expiry must be there.
-    IF 'capture' = ANY (p_fates) THEN
-        FOR fresh IN
-            SELECT asked.op
-            FROM unnest(p_operations, p_fates, p_payees) WITH ORDINALITY AS asked (operation, fate, payee, op)
-            WHERE asked.operation = 'place' AND asked.fate = 'capture' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = asked.payee)
-        LOOP
-            codes[fresh.op] := coalesce(codes[fresh.op], 'account_unknown');
-        END LOOP;
-    END IF;
 
     FOR op IN 1..n LOOP
         first_part := part;
@@ -366,121 +380,136 @@ BEGIN
             part := part + 1;
         END LOOP;
         last_part := part - 1;
+        first_parts[op] := first_part;
+        last_parts[op] := last_part;
         CONTINUE WHEN codes[op] IS NOT NULL;
 
+        -- Reasons to refuse that need no arithmetic, in their documented order.
+        code := CASE
+            WHEN p_deadlines[op] < moment THEN 'deadline_passed'
+            WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'place') THEN 'id_outside_window'
+            ELSE path_codes[p_path_of[op]]
+        END;
+        IF code IS NOT NULL THEN
+            codes[op] := code;
+            CONTINUE;
+        END IF;
+
+        worst_rank := NULL;
         worst_share := NULL;
         FOR i IN first_part..last_part LOOP
-            IF part_amounts[i] > 4611686018427387904 THEN
-                codes[op] := 'amount_invalid';
-            ELSIF states[part_index[i]] <> 'active' AND codes[op] IS DISTINCT FROM 'amount_invalid' THEN
-                codes[op] := 'account_frozen';
+            at := part_index[i];
+            rank := CASE
+                WHEN part_amounts[i] < 0 THEN 4
+                WHEN part_accounts[i] IS NULL THEN 1
+                WHEN states[at] IS NULL THEN 2
+                WHEN assets[at] <> part_assets[i] THEN 3
+                WHEN part_amounts[i] > 4611686018427387904 THEN 6
+                WHEN states[at] <> 'active' THEN 7
+                WHEN available[at] < part_amounts[i] THEN 8
+            END;
+            IF rank IS NOT NULL THEN
+                worst_rank := least(worst_rank, rank);
+                IF rank = 8 AND (worst_share IS NULL OR available[at] / part_amounts[i] < worst_share) THEN
+                    worst_share := available[at] / part_amounts[i];
+                    short_by[op] := part_accounts[i];
+                    short_left[op] := available[at];
+                END IF;
             END IF;
         END LOOP;
-        CONTINUE WHEN codes[op] IS NOT NULL;
-        FOR i IN first_part..last_part LOOP
-            IF available[part_index[i]] < part_amounts[i] AND (worst_share IS NULL OR available[part_index[i]] / part_amounts[i] < worst_share) THEN
-                worst_share := available[part_index[i]] / part_amounts[i];
-                short_by[op] := part_accounts[i];
-                short_left[op] := available[part_index[i]];
-                codes[op] := 'insufficient';
+        -- Who is to be paid at expiry must be there.
+        IF p_fates[op] = 'capture' AND p_operations[op] = 'place' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = p_payees[op]) THEN
+            worst_rank := least(worst_rank, 5);
+        END IF;
+        IF worst_rank IS NOT NULL THEN
+            codes[op] := (ARRAY['funding_account_missing', 'account_unknown', 'asset_mismatch', 'amount_invalid', 'account_unknown', 'amount_invalid', 'account_frozen', 'insufficient'])[worst_rank];
+            IF worst_rank < 8 THEN
+                short_by[op] := NULL;
+                short_left[op] := NULL;
             END IF;
-        END LOOP;
-        CONTINUE WHEN codes[op] IS NOT NULL;
+            CONTINUE;
+        END IF;
 
         -- After this point this operation must succeed.
         parts_text := '';
         FOR i IN first_part..last_part LOOP
-            IF deltas[part_index[i]] = 0 THEN
+            at := part_index[i];
+            IF deltas[at] = 0 THEN
                 touched := touched + 1;
             END IF;
-            available[part_index[i]] := available[part_index[i]] - part_amounts[i];
-            deltas[part_index[i]] := deltas[part_index[i]] + part_amounts[i];
-            parts_text := parts_text || CASE WHEN i > first_part THEN ',' ELSE '' END || '[' || part_accounts[i] || ',' || part_amounts[i] || ']';
+            available[at] := available[at] - part_amounts[i];
+            deltas[at] := deltas[at] + part_amounts[i];
+            parts_text := parts_text || ',[' || part_accounts[i] || ',' || part_amounts[i] || ']';
         END LOOP;
         accepted := accepted || op;
         placed := placed + (p_operations[op] = 'place')::integer;
-        new_facts := new_facts || p_facts[op];
-        new_operations := new_operations || p_operations[op];
-        new_ordinals := new_ordinals || p_ordinals[op];
-        new_contents := new_contents || p_contents[op];
         records := records || (
             '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
             || ',"time":' || ledger.microseconds(moment) || ',"expires":' || ledger.microseconds(p_expiries[op])
-            || ',"fate":"' || p_fates[op] || '","parts":[' || parts_text || '],"meta":' || p_metas[op] || '}');
+            || ',"fate":"' || p_fates[op] || '","parts":[' || substr(parts_text, 2) || '],"meta":' || p_metas[op] || '}');
     END LOOP;
 
     IF touched > 0 THEN
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + deltas[width_bucket(b.account_id, account_ids)], last_time = moment
-        WHERE b.account_id = ANY (account_ids) AND deltas[width_bucket(b.account_id, account_ids)] > 0;
+        SET debits_pending = b.debits_pending + delta.quanta, last_time = moment
+        FROM unnest(account_ids, deltas) AS delta (account_id, quanta)
+        WHERE b.account_id = delta.account_id AND delta.quanta > 0;
         GET DIAGNOSTICS written = ROW_COUNT;
         IF written <> touched THEN
             RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
         END IF;
     END IF;
 
-    IF cardinality(accepted) > 0 THEN
+    IF placed > 0 THEN
+        -- Out of flat copies of the arrays (the concatenations make them) a slice is cut in O(its size).
         INSERT INTO ledger.holds (hold_id, state, placed_at, expires_at, on_expiry, payee_account, path_id, path_version, part_accounts, part_assets, part_held, part_captured, lane, meta)
-        SELECT p_facts[op], 'open', moment, p_expiries[op], p_fates[op], p_payees[op], p_paths[op], p_path_versions[op],
-            accounts, assets, amounts, zeros, p_lane, p_metas[op]
-        FROM (
-            SELECT op,
-                coalesce(array_agg(account ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS accounts,
-                coalesce(array_agg(asset ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS assets,
-                coalesce(array_agg(amount ORDER BY place) FILTER (WHERE account IS NOT NULL), '{}') AS amounts,
-                coalesce(array_agg(0::bigint) FILTER (WHERE account IS NOT NULL), '{}') AS zeros
-            FROM (
-                SELECT op, account, asset, amount, place FROM unnest(part_ops, part_accounts, part_assets, part_amounts) WITH ORDINALITY AS p (op, account, asset, amount, place)
-                UNION ALL
-                SELECT op, NULL, NULL, NULL, NULL FROM unnest(accepted) AS a (op)) AS rows
-            WHERE codes[op] IS NULL AND p_operations[op] = 'place'
-            GROUP BY op) AS grouped
+        SELECT p_facts[op], 'open', moment, p_expiries[op], p_fates[op], p_payees[op], p_paths[p_path_of[op]], p_path_versions[p_path_of[op]],
+            flat.accounts[first_parts[op]:last_parts[op]], flat.assets[first_parts[op]:last_parts[op]], flat.amounts[first_parts[op]:last_parts[op]],
+            array_fill(0::bigint, ARRAY[last_parts[op] - first_parts[op] + 1]), p_lane, p_metas[op]
+        FROM (SELECT part_accounts || '{}' AS accounts, part_assets || '{}' AS assets, part_amounts || '{}' AS amounts OFFSET 0) AS flat
+        CROSS JOIN unnest(accepted) AS a (op)
+        WHERE p_operations[op] = 'place'
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS written = ROW_COUNT;
         IF written <> placed THEN
             -- Another writer placed one of these holds first: run the batch again, it will see it.
             RAISE EXCEPTION 'a hold was placed by another writer meanwhile' USING ERRCODE = '40001';
         END IF;
+    END IF;
 
-        IF 'extend' = ANY (p_operations) THEN
-            UPDATE ledger.holds AS hold
-            SET expires_at = greatest(hold.expires_at, p_expiries[ext.op]),
-                part_held = (
-                    SELECT coalesce(array_agg(held.amount + coalesce(added.amount, 0) ORDER BY held.place), '{}')
-                    FROM unnest(hold.part_accounts, hold.part_held) WITH ORDINALITY AS held (account, amount, place)
-                    LEFT JOIN unnest(ext.accounts, ext.amounts) AS added (account, amount) ON added.account = held.account)
-            FROM (
-                SELECT heard.op, array_agg(p.account) FILTER (WHERE p.op IS NOT NULL) AS accounts, array_agg(p.amount) FILTER (WHERE p.op IS NOT NULL) AS amounts
-                FROM unnest(accepted) AS heard (op)
-                LEFT JOIN unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) ON p.op = heard.op
-                WHERE p_operations[heard.op] = 'extend'
-                GROUP BY heard.op) AS ext
-            WHERE hold.hold_id = p_facts[ext.op];
-        END IF;
+    IF has_extensions THEN
+        UPDATE ledger.holds AS hold
+        SET expires_at = greatest(hold.expires_at, p_expiries[ext.op]),
+            part_held = (
+                SELECT coalesce(array_agg(held.amount + coalesce(added.amount, 0) ORDER BY held.place), '{}')
+                FROM unnest(hold.part_accounts, hold.part_held) WITH ORDINALITY AS held (account, amount, place)
+                LEFT JOIN unnest(ext.accounts, ext.amounts) AS added (account, amount) ON added.account = held.account)
+        FROM (
+            SELECT heard.op, array_agg(p.account) FILTER (WHERE p.op IS NOT NULL) AS accounts, array_agg(p.amount) FILTER (WHERE p.op IS NOT NULL) AS amounts
+            FROM unnest(accepted) AS heard (op)
+            LEFT JOIN unnest(part_ops, part_accounts, part_amounts) AS p (op, account, amount) ON p.op = heard.op
+            WHERE p_operations[heard.op] = 'extend'
+            GROUP BY heard.op) AS ext
+        WHERE hold.hold_id = p_facts[ext.op];
     END IF;
 
     IF cardinality(records) > 0 THEN
         PERFORM ledger.append_batch(
-            lane, moment, new_facts, new_operations, new_ordinals, new_contents, records,
-            array_fill(NULL::bigint, ARRAY[cardinality(records)]), array_fill(NULL::bytea, ARRAY[cardinality(records)]),
-            lane.receipt_head, lane.receipt_sequence);
+            lane, moment, p_facts, p_operations, p_ordinals, p_contents, accepted, records,
+            NULL, NULL, lane.receipt_head, lane.receipt_sequence);
     END IF;
 
     -- Nearly always everything is at hand; what was stored is only read for repeats.
-    IF NOT (coalesce('replayed' = ANY (codes), false) OR 'extend' = ANY (p_operations)) THEN
+    IF NOT (coalesce('replayed' = ANY (codes), false) OR has_extensions) THEN
         RETURN QUERY
-        SELECT rows.op, coalesce(codes[rows.op], 'ok'),
-            CASE WHEN codes[rows.op] IS NULL THEN moment END, CASE WHEN codes[rows.op] IS NULL THEN p_expiries[rows.op] END,
-            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.account ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
-            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.asset ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
-            CASE WHEN codes[rows.op] IS NULL THEN coalesce(array_agg(rows.amount ORDER BY rows.place) FILTER (WHERE rows.account IS NOT NULL), '{}') END,
-            short_by[rows.op], short_left[rows.op], NULL::bigint, NULL::text, NULL::integer, NULL::bigint, NULL::bytea
-        FROM (
-            SELECT p.op, p.account, p.asset, p.amount, p.place FROM unnest(part_ops, part_accounts, part_assets, part_amounts) WITH ORDINALITY AS p (op, account, asset, amount, place)
-            UNION ALL
-            SELECT g.op, NULL, NULL, NULL, NULL FROM generate_series(1, n) AS g (op)) AS rows
-        GROUP BY rows.op
-        ORDER BY rows.op;
+        SELECT op, coalesce(codes[op], 'ok'), CASE WHEN codes[op] IS NULL THEN moment END, CASE WHEN codes[op] IS NULL THEN p_expiries[op] END,
+            CASE WHEN codes[op] IS NULL THEN flat.accounts[first_parts[op]:last_parts[op]] END,
+            CASE WHEN codes[op] IS NULL THEN flat.assets[first_parts[op]:last_parts[op]] END,
+            CASE WHEN codes[op] IS NULL THEN flat.amounts[first_parts[op]:last_parts[op]] END,
+            short_by[op], short_left[op], NULL::bigint, NULL::text, NULL::integer, NULL::bigint, NULL::bytea
+        FROM (SELECT part_accounts || '{}' AS accounts, part_assets || '{}' AS assets, part_amounts || '{}' AS amounts OFFSET 0) AS flat
+        CROSS JOIN generate_series(1, n) AS g (op)
+        ORDER BY op;
         RETURN;
     END IF;
     RETURN QUERY
@@ -488,7 +517,7 @@ BEGIN
         CASE WHEN codes[asked.op] IS NULL THEN moment ELSE stored.recorded_at END,
         hold.expires_at, hold.part_accounts, hold.part_assets, hold.part_held,
         short_by[asked.op], short_left[asked.op], NULL::bigint, stored.record, NULL::integer, NULL::bigint, NULL::bytea
-    FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
+    FROM unnest(p_facts[:n]) WITH ORDINALITY AS asked (fact, op)
     LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed') OFFSET 0) AS hold ON true
     LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = p_operations[asked.op] AND e.ordinal = p_ordinals[asked.op] AND e.fact_id BETWEEN p_lowest AND p_highest AND codes[asked.op] = 'replayed' OFFSET 0) AS stored ON true
     ORDER BY asked.op;
@@ -514,77 +543,97 @@ CREATE FUNCTION ledger.post_v1(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 DECLARE
-    lane ledger.lanes := ledger.lock_lane(p_lane, p_epoch, p_now);
+    lane ledger.locked_lane := ledger.lock_lane(p_lane, p_epoch, p_now);
     moment timestamptz := greatest(p_now, lane.last_time);
+    newest_id uuid;
+    closed_through date;
     n integer := cardinality(p_facts);
-    transfers integer;
-    codes text[];
+    codes text[] := array_fill(NULL::text, ARRAY[n]);
     short_by bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     short_left numeric[] := array_fill(NULL::numeric, ARRAY[n]);
     overruns bigint[] := array_fill(0::bigint, ARRAY[n]);
     sequences bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     previous_links bytea[] := array_fill(NULL::bytea, ARRAY[n]);
+    flaws text[] := array_fill(NULL::text, ARRAY[n]);
     transfer_ops integer[] := p_transfer_ops;
     debits bigint[] := p_debits;
     credits bigint[] := p_credits;
-    amounts bigint[] := p_amounts;
+    amounts bigint[] := p_amounts;    -- in the end: what the debited account gave
     fallbacks bigint[] := p_fallbacks;
-    part_ops integer[];
+    borne bigint[];                   -- what the fallback gave
+    owns integer[];                   -- the hold's part that a transfer debits
+    debit_index integer[];            -- of the account in the arrays below
+    credit_index integer[];
+    fallback_index integer[];
+    part_ops integer[];               -- parts of the operations' holds; a hold of nothing has one without account
+    part_states text[];
+    part_expiries timestamptz[];
+    part_fates text[];
     part_accounts bigint[];
-    part_left bigint[];      -- held and not yet captured
-    part_taken bigint[];     -- captured by this batch's operation
-    part_grown bigint[];     -- taken beyond the hold, from what is available
-    part_released bigint[];
-    part_count integer;
-    refs integer[];          -- indexes into the account arrays: debits, credits, fallbacks, parts
+    part_held bigint[];
+    part_captured bigint[];
+    part_left bigint[];               -- held and not yet captured
+    part_taken bigint[];              -- captured by this batch's operation
+    part_grown bigint[];              -- taken beyond the hold, from what is available
+    part_index integer[];
+    first_parts integer[] := '{}';    -- by operation
+    last_parts integer[] := '{}';
     account_ids bigint[];
     assets smallint[];
-    available numeric[];
+    available numeric[];              -- NULL: no limit
     states text[];
     roles smallint[];
     pending_deltas numeric[];
     debit_deltas numeric[];
     credit_deltas numeric[];
-    changed boolean[];
-    new_facts uuid[] := '{}';
-    new_operations text[] := '{}';
-    new_ordinals integer[] := '{}';
-    new_contents bytea[] := '{}';
-    new_sequences bigint[] := '{}';
-    new_previous bytea[] := '{}';
+    accepted integer[] := '{}';
     records text[] := '{}';
     rider_rows text[] := '{}';
     rider_function text;
     receipt_head bytea := lane.receipt_head;
     receipt_sequence bigint := lane.receipt_sequence;
-    closing_ops integer[] := '{}';
+    fresh record;
+    code text;
     transfer integer := 1;
     part integer := 1;
     first_transfer integer;
     last_transfer integer;
     first_part integer;
     last_part integer;
+    at integer;
     d integer;
     c integer;
     f integer;
-    part_at integer[];  -- by account index; of the operation at hand
-    own integer;      -- the hold's part that a transfer debits
+    part_at integer[];                -- by account; of the operation at hand
+    own integer;
     take bigint;
     rest bigint;
     short_client bigint;
-    short integer;    -- an account that the operation would overdraw
-    owns integer[] := '{}';
-    borne bigint[] := '{}';   -- by a transfer's fallback
-    excess numeric[];         -- by asset: client money raised less what safeguards it raised
+    short integer;                    -- an account that the operation would overdraw
+    is_doubtful boolean;              -- whether an account was overdrawn on the way
+    excess numeric[];                 -- by asset: client money raised less what safeguards it raised
     is_capped boolean;
     transfers_text text;
     taken_text text;
     released_text text;
-    expected integer;
+    closed integer := 0;
+    changed integer := 0;
     written integer;
-    closed_through date;
 BEGIN
-    PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
+    IF 'post' <> ANY (p_operations) THEN
+        PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
+
+        SELECT array_agg(op), array_agg(state), array_agg(expires_at), array_agg(on_expiry), array_agg(account_id), array_agg(held), array_agg(captured),
+            array_agg(held - captured), array_agg(0::bigint), array_agg(0::bigint)
+        INTO part_ops, part_states, part_expiries, part_fates, part_accounts, part_held, part_captured, part_left, part_taken, part_grown
+        FROM (
+            SELECT asked.op::integer AS op, hold.state, hold.expires_at, hold.on_expiry, parts.account_id, parts.held, parts.captured
+            FROM unnest(p_facts) WITH ORDINALITY AS asked (fact, op)
+            CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold
+            LEFT JOIN LATERAL unnest(hold.part_accounts, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, held, captured, place) ON true
+            WHERE p_operations[asked.op] <> 'post'
+            ORDER BY asked.op, parts.place) AS ordered;
+    END IF;
 
     -- A due hold whose fate is to pay the payee brings its own transfers.
     IF 'expire' = ANY (p_operations) THEN
@@ -601,60 +650,69 @@ BEGIN
             WHERE asked.operation = 'expire' AND parts.asset_id = payee.asset_id AND parts.held > parts.captured
             ORDER BY op, place) AS ordered;
     END IF;
-    transfers := coalesce(cardinality(debits), 0);
 
-    SELECT array_agg(op), array_agg(account_id), array_agg(remaining), array_agg(0::bigint), array_agg(0::bigint), array_agg(0::bigint)
-    INTO part_ops, part_accounts, part_left, part_taken, part_grown, part_released
-    FROM (
-        SELECT asked.op::integer AS op, parts.account_id, parts.held - parts.captured AS remaining
-        FROM unnest(p_facts, p_operations) WITH ORDINALITY AS asked (fact, operation, op)
-        CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold
-        CROSS JOIN LATERAL unnest(hold.part_accounts, hold.part_held, hold.part_captured) WITH ORDINALITY AS parts (account_id, held, captured, place)
-        WHERE asked.operation <> 'post' AND hold.state = 'open'
-        ORDER BY asked.op, parts.place) AS ordered;
-    part_count := coalesce(cardinality(part_accounts), 0);
-
-    -- One sort gives every account its place in the arrays below.
-    SELECT array_agg(index ORDER BY place) INTO refs
-    FROM (
-        SELECT place, dense_rank() OVER (ORDER BY account_id)::integer AS index
-        FROM unnest(debits || credits || fallbacks || part_accounts) WITH ORDINALITY AS ref (account_id, place)) AS ranked;
-    SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(debits || credits || fallbacks || part_accounts) AS id) AS distinct_ids;
+    SELECT array_agg(id ORDER BY id) INTO account_ids FROM (SELECT DISTINCT id FROM unnest(debits || credits || fallbacks || part_accounts) AS id WHERE id <> 0) AS distinct_ids;
     PERFORM FROM ledger.balances WHERE account_id = ANY (account_ids) ORDER BY account_id FOR NO KEY UPDATE;
 
     -- Everything is locked: read again, then decide.
     SELECT
         array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END ORDER BY ids.place),
         array_agg(b.asset_id ORDER BY ids.place), array_agg(b.state ORDER BY ids.place), array_agg(b.money_role ORDER BY ids.place),
-        array_agg(0::numeric), array_agg(0::numeric), array_agg(0::numeric), array_agg(false),
-        greatest(moment, max(b.last_time))
-    INTO available, assets, states, roles, pending_deltas, debit_deltas, credit_deltas, changed, moment
+        array_agg(0::numeric), array_agg(0::numeric), array_agg(0::numeric), greatest(moment, max(b.last_time))
+    INTO available, assets, states, roles, pending_deltas, debit_deltas, credit_deltas, moment
     FROM unnest(account_ids) WITH ORDINALITY AS ids (account_id, place)
     LEFT JOIN ledger.balances AS b ON b.account_id = ids.account_id;
     moment := greatest(moment, p_now, lane.last_time);
+    newest_id := ledger.identifier_floor(moment + interval '5 minutes');
+
+    -- Where each account stands in these arrays: a search in the sorted ids, of which the
+    -- concatenation makes a flat copy (PL/pgSQL's own would be copied for each search).
+    SELECT t.debit_index, t.credit_index, t.fallback_index, p.part_index
+    INTO debit_index, credit_index, fallback_index, part_index
+    FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
+    CROSS JOIN LATERAL (
+        SELECT array_agg(width_bucket(debit, flat.ids)) AS debit_index, array_agg(width_bucket(credit, flat.ids)) AS credit_index,
+            array_agg(width_bucket(fallback, flat.ids)) AS fallback_index
+        FROM unnest(debits, credits, fallbacks) AS u (debit, credit, fallback)) AS t
+    CROSS JOIN LATERAL (SELECT array_agg(width_bucket(id, flat.ids)) AS part_index FROM unnest(part_accounts) AS id) AS p;
+
+    -- What is wrong with a transfer whatever the balances are: by operation, of its first such one.
+    FOR fresh IN
+        SELECT DISTINCT ON (op) op,
+            CASE
+                WHEN assets[d_] IS NULL OR assets[c_] IS NULL OR (fallback <> 0 AND assets[f_] IS NULL) THEN 'account_unknown'
+                WHEN assets[d_] <> assets[c_] OR (fallback <> 0 AND assets[f_] <> assets[c_]) THEN 'asset_mismatch'
+                WHEN d_ = c_ OR (fallback <> 0 AND f_ = c_) THEN 'accounts_must_differ'
+                WHEN amount <= 0 OR amount > 4611686018427387904 THEN 'amount_invalid'
+                ELSE 'account_frozen'
+            END AS flaw
+        FROM unnest(transfer_ops, amounts, fallbacks, debit_index, credit_index, fallback_index) WITH ORDINALITY AS t (op, amount, fallback, d_, c_, f_, place)
+        WHERE (assets[d_] = assets[c_]) IS NOT TRUE OR d_ = c_ OR amount NOT BETWEEN 1 AND 4611686018427387904
+            OR states[c_] = 'closed' OR (states[d_] <> 'active' AND p_operations[op] = 'post')
+            OR (fallback <> 0 AND ((assets[f_] = assets[c_]) IS NOT TRUE OR f_ = c_))
+        ORDER BY op, place
+    LOOP
+        flaws[fresh.op] := fresh.flaw;
+    END LOOP;
+
+    FOR fresh IN
+        SELECT e.fact_id, e.operation, e.ordinal, e.content
+        FROM ledger.entries AS e
+        WHERE e.fact_id = ANY (p_facts) AND e.fact_id BETWEEN p_lowest AND p_highest AND e.operation = ANY (p_operations)
+    LOOP
+        at := array_position(p_facts, fresh.fact_id);
+        IF p_operations[at] = fresh.operation AND p_ordinals[at] = fresh.ordinal THEN
+            codes[at] := CASE WHEN p_contents[at] = fresh.content THEN 'replayed' ELSE 'conflict' END;
+        END IF;
+    END LOOP;
 
     -- Nearly always NULL: entries that name no accounting date count where ledger time puts them.
     IF p_dates IS NOT NULL THEN
         SELECT max(closed_date) INTO closed_through FROM ledger.closings;
     END IF;
 
-    SELECT array_agg(
-        CASE
-            WHEN stored.fact_id IS NOT NULL THEN CASE WHEN stored.content = asked.content THEN 'replayed' ELSE 'conflict' END
-            WHEN asked.deadline < moment THEN 'deadline_passed'
-            WHEN asked.fact < (SELECT first_id FROM ledger.partitions ORDER BY starts_at LIMIT 1) OR asked.fact >= (SELECT last_id FROM ledger.partitions ORDER BY starts_at DESC LIMIT 1) OR (asked.operation = 'post' AND asked.fact > ledger.identifier_floor(moment + interval '5 minutes')) THEN 'id_outside_window'
-            WHEN p_dates[asked.op] <= closed_through THEN 'date_closed'
-            WHEN asked.operation <> 'post' AND hold.hold_id IS NULL THEN 'hold_unknown'
-            WHEN asked.operation <> 'post' AND hold.state <> 'open' THEN 'hold_closed'
-            WHEN asked.operation = 'expire' AND hold.expires_at > moment THEN 'hold_not_due'
-            WHEN asked.operation = 'expire' AND hold.on_expiry = 'wait' THEN 'hold_waits'
-        END ORDER BY asked.op)
-    INTO codes
-    FROM unnest(p_facts, p_operations, p_ordinals, p_contents, p_deadlines) WITH ORDINALITY AS asked (fact, operation, ordinal, content, deadline, op)
-    LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = asked.operation AND e.ordinal = asked.ordinal AND e.fact_id BETWEEN p_lowest AND p_highest OFFSET 0) AS stored ON true
-    LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE asked.operation <> 'post' AND h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true;
-
     part_at := array_fill(NULL::integer, ARRAY[coalesce(cardinality(account_ids), 0)]);
+    owns := array_fill(NULL::integer, ARRAY[coalesce(cardinality(debits), 0)]);
 
     FOR op IN 1..n LOOP
         first_transfer := transfer;
@@ -669,38 +727,46 @@ BEGIN
         last_part := part - 1;
         CONTINUE WHEN codes[op] IS NOT NULL;
 
-        FOR i IN first_transfer..last_transfer LOOP
-            d := refs[i];
-            c := refs[transfers + i];
-            f := refs[2 * transfers + i];
-            codes[op] := CASE
-                WHEN assets[d] IS NULL OR assets[c] IS NULL OR (fallbacks[i] <> 0 AND assets[f] IS NULL) THEN 'account_unknown'
-                WHEN assets[d] <> assets[c] OR (fallbacks[i] <> 0 AND assets[f] <> assets[c]) THEN 'asset_mismatch'
-                WHEN d = c OR (fallbacks[i] <> 0 AND f = c) THEN 'accounts_must_differ'
-                WHEN amounts[i] <= 0 OR amounts[i] > 4611686018427387904 THEN 'amount_invalid'
-                WHEN states[c] = 'closed' OR (p_operations[op] = 'post' AND states[d] <> 'active') THEN 'account_frozen'
-            END;
-            EXIT WHEN codes[op] IS NOT NULL;
-        END LOOP;
-        CONTINUE WHEN codes[op] IS NOT NULL;
-
-        -- Which of the operation's accounts is a part of its hold.
-        FOR j IN first_part..last_part LOOP
-            part_at[refs[3 * transfers + j]] := j;
-        END LOOP;
+        -- Reasons to refuse that need no arithmetic, in their documented order.
+        code := CASE
+            WHEN p_deadlines[op] < moment THEN 'deadline_passed'
+            WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'post') THEN 'id_outside_window'
+            WHEN p_dates[op] <= closed_through THEN 'date_closed'
+            WHEN p_operations[op] = 'post' THEN flaws[op]
+            WHEN first_part > last_part THEN 'hold_unknown'
+            WHEN part_states[first_part] <> 'open' THEN 'hold_closed'
+            WHEN p_operations[op] = 'expire' AND part_expiries[first_part] > moment THEN 'hold_not_due'
+            WHEN p_operations[op] = 'expire' AND part_fates[first_part] = 'wait' THEN 'hold_waits'
+            ELSE flaws[op]
+        END;
+        IF code IS NOT NULL THEN
+            codes[op] := code;
+            CONTINUE;
+        END IF;
+        IF part_accounts[first_part] IS NULL THEN
+            last_part := first_part - 1;  -- a hold of nothing
+        END IF;
+        first_parts[op] := first_part;
+        last_parts[op] := last_part;
 
         -- Does the hold cover what is captured, or can all of its parts grow?
         is_capped := false;
-        IF p_operations[op] = 'capture' THEN
+        IF first_part <= last_part THEN
+            FOR j IN first_part..last_part LOOP
+                part_at[part_index[j]] := j;
+            END LOOP;
             FOR i IN first_transfer..last_transfer LOOP
-                own := part_at[refs[i]];
+                own := part_at[debit_index[i]];
                 IF own IS NOT NULL THEN
+                    owns[i] := own;
                     part_grown[own] := part_grown[own] + amounts[i];  -- first all that is wanted
                 END IF;
             END LOOP;
             FOR j IN first_part..last_part LOOP
+                at := part_index[j];
+                part_at[at] := NULL;
                 part_grown[j] := greatest(0, part_grown[j] - part_left[j]);
-                is_capped := is_capped OR (part_grown[j] > 0 AND available[refs[3 * transfers + j]] < part_grown[j]);
+                is_capped := is_capped OR (part_grown[j] > 0 AND available[at] < part_grown[j]);
             END LOOP;
             IF is_capped THEN
                 FOR j IN first_part..last_part LOOP
@@ -711,76 +777,82 @@ BEGIN
 
         excess := '{}';
         short_client := 0;
+        is_doubtful := false;
         transfers_text := '';
         FOR i IN first_transfer..last_transfer LOOP
-            d := refs[i];
-            c := refs[transfers + i];
-            f := refs[2 * transfers + i];
-            own := part_at[d];
+            d := debit_index[i];
+            c := credit_index[i];
+            own := owns[i];
             -- How much the debited account itself can give.
             take := amounts[i];
             IF own IS NOT NULL THEN
                 take := least(take, part_left[own] + part_grown[own] - part_taken[own]);
                 part_taken[own] := part_taken[own] + take;
-                -- Beyond what was held it comes from what is available.
-                available[d] := available[d] - greatest(0, least(take, part_taken[own] - part_left[own]));
-            ELSIF fallbacks[i] <> 0 AND f <> d AND available[d] < take THEN
-                take := greatest(available[d], 0)::bigint;
-            ELSIF short_client > 0 AND roles[c] = 2 THEN
-                -- own funds are freed only by what the client really paid
-                rest := least(take, short_client);
-                short_client := short_client - rest;
-                take := take - rest;
-                amounts[i] := take;
+                IF part_grown[own] > 0 THEN
+                    -- Beyond what was held it comes from what is available.
+                    available[d] := available[d] - greatest(0, least(take, part_taken[own] - part_left[own]));
+                END IF;
+            ELSE
+                IF available[d] < take AND fallbacks[i] <> 0 AND fallback_index[i] <> d THEN
+                    take := greatest(available[d], 0)::bigint;
+                ELSIF short_client > 0 AND roles[c] = 2 THEN
+                    -- own funds are freed only by what the client really paid
+                    rest := least(take, short_client);
+                    short_client := short_client - rest;
+                    take := take - rest;
+                    amounts[i] := take;
+                END IF;
+                available[d] := available[d] - take;
+                IF available[d] < 0 THEN
+                    is_doubtful := true;
+                END IF;
             END IF;
-            rest := amounts[i] - take;
-            amounts[i] := take;
-            owns[i] := own;
             IF take > 0 THEN
-                available[d] := available[d] - CASE WHEN own IS NULL THEN take ELSE 0 END;
                 available[c] := available[c] + take;
                 debit_deltas[d] := debit_deltas[d] + take;
                 credit_deltas[c] := credit_deltas[c] + take;
-                transfers_text := transfers_text || ',[' || account_ids[d] || ',' || account_ids[c] || ',' || take || ']';
+                transfers_text := transfers_text || ',[' || debits[i] || ',' || credits[i] || ',' || take || ']';
                 IF roles[d] <> 0 OR roles[c] <> 0 THEN
                     excess[assets[c]] := coalesce(excess[assets[c]], 0) + take * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[d] <> 0 THEN 1 ELSE 0 END);
                 END IF;
             END IF;
-            IF rest > 0 THEN
+            IF take < amounts[i] THEN
+                rest := amounts[i] - take;
+                amounts[i] := take;
                 overruns[op] := overruns[op] + CASE WHEN assets[d] < 10 THEN rest ELSE 0 END;
                 IF roles[d] = 1 THEN
                     short_client := short_client + rest;
                 END IF;
+                f := fallback_index[i];
                 IF fallbacks[i] <> 0 AND f <> d THEN
                     borne[i] := rest;
                     IF roles[f] <> 0 OR roles[c] <> 0 THEN
                         excess[assets[c]] := coalesce(excess[assets[c]], 0) + rest * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[f] <> 0 THEN 1 ELSE 0 END);
                     END IF;
-                    debit_deltas[f] := debit_deltas[f] + rest;
-                    credit_deltas[c] := credit_deltas[c] + rest;
                     available[f] := available[f] - rest;
                     available[c] := available[c] + rest;
-                    transfers_text := transfers_text || ',[' || account_ids[f] || ',' || account_ids[c] || ',' || rest || ']';
+                    debit_deltas[f] := debit_deltas[f] + rest;
+                    credit_deltas[c] := credit_deltas[c] + rest;
+                    IF available[f] < 0 THEN
+                        is_doubtful := true;
+                    END IF;
+                    transfers_text := transfers_text || ',[' || fallbacks[i] || ',' || credits[i] || ',' || rest || ']';
                 END IF;
             END IF;
-        END LOOP;
-
-        FOR j IN first_part..last_part LOOP
-            part_at[refs[3 * transfers + j]] := NULL;
         END LOOP;
 
         -- The whole entry is applied: is any bounded account below zero, is client money uncovered?
         -- What was taken from the hold's own parts cannot be short.
         short := NULL;
-        FOR i IN first_transfer..last_transfer LOOP
-            d := refs[i];
-            f := refs[2 * transfers + i];
-            IF owns[i] IS NULL AND available[d] < 0 THEN
-                short := coalesce(short, d);
-            ELSIF borne[i] > 0 AND available[f] < 0 THEN
-                short := coalesce(short, f);
-            END IF;
-        END LOOP;
+        IF is_doubtful THEN
+            FOR i IN first_transfer..last_transfer LOOP
+                IF owns[i] IS NULL AND available[debit_index[i]] < 0 THEN
+                    short := coalesce(short, debit_index[i]);
+                ELSIF borne[i] > 0 AND available[fallback_index[i]] < 0 THEN
+                    short := coalesce(short, fallback_index[i]);
+                END IF;
+            END LOOP;
+        END IF;
         IF short IS NOT NULL THEN
             codes[op] := 'insufficient';
         ELSIF 0 < ANY (excess) THEN
@@ -788,14 +860,14 @@ BEGIN
         END IF;
         IF codes[op] IS NOT NULL THEN
             FOR i IN first_transfer..last_transfer LOOP
-                d := refs[i];
-                c := refs[transfers + i];
+                d := debit_index[i];
+                c := credit_index[i];
                 available[d] := available[d] + CASE WHEN owns[i] IS NULL THEN amounts[i] ELSE 0 END;
                 available[c] := available[c] - amounts[i];
                 debit_deltas[d] := debit_deltas[d] - amounts[i];
                 credit_deltas[c] := credit_deltas[c] - amounts[i];
                 IF borne[i] > 0 THEN
-                    f := refs[2 * transfers + i];
+                    f := fallback_index[i];
                     available[f] := available[f] + borne[i];
                     available[c] := available[c] - borne[i];
                     debit_deltas[f] := debit_deltas[f] - borne[i];
@@ -803,8 +875,8 @@ BEGIN
                 END IF;
             END LOOP;
             FOR j IN first_part..last_part LOOP
-                d := refs[3 * transfers + j];
-                available[d] := available[d] + greatest(0, part_taken[j] - part_left[j]);
+                at := part_index[j];
+                available[at] := available[at] + greatest(0, part_taken[j] - part_left[j]);
             END LOOP;
             short_by[op] := account_ids[short];
             short_left[op] := available[short];
@@ -816,29 +888,27 @@ BEGIN
         taken_text := '';
         released_text := '';
         FOR j IN first_part..last_part LOOP
-            d := refs[3 * transfers + j];
+            at := part_index[j];
             take := least(part_taken[j], part_left[j]);  -- from what was held; the rest was available
-            pending_deltas[d] := pending_deltas[d] - take;
+            rest := CASE WHEN p_closes[op] OR p_operations[op] <> 'capture' THEN part_left[j] - take ELSE 0 END;
+            part_captured[j] := part_captured[j] + part_taken[j];
+            part_held[j] := part_held[j] + part_taken[j] - take;
+            pending_deltas[at] := pending_deltas[at] - take - rest;
             IF take > 0 THEN
-                taken_text := taken_text || CASE WHEN taken_text = '' THEN '' ELSE ',' END || '[' || account_ids[d] || ',' || take || ']';
+                taken_text := taken_text || ',[' || part_accounts[j] || ',' || take || ']';
             END IF;
-            IF p_operations[op] <> 'capture' OR p_closes[op] THEN
-                part_released[j] := part_left[j] - take;
-                pending_deltas[d] := pending_deltas[d] - part_released[j];
-                available[d] := available[d] + part_released[j];
-                IF part_released[j] > 0 THEN
-                    released_text := released_text || CASE WHEN released_text = '' THEN '' ELSE ',' END || '[' || account_ids[d] || ',' || part_released[j] || ']';
-                END IF;
+            IF rest > 0 THEN
+                available[at] := available[at] + rest;
+                released_text := released_text || ',[' || part_accounts[j] || ',' || rest || ']';
             END IF;
-            part_grown[j] := part_taken[j] - take;
         END LOOP;
         IF p_operations[op] <> 'post' THEN
-            closing_ops := closing_ops || op;
+            closed := closed + 1;
             -- What the spender may still spend: the tightest of its money and money limits.
             FOR j IN first_part..last_part LOOP
-                d := refs[3 * transfers + j];
-                IF assets[d] IN (1, 2, 11, 12) AND (short_left[op] IS NULL OR available[d] < short_left[op]) THEN
-                    short_left[op] := available[d];
+                at := part_index[j];
+                IF assets[at] IN (1, 2, 11, 12) AND (short_left[op] IS NULL OR available[at] < short_left[op]) THEN
+                    short_left[op] := available[at];
                 END IF;
             END LOOP;
         END IF;
@@ -848,12 +918,7 @@ BEGIN
             previous_links[op] := receipt_head;
             receipt_head := sha256(receipt_head || p_receipt_roots[op]);
         END IF;
-        new_facts := new_facts || p_facts[op];
-        new_operations := new_operations || p_operations[op];
-        new_ordinals := new_ordinals || p_ordinals[op];
-        new_contents := new_contents || p_contents[op];
-        new_sequences := new_sequences || sequences[op];
-        new_previous := new_previous || previous_links[op];
+        accepted := accepted || op;
         IF p_rider_rows[op] IS NOT NULL THEN
             rider_rows := rider_rows || p_rider_rows[op];
         END IF;
@@ -862,33 +927,30 @@ BEGIN
             || ',"time":' || ledger.microseconds(moment)
             || CASE WHEN p_dates[op] IS NOT NULL THEN ',"date":"' || to_char(p_dates[op], 'YYYY-MM-DD') || '"' ELSE '' END
             || ',"transfers":[' || substr(transfers_text, 2)
-            || '],"taken":[' || taken_text || '],"released":[' || released_text || ']'
+            || '],"taken":[' || substr(taken_text, 2) || '],"released":[' || substr(released_text, 2) || ']'
             || CASE WHEN p_operations[op] <> 'post' THEN ',"closes":' || (p_operations[op] <> 'capture' OR p_closes[op])::text ELSE '' END
             || CASE WHEN overruns[op] > 0 THEN ',"overrun":' || overruns[op] ELSE '' END
             || CASE WHEN p_receipt_roots[op] IS NOT NULL THEN ',"receipt":"' || encode(p_receipt_roots[op], 'hex') || '"' ELSE '' END
             || ',"meta":' || p_metas[op] || '}');
     END LOOP;
 
-    IF cardinality(records) > 0 THEN
-        SELECT count(*), array_agg(a ORDER BY a), array_agg(p ORDER BY a), array_agg(de ORDER BY a), array_agg(cr ORDER BY a)
-        INTO expected, account_ids, pending_deltas, debit_deltas, credit_deltas
-        FROM unnest(account_ids, pending_deltas, debit_deltas, credit_deltas) AS delta (a, p, de, cr)
-        WHERE p <> 0 OR de <> 0 OR cr <> 0;
-        -- A join with the deltas could be planned as a scan of all accounts; a look-up of each
-        -- account's place in the sorted array cannot.
+    IF cardinality(accepted) > 0 THEN
+        FOR i IN 1..coalesce(cardinality(account_ids), 0) LOOP
+            changed := changed + (pending_deltas[i] <> 0 OR debit_deltas[i] <> 0 OR credit_deltas[i] <> 0)::integer;
+        END LOOP;
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + pending_deltas[width_bucket(b.account_id, account_ids)],
-            debits_posted = b.debits_posted + debit_deltas[width_bucket(b.account_id, account_ids)],
-            credits_posted = b.credits_posted + credit_deltas[width_bucket(b.account_id, account_ids)],
+        SET debits_pending = b.debits_pending + delta.pending,
+            debits_posted = b.debits_posted + delta.debits,
+            credits_posted = b.credits_posted + delta.credits,
             last_time = moment
-        WHERE b.account_id = ANY (account_ids);
+        FROM unnest(account_ids, pending_deltas, debit_deltas, credit_deltas) AS delta (account_id, pending, debits, credits)
+        WHERE b.account_id = delta.account_id AND (delta.pending <> 0 OR delta.debits <> 0 OR delta.credits <> 0);
         GET DIAGNOSTICS written = ROW_COUNT;
-        IF written <> expected THEN
-            RAISE EXCEPTION 'wrote % of % accounts', written, expected USING ERRCODE = 'TW009';
+        IF written <> changed THEN
+            RAISE EXCEPTION 'wrote % of % accounts', written, changed USING ERRCODE = 'TW009';
         END IF;
 
-        IF cardinality(closing_ops) > 0 THEN
-            -- Two statements, so that each is planned as one look-up per hold.
+        IF closed > 0 THEN
             UPDATE ledger.holds AS hold
             SET state = CASE
                     WHEN p_operations[done.op] = 'void' THEN 'voided'
@@ -896,34 +958,20 @@ BEGIN
                     WHEN p_closes[done.op] THEN 'captured'
                     ELSE 'open' END,
                 closed_at = CASE WHEN p_operations[done.op] <> 'capture' OR p_closes[done.op] THEN moment END,
-                part_captured = (SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_captured, done.taken) WITH ORDINALITY AS s (a, b, place)),
-                part_held = CASE WHEN done.has_grown THEN (
-                    SELECT array_agg(a + b ORDER BY place) FROM unnest(hold.part_held, done.grown) WITH ORDINALITY AS s (a, b, place)) ELSE hold.part_held END
-            FROM (
-                SELECT op, array_agg(taken ORDER BY place) AS taken, array_agg(grown ORDER BY place) AS grown, bool_or(grown > 0) AS has_grown
-                FROM unnest(part_ops, part_taken, part_grown) WITH ORDINALITY AS p (op, taken, grown, place)
-                WHERE codes[op] IS NULL
-                GROUP BY op) AS done
-            WHERE hold.hold_id = p_facts[done.op];
+                part_captured = flat.captured[first_parts[done.op]:last_parts[done.op]],
+                part_held = flat.held[first_parts[done.op]:last_parts[done.op]]
+            FROM (SELECT part_captured || '{}' AS captured, part_held || '{}' AS held OFFSET 0) AS flat
+            CROSS JOIN unnest(accepted) AS done (op)
+            WHERE hold.hold_id = p_facts[done.op] AND p_operations[done.op] <> 'post';
             GET DIAGNOSTICS written = ROW_COUNT;
-            IF written < cardinality(closing_ops) THEN
-                -- Holds without parts: free calls under no limit.
-                UPDATE ledger.holds AS hold
-                SET state = CASE
-                        WHEN p_operations[done.op] = 'void' THEN 'voided'
-                        WHEN p_operations[done.op] = 'expire' THEN 'expired'
-                        WHEN p_closes[done.op] THEN 'captured'
-                        ELSE 'open' END,
-                    closed_at = CASE WHEN p_operations[done.op] <> 'capture' OR p_closes[done.op] THEN moment END
-                FROM unnest(closing_ops) AS done (op)
-                WHERE codes[done.op] IS NULL AND hold.hold_id = p_facts[done.op]
-                    AND hold.part_accounts = '{}';
+            IF written <> closed THEN
+                RAISE EXCEPTION 'wrote % of % holds', written, closed USING ERRCODE = 'TW009';
             END IF;
         END IF;
 
         PERFORM ledger.append_batch(
-            lane, moment, new_facts, new_operations, new_ordinals, new_contents, records,
-            new_sequences, new_previous, receipt_head, receipt_sequence);
+            lane, moment, p_facts, p_operations, p_ordinals, p_contents, accepted, records,
+            sequences, previous_links, receipt_head, receipt_sequence);
 
         IF cardinality(rider_rows) > 0 THEN
             SELECT function_name INTO STRICT rider_function FROM ledger.riders WHERE name = p_rider;
