@@ -15,7 +15,16 @@ import structlog
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.ledger.model import Placement, Posting, PostingKind, Reservation, Transfer
+from tokenworks.foundation.limits import BATCH_QUEUE_OPERATIONS_MAX
+from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.model import (
+    Placement,
+    Posting,
+    PostingKind,
+    Refusal,
+    Reservation,
+    Transfer,
+)
 from tokenworks.ledger.writer import Writer
 
 
@@ -51,6 +60,40 @@ async def second(books: Books) -> AsyncIterator[Writer]:
 
 def _of(books: Books, cash: int, quanta: int) -> Placement:
     return books.placement(Reservation(asset_id=USD_ID, quanta=quanta, account_id=cash))
+
+
+async def test_many_postings_of_one_caller_are_answered_in_their_order(books: Books) -> None:
+    """
+    More than a batch holds, refusals and a repeated fact among them: as if each was posted alone.
+    """
+    buyer = await books.buyer(1_500)
+    cash, revenue = await books.cash(buyer), await books.platform("platform_revenue")
+    postings = [
+        Posting(
+            kind=PostingKind.POST,
+            fact_id=books.ids.mint(),
+            transfers=(Transfer(debit=cash, credit=revenue, quanta=1),),
+        )
+        for _ in range(1_502)
+    ]
+    outcomes = await books.ledger.post_all([*postings, postings[0]])
+    assert [outcome.code for outcome in outcomes] == [
+        *["ok"] * 1_500,
+        *["insufficient"] * 2,
+        "replayed",
+    ]
+    assert await books.counters(cash) == (0, 1_500, 1_500)
+    assert await books.ledger.post_all([]) == []
+
+
+async def test_list_that_finds_no_room_is_not_posted_in_part(books: Books) -> None:
+    """
+    All of a list is queued, or nothing of it.
+    """
+    posting = Posting(kind=PostingKind.VOID, fact_id=books.ids.mint())
+    with pytest.raises(LedgerUnavailableError):
+        await books.ledger.post_all([posting] * (BATCH_QUEUE_OPERATIONS_MAX + 1))
+    assert (await books.writer.post(posting)).code == Refusal.HOLD_UNKNOWN
 
 
 async def test_writers_hold_lanes_of_their_own(books: Books, second: Writer) -> None:

@@ -7,7 +7,6 @@ Each method forms one operation, gives it to the writer and returns when it is d
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -433,6 +432,15 @@ class Ledger:
         """
         return await self._writer.post(posting, is_timed=is_timed)
 
+    async def post_all(self, postings: Sequence[Posting]) -> list[Outcome]:
+        """
+        Post many at once, each all or nothing by itself; refusals are codes, in their order.
+
+        Raises:
+            LedgerUnavailableError: The queue has no room for all; nothing was queued.
+        """
+        return await self._writer.post_all(postings)
+
     def known_account(self, party_id: UUID, purpose: str, asset: str) -> int | None:
         """
         Return an account this process has met before; ``account`` finds the others.
@@ -461,11 +469,8 @@ class Ledger:
         rows = await self._fetch_all(
             "due_holds", {"before": self._clock.now() - grace, "limit": limit}
         )
-        outcomes = await asyncio.gather(
-            *(
-                self.post(Posting(kind=PostingKind.EXPIRE, fact_id=row[0], meta="{}"))
-                for row in rows
-            )
+        outcomes = await self.post_all(
+            [Posting(kind=PostingKind.EXPIRE, fact_id=row[0], meta="{}") for row in rows]
         )
         return sum(outcome.is_done for outcome in outcomes)
 
