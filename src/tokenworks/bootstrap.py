@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -61,6 +62,8 @@ POOL_CONNECTIONS_MAX: Final = 8
 WATCH_RETRY_S: Final = 1.0
 GRACEFUL_SHUTDOWN_S: Final = 40
 LISTEN_BACKLOG: Final = 2_048
+COLLECT_AFTER: Final = (20_000, 20, 20)
+"""New objects until the young are collected; young collections until the older are."""
 
 DEMO_MODEL: Final = "smollm2"
 DEMO_TIERS: Final = ("free", "standard", "premium")
@@ -239,6 +242,7 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
         )
         listener = _listener(settings.host, settings.port)
         async with _watching(hub):
+            _calm_collector()
             _log.info("gateway_ready", host=settings.host, port=settings.port, lane=hub.ledger.lane)
             await server.serve(sockets=[listener])
             await openai_api.close()
@@ -448,6 +452,18 @@ async def _watch(dsn: str, name: str, watch: Callable[[Connection], Awaitable[No
         except (psycopg.Error, TokenworksError, OSError) as error:
             _log.warning("watch_interrupted", what=name, reason=type(error).__name__)
         await asyncio.sleep(WATCH_RETRY_S)
+
+
+def _calm_collector() -> None:
+    """
+    Leave what start-up made out of the garbage collector, and let it run less often.
+
+    A call makes hundreds of objects and hardly a cycle, so by the defaults the collector
+    looks at live calls again and again: a tenth of a gateway's processor time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def _listener(host: str, port: int) -> socket.socket:
