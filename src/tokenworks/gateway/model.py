@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.metering.model import Usage
 from tokenworks.supply.model import Offer
 
@@ -66,10 +67,10 @@ class Attempt:
         Return the attempt as the receipt's field, for the supplier and the auditor.
         """
         return {
-            "supplier": str(self.offer.supplier_party_id),
-            "supplier_id": str(self.offer.supplier_id),
+            "supplier": identifier_text(self.offer.supplier_party_id),
+            "supplier_id": identifier_text(self.offer.supplier_id),
             "supplier_name": self.offer.supplier_name,
-            "offer": str(self.offer.offer_id),
+            "offer": identifier_text(self.offer.offer_id),
             "terms_version": self.offer.terms_version,
             "status": str(self.status or AttemptStatus.FAULT),
             "http_status": self.http_status,

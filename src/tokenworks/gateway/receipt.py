@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.model import Attempt, CallOutcome, to_iso
 from tokenworks.gateway.open_call import OpenCall
@@ -49,14 +50,14 @@ def receipt_fields(
         "tier_floor": floor,
         "usage": cast("JsonValue", usage.to_json()),
         "rate_card": {
-            "id": str(rated.card_id),
+            "id": identifier_text(rated.card_id),
             "rounding": rated.rounding.value,
             "lines": [
                 {
                     "axis": line.axis.value,
                     "count": line.count,
                     "nano_per_million": str(line.nano_per_million),
-                    "price_id": str(line.price_id),
+                    "price_id": identifier_text(line.price_id),
                 }
                 for line in rated.lines
             ],
@@ -69,16 +70,16 @@ def receipt_fields(
         "energy": {"status": "pending"},
         "overrun": _text(overrun_quanta),
         "started_at": to_iso(call.started_at),
-        "organisation": str(call.principal.organisation_id),
-        "party": str(call.principal.party_id),
-        "key": str(call.principal.key_id),
+        "organisation": identifier_text(call.principal.organisation_id),
+        "party": identifier_text(call.principal.party_id),
+        "key": identifier_text(call.principal.key_id),
     }
     for attempt in call.attempts:
         fields[f"attempt.{attempt.ordinal}"] = cast("JsonValue", attempt.to_json())
     for index, leg in enumerate(legs, start=1):
         fields[f"leg.{index}"] = {
             "kind": leg.kind,
-            "payee": str(leg.payee),
+            "payee": identifier_text(leg.payee),
             "amount": _text(leg.quanta),
         }
     return fields

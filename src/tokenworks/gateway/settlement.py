@@ -10,9 +10,10 @@ Zero legs are left out. The platform's margin is what is left and may be negativ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from tokenworks.foundation.money import PPM, split_by_shares
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID
@@ -31,10 +32,9 @@ PURPOSES: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettlementLeg:
+class SettlementLeg(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
-    One party's part of a call.
+    One party's part of a call. A Struct because six are made on every call.
     """
 
     kind: str

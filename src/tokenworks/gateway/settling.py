@@ -17,6 +17,7 @@ import structlog
 
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.bill import Bill, free_bill
 from tokenworks.gateway.call_row import composite_text
@@ -314,14 +315,14 @@ class Settling:
                 call.call_id,
                 status,
                 outcome.value,
-                principal.organisation_id,
-                chain[1] if len(chain) > 1 else None,
-                principal.party_id,
-                principal.key_id,
+                identifier_text(principal.organisation_id),
+                identifier_text(chain[1]) if len(chain) > 1 else None,
+                identifier_text(principal.party_id),
+                identifier_text(principal.key_id),
                 call.request.model_name,
                 call.tier.tier_id,
                 call.request.is_stream,
-                served.offer.supplier_id if served else None,
+                identifier_text(served.offer.supplier_id) if served else None,
                 served.offer.supplier_name if served else None,
                 _json(usage.to_json()["counts"]),
                 usage.total_input,

@@ -40,6 +40,9 @@ class Axis(StrEnum):
     """Calls, in pieces."""
 
 
+# Walking an enum on each call, and asking its members for their value, costs ten times this.
+_AXES: Final = tuple((axis.value, axis) for axis in Axis)
+
 INPUT_AXES: Final = (
     Axis.INPUT,
     Axis.CACHE_READ,
@@ -112,7 +115,7 @@ class Usage:
         Return JSON-able facts with the axes in the order of their definition.
         """
         return {
-            "counts": {axis.value: self.counts[axis] for axis in Axis if axis in self.counts},
+            "counts": {name: self.counts[axis] for name, axis in _AXES if axis in self.counts},
             "unknown_axes": dict(sorted(self.unknown_axes.items())),
             "is_estimate": self.is_estimate,
             "notes": list(self.notes),

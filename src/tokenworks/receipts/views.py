@@ -64,12 +64,13 @@ def readers_of(fields: Mapping[str, JsonValue]) -> Readers:
     ``payee`` names (as supplier or as leg owner); the buyer sees ``BUYER_FIELDS``; the
     rest is for the auditor. A pure function of the fields, so readers are not stored.
     """
-    return {name: _readers_of_field(name, value) for name, value in fields.items()}
+    return {
+        name: _BUYER if name in BUYER_FIELDS else _readers_of_field(name, value)
+        for name, value in fields.items()
+    }
 
 
 def _readers_of_field(name: str, value: JsonValue) -> frozenset[str]:
-    if name in BUYER_FIELDS:
-        return _BUYER
     if name.startswith(ATTEMPT_PREFIX) and isinstance(value, Mapping):
         return frozenset({f"supplier:{value['supplier']}"})
     if name.startswith(LEG_PREFIX) and isinstance(value, Mapping):
