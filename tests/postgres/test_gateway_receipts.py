@@ -111,7 +111,7 @@ async def test_every_view_verifies_with_the_published_keys(rig: Rig) -> None:
     assert power is not None
     views = {
         BUYER: {"charge", "usage", "tax"},
-        AUDITOR: {"charge", "organisation", "key", "attempt.1", "attempt.2", "leg.1"},
+        AUDITOR: {"charge", "caller", "attempt.1", "attempt.2", "leg.1"},
         supplier_view(north): {"attempt.1"},
         supplier_view(south): {"attempt.2"},
         leg_owner_view(power): set[str](),

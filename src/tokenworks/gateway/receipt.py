@@ -40,6 +40,9 @@ def receipt_fields(
     """
     Return every field of a call's receipt; who sees which is decided by its name.
 
+    A field is what can be shown alone, and each costs its salt and its digest: what only the
+    auditor sees stands in one, ``caller``.
+
     ``charge`` is what the buyer pays; what the platform bears is ``overrun``; together
     they are the sum of the sale's legs.
     """
@@ -69,10 +72,12 @@ def receipt_fields(
         "outcome": outcome.value,
         "energy": {"status": "pending"},
         "overrun": _text(overrun_quanta),
-        "started_at": to_iso(call.started_at),
-        "organisation": identifier_text(call.principal.organisation_id),
-        "party": identifier_text(call.principal.party_id),
-        "key": identifier_text(call.principal.key_id),
+        "caller": {
+            "started_at": to_iso(call.started_at),
+            "organisation": identifier_text(call.principal.organisation_id),
+            "party": identifier_text(call.principal.party_id),
+            "key": identifier_text(call.principal.key_id),
+        },
     }
     for attempt in call.attempts:
         fields[f"attempt.{attempt.ordinal}"] = cast("JsonValue", attempt.to_json())
