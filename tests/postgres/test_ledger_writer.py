@@ -435,6 +435,18 @@ async def test_caller_that_leaves_before_the_batch_withdraws_its_hold(books: Boo
     assert (await books.place(_of(books, cash, 0))).code == "ok"
 
 
+async def test_half_of_many_waiting_operations_go_together(books: Books, second: Writer) -> None:
+    """
+    Callers of one half work while the other commits; few are not divided.
+    """
+    cash = await books.cash(await books.buyer(100))
+    before = second.batches
+    placements = [_of(books, cash, 1) for _ in range(64)]
+    outcomes = await asyncio.gather(*(second.place(item) for item in placements))
+    assert {outcome.code for outcome in outcomes} == {"ok"}
+    assert second.batches - before == len((32, 16, 16))
+
+
 async def test_rider_is_written_with_the_entry_or_not_at_all(
     dsn: str, clock: FakeClock, ids: IdentifierSource
 ) -> None:

@@ -1,10 +1,11 @@
 """
 Group commit: many callers, one durable transaction at a time.
 
-Order of life of an operation: queued -> gathered into a batch (one event-loop turn, at
-most ``BATCH_OPERATIONS_MAX``; while one batch commits, the next one fills) -> decided and
-written by ``ledger.place_v1`` or ``ledger.post_v1`` in its own transaction -> answered,
-only after the commit. Postings go before placements, since they free what those need.
+Order of life of an operation: queued -> gathered into a batch (one event-loop turn, half of
+what waits, at most ``BATCH_OPERATIONS_MAX``; while one batch commits, the next one fills, and
+the callers of the one before work) -> decided and written by ``ledger.place_v1`` or
+``ledger.post_v1`` in its own transaction -> answered, only after the commit.
+Postings go before placements, since they free what those need.
 
 What cannot be known is never guessed: when the connection dies during a batch its
 outcome is unknown, so the writer connects again, takes its lane back (which fences the
@@ -35,6 +36,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.limits import (
     BATCH_OPERATIONS_MAX,
     BATCH_QUEUE_OPERATIONS_MAX,
+    BATCH_UNDIVIDED_OPERATIONS,
     LEDGER_ANSWER_TIMEOUT_S,
 )
 from tokenworks.ledger.errors import LedgerUnavailableError
@@ -308,10 +310,23 @@ class Writer:
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
             await self._until_settled(self._renew_lease)
-        if batch := _gather(self._postings, key=_fact_of_posting, is_withdrawable=False):
+        size = self._batch_size()
+        if batch := _gather(self._postings, size, key=_fact_of_posting, is_withdrawable=False):
             await self._until_settled(lambda: self._execute(batch, self._run_postings))
-        if round_ := _gather(self._placements, key=_fact_of_placement, is_withdrawable=True):
+        size = self._batch_size()
+        if round_ := _gather(self._placements, size, key=_fact_of_placement, is_withdrawable=True):
             await self._until_settled(lambda: self._execute(round_, self._run_placements))
+
+    def _batch_size(self) -> int:
+        """
+        Return how many operations the next batch takes: half of all that wait.
+
+        All of them would make their callers go in step: none could work while a batch
+        commits, and nothing would commit while they work. A few are not divided, since a
+        batch has a price of its own.
+        """
+        waiting = len(self._postings) + len(self._placements)
+        return min(BATCH_OPERATIONS_MAX, max(BATCH_UNDIVIDED_OPERATIONS, -(-waiting // 2)))
 
     async def _until_settled(self, work: Callable[[], Any]) -> None:
         """
@@ -609,6 +624,7 @@ def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:
 
 def _gather(
     queue: deque[_Waiting[Operation]],
+    size: int,
     *,
     key: Callable[[Operation], UUID],
     is_withdrawable: bool,
@@ -619,7 +635,7 @@ def _gather(
     batch: list[_Waiting[Operation]] = []
     facts: set[UUID] = set()
     postponed: list[_Waiting[Operation]] = []
-    while queue and len(batch) < BATCH_OPERATIONS_MAX:
+    while queue and len(batch) < size:
         waiting = queue.popleft()
         if is_withdrawable and waiting.answer.done():
             continue  # its caller went away before anything was sent
