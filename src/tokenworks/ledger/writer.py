@@ -311,6 +311,8 @@ class Writer:
         if self._clock.monotonic_s() >= self._renew_at_s:
             await self._until_settled(self._renew_lease)
         size = self._batch_size()
+        if self._postings and isinstance(self._postings[0].answer, _Place):
+            size = BATCH_OPERATIONS_MAX  # one caller with a list: nobody could work meanwhile
         if batch := _gather(self._postings, size, key=_fact_of_posting, is_withdrawable=False):
             await self._until_settled(lambda: self._execute(batch, self._run_postings))
         size = self._batch_size()
