@@ -399,9 +399,9 @@ async def test_amount_beyond_the_largest_is_refused(books: Books, quanta: int) -
     await books.end(placed.hold_id, PostingKind.VOID)
 
 
-async def test_thousand_operations_are_one_batch(books: Books) -> None:
+async def test_thousand_operations_are_a_few_batches(books: Books) -> None:
     """
-    A full batch is decided in order: exactly as many holds as the balance covers.
+    Each batch takes half of what waits, in order: exactly as many holds as the balance covers.
     """
     cash = await books.cash(await books.buyer(7_000))
     batch = [
@@ -410,7 +410,7 @@ async def test_thousand_operations_are_one_batch(books: Books) -> None:
     ]
     before = books.writer.batches
     outcomes = await asyncio.gather(*(books.place(item) for item in batch))
-    assert books.writer.batches == before + 1
+    assert books.writer.batches <= before + 10
     codes = [outcome.code for outcome in outcomes]
     assert codes == ["ok"] * 700 + ["insufficient"] * 300
     voids = [books.end(item.hold_id, PostingKind.VOID) for item in batch]

@@ -548,6 +548,7 @@ DECLARE
     newest_id uuid;
     closed_through date;
     n integer := cardinality(p_facts);
+    has_holds boolean := 'post' <> ANY (p_operations);
     codes text[] := array_fill(NULL::text, ARRAY[n]);
     short_by bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     short_left numeric[] := array_fill(NULL::numeric, ARRAY[n]);
@@ -598,8 +599,8 @@ DECLARE
     part integer := 1;
     first_transfer integer;
     last_transfer integer;
-    first_part integer;
-    last_part integer;
+    first_part integer := 1;
+    last_part integer := 0;
     at integer;
     d integer;
     c integer;
@@ -608,19 +609,20 @@ DECLARE
     own integer;
     take bigint;
     rest bigint;
-    short_client bigint;
+    short_client bigint := 0;
     short integer;                    -- an account that the operation would overdraw
-    is_doubtful boolean;              -- whether an account was overdrawn on the way
-    excess numeric[];                 -- by asset: client money raised less what safeguards it raised
+    is_overdrawn boolean := false;    -- whether an account was below zero on the way
+    is_clients boolean := false;      -- whether client money, or what safeguards it, moved or was short
+    excess numeric[] := '{}';         -- by asset: client money raised less what safeguards it raised
     is_capped boolean;
     transfers_text text;
-    taken_text text;
-    released_text text;
+    taken_text text := '';
+    released_text text := '';
     closed integer := 0;
     changed integer := 0;
     written integer;
 BEGIN
-    IF 'post' <> ANY (p_operations) THEN
+    IF has_holds THEN
         PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
 
         SELECT array_agg(op), array_agg(state), array_agg(expires_at), array_agg(on_expiry), array_agg(account_id), array_agg(held), array_agg(captured),
@@ -720,11 +722,17 @@ BEGIN
             transfer := transfer + 1;
         END LOOP;
         last_transfer := transfer - 1;
-        first_part := part;
-        WHILE part_ops[part] = op LOOP
-            part := part + 1;
-        END LOOP;
-        last_part := part - 1;
+        IF has_holds THEN
+            first_part := part;
+            WHILE part_ops[part] = op LOOP
+                part := part + 1;
+            END LOOP;
+            last_part := part - 1;
+            first_parts[op] := first_part;
+            last_parts[op] := last_part;
+            taken_text := '';
+            released_text := '';
+        END IF;
         CONTINUE WHEN codes[op] IS NOT NULL;
 
         -- Reasons to refuse that need no arithmetic, in their documented order.
@@ -743,15 +751,14 @@ BEGIN
             codes[op] := code;
             CONTINUE;
         END IF;
-        IF part_accounts[first_part] IS NULL THEN
-            last_part := first_part - 1;  -- a hold of nothing
-        END IF;
-        first_parts[op] := first_part;
-        last_parts[op] := last_part;
 
-        -- Does the hold cover what is captured, or can all of its parts grow?
-        is_capped := false;
         IF first_part <= last_part THEN
+            IF part_accounts[first_part] IS NULL THEN
+                last_part := first_part - 1;  -- a hold of nothing
+                last_parts[op] := last_part;
+            END IF;
+            -- Does the hold cover what is captured, or can all of its parts grow?
+            is_capped := false;
             FOR j IN first_part..last_part LOOP
                 part_at[part_index[j]] := j;
             END LOOP;
@@ -775,9 +782,6 @@ BEGIN
             END IF;
         END IF;
 
-        excess := '{}';
-        short_client := 0;
-        is_doubtful := false;
         transfers_text := '';
         FOR i IN first_transfer..last_transfer LOOP
             d := debit_index[i];
@@ -804,7 +808,7 @@ BEGIN
                 END IF;
                 available[d] := available[d] - take;
                 IF available[d] < 0 THEN
-                    is_doubtful := true;
+                    is_overdrawn := true;
                 END IF;
             END IF;
             IF take > 0 THEN
@@ -812,7 +816,8 @@ BEGIN
                 debit_deltas[d] := debit_deltas[d] + take;
                 credit_deltas[c] := credit_deltas[c] + take;
                 transfers_text := transfers_text || ',[' || debits[i] || ',' || credits[i] || ',' || take || ']';
-                IF roles[d] <> 0 OR roles[c] <> 0 THEN
+                IF (roles[d] <> 0) <> (roles[c] <> 0) THEN
+                    is_clients := true;
                     excess[assets[c]] := coalesce(excess[assets[c]], 0) + take * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[d] <> 0 THEN 1 ELSE 0 END);
                 END IF;
             END IF;
@@ -821,12 +826,14 @@ BEGIN
                 amounts[i] := take;
                 overruns[op] := overruns[op] + CASE WHEN assets[d] < 10 THEN rest ELSE 0 END;
                 IF roles[d] = 1 THEN
+                    is_clients := true;
                     short_client := short_client + rest;
                 END IF;
                 f := fallback_index[i];
                 IF fallbacks[i] <> 0 AND f <> d THEN
                     borne[i] := rest;
-                    IF roles[f] <> 0 OR roles[c] <> 0 THEN
+                    IF (roles[f] <> 0) <> (roles[c] <> 0) THEN
+                        is_clients := true;
                         excess[assets[c]] := coalesce(excess[assets[c]], 0) + rest * (CASE WHEN roles[c] <> 0 THEN 1 ELSE 0 END - CASE WHEN roles[f] <> 0 THEN 1 ELSE 0 END);
                     END IF;
                     available[f] := available[f] - rest;
@@ -834,7 +841,7 @@ BEGIN
                     debit_deltas[f] := debit_deltas[f] + rest;
                     credit_deltas[c] := credit_deltas[c] + rest;
                     IF available[f] < 0 THEN
-                        is_doubtful := true;
+                        is_overdrawn := true;
                     END IF;
                     transfers_text := transfers_text || ',[' || fallbacks[i] || ',' || credits[i] || ',' || rest || ']';
                 END IF;
@@ -843,66 +850,70 @@ BEGIN
 
         -- The whole entry is applied: is any bounded account below zero, is client money uncovered?
         -- What was taken from the hold's own parts cannot be short.
-        short := NULL;
-        IF is_doubtful THEN
-            FOR i IN first_transfer..last_transfer LOOP
-                IF owns[i] IS NULL AND available[debit_index[i]] < 0 THEN
-                    short := coalesce(short, debit_index[i]);
-                ELSIF borne[i] > 0 AND available[fallback_index[i]] < 0 THEN
-                    short := coalesce(short, fallback_index[i]);
-                END IF;
-            END LOOP;
-        END IF;
-        IF short IS NOT NULL THEN
-            codes[op] := 'insufficient';
-        ELSIF 0 < ANY (excess) THEN
-            codes[op] := 'client_money_unsafeguarded';
-        END IF;
-        IF codes[op] IS NOT NULL THEN
-            FOR i IN first_transfer..last_transfer LOOP
-                d := debit_index[i];
-                c := credit_index[i];
-                available[d] := available[d] + CASE WHEN owns[i] IS NULL THEN amounts[i] ELSE 0 END;
-                available[c] := available[c] - amounts[i];
-                debit_deltas[d] := debit_deltas[d] - amounts[i];
-                credit_deltas[c] := credit_deltas[c] - amounts[i];
-                IF borne[i] > 0 THEN
-                    f := fallback_index[i];
-                    available[f] := available[f] + borne[i];
-                    available[c] := available[c] - borne[i];
-                    debit_deltas[f] := debit_deltas[f] - borne[i];
-                    credit_deltas[c] := credit_deltas[c] - borne[i];
-                END IF;
-            END LOOP;
-            FOR j IN first_part..last_part LOOP
-                at := part_index[j];
-                available[at] := available[at] + greatest(0, part_taken[j] - part_left[j]);
-            END LOOP;
-            short_by[op] := account_ids[short];
-            short_left[op] := available[short];
-            overruns[op] := 0;
-            CONTINUE;
+        IF is_overdrawn OR is_clients THEN
+            short := NULL;
+            IF is_overdrawn THEN
+                FOR i IN first_transfer..last_transfer LOOP
+                    IF owns[i] IS NULL AND available[debit_index[i]] < 0 THEN
+                        short := coalesce(short, debit_index[i]);
+                    ELSIF borne[i] > 0 AND available[fallback_index[i]] < 0 THEN
+                        short := coalesce(short, fallback_index[i]);
+                    END IF;
+                END LOOP;
+            END IF;
+            IF short IS NOT NULL THEN
+                codes[op] := 'insufficient';
+            ELSIF 0 < ANY (excess) THEN
+                codes[op] := 'client_money_unsafeguarded';
+            END IF;
+            is_overdrawn := false;
+            is_clients := false;
+            excess := '{}';
+            short_client := 0;
+            IF codes[op] IS NOT NULL THEN
+                FOR i IN first_transfer..last_transfer LOOP
+                    d := debit_index[i];
+                    c := credit_index[i];
+                    available[d] := available[d] + CASE WHEN owns[i] IS NULL THEN amounts[i] ELSE 0 END;
+                    available[c] := available[c] - amounts[i];
+                    debit_deltas[d] := debit_deltas[d] - amounts[i];
+                    credit_deltas[c] := credit_deltas[c] - amounts[i];
+                    IF borne[i] > 0 THEN
+                        f := fallback_index[i];
+                        available[f] := available[f] + borne[i];
+                        available[c] := available[c] - borne[i];
+                        debit_deltas[f] := debit_deltas[f] - borne[i];
+                        credit_deltas[c] := credit_deltas[c] - borne[i];
+                    END IF;
+                END LOOP;
+                FOR j IN first_part..last_part LOOP
+                    at := part_index[j];
+                    available[at] := available[at] + greatest(0, part_taken[j] - part_left[j]);
+                END LOOP;
+                short_by[op] := account_ids[short];
+                short_left[op] := available[short];
+                overruns[op] := 0;
+                CONTINUE;
+            END IF;
         END IF;
 
         -- After this point this operation must succeed.
-        taken_text := '';
-        released_text := '';
-        FOR j IN first_part..last_part LOOP
-            at := part_index[j];
-            take := least(part_taken[j], part_left[j]);  -- from what was held; the rest was available
-            rest := CASE WHEN p_closes[op] OR p_operations[op] <> 'capture' THEN part_left[j] - take ELSE 0 END;
-            part_captured[j] := part_captured[j] + part_taken[j];
-            part_held[j] := part_held[j] + part_taken[j] - take;
-            pending_deltas[at] := pending_deltas[at] - take - rest;
-            IF take > 0 THEN
-                taken_text := taken_text || ',[' || part_accounts[j] || ',' || take || ']';
-            END IF;
-            IF rest > 0 THEN
-                available[at] := available[at] + rest;
-                released_text := released_text || ',[' || part_accounts[j] || ',' || rest || ']';
-            END IF;
-        END LOOP;
         IF p_operations[op] <> 'post' THEN
+            FOR j IN first_part..last_part LOOP
+                at := part_index[j];
+                take := least(part_taken[j], part_left[j]);  -- from what was held; the rest was available
+                rest := CASE WHEN p_closes[op] OR p_operations[op] <> 'capture' THEN part_left[j] - take ELSE 0 END;
+                part_captured[j] := part_captured[j] + part_taken[j];
+                part_held[j] := part_held[j] + part_taken[j] - take;
+                pending_deltas[at] := pending_deltas[at] - take - rest;
+                IF take > 0 THEN
+                    taken_text := taken_text || ',[' || part_accounts[j] || ',' || take || ']';
+                END IF;
+                IF rest > 0 THEN
+                    available[at] := available[at] + rest;
+                    released_text := released_text || ',[' || part_accounts[j] || ',' || rest || ']';
+                END IF;
+            END LOOP;
             closed := closed + 1;
             -- What the spender may still spend: the tightest of its money and money limits.
             FOR j IN first_part..last_part LOOP
