@@ -16,11 +16,11 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit check fix format types tidy bench record-usage docs wheel lock clean distclean
+.PHONY: help run install test test-unit check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
-		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 # --------------------------------------------------------------------------- use
 
@@ -89,6 +89,9 @@ tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
 
 bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-ledger: $(READY) $(STAMPS)/dev ## Measure the ledger against bare inserts, and its calls (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.ledger.run $(ARGS)
 
 record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
 	@$(BIN)/python tools/record_llama_usage.py

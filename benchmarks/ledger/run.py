@@ -1,0 +1,183 @@
+"""
+Measure the ledger: ``python -m benchmarks.ledger.run [--quick] [--only TEXT]``.
+
+Every figure stands beside its ratio to another one of the same run: postings to a bare insert
+of the same rows and to batches of one, calls to the full call at 512 waiters, growth to the
+smallest books.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvloop
+from rich.console import Console
+
+from benchmarks import bare_commits, machine
+from benchmarks.ledger import calls, posting
+from benchmarks.ledger.business import open_business
+from benchmarks.ledger.calls import Span
+from benchmarks.ledger.posting import Slices
+from benchmarks.ledger.server import EMPTY, Server, running_server
+from benchmarks.ledger.tables import print_results
+from benchmarks.rig import ROOT, data_root
+
+BUSINESS: Final = "business"
+"""The database in which the business of the calls is open."""
+MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    How long and how often.
+    """
+
+    rounds: int
+    span: Span
+    slices: Slices
+    commit_pairs: int
+
+
+QUICK: Final = Plan(
+    rounds=1,
+    span=Span(warm_up_s=1.0, duration_s=2.5),
+    slices=Slices(count=3, duration_s=1.0),
+    commit_pairs=500,
+)
+FULL: Final = Plan(
+    rounds=3,
+    span=Span(warm_up_s=2.0, duration_s=6.0),
+    slices=Slices(count=7, duration_s=2.0),
+    commit_pairs=2_000,
+)
+
+
+class Bench:
+    """
+    One run: a server, what is measured on it, and what was found.
+    """
+
+    def __init__(self, server: Server, plan: Plan, only: str | None, console: Console) -> None:
+        self._server = server
+        self._plan = plan
+        self._only = only
+        self._console = console
+
+    def run(self) -> dict[str, Any]:
+        """
+        Measure everything that was asked for.
+        """
+        results: dict[str, Any] = {
+            "settings": self._server.settings(),
+            "bare_commits": bare_commits.measure(
+                self._server.running.dsn_owner, pairs=self._plan.commit_pairs
+            ),
+        }
+        results["postings"] = self._postings()
+        results["calls"] = self._calls()
+        return results
+
+    def _wanted(self, name: str) -> bool:
+        return not self._only or self._only in name
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, style="dim", highlight=False)
+
+    def _postings(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for scenario in posting.SCENARIOS:
+            if not self._wanted(scenario.name):
+                continue
+            self._say(f"{scenario.name}: posting and its bare inserts")
+            with self._server.copy(EMPTY) as database:
+                figures = uvloop.run(
+                    posting.measure(scenario, self._server, database, self._plan.slices)
+                )
+                figures["books"] = database.check_books()
+            found.append({"scenario": scenario.name, **msgspec.to_builtins(scenario), **figures})
+        return found
+
+    def _calls(self) -> list[dict[str, Any]]:
+        wanted = [s for s in calls.SCENARIOS if self._wanted(s.name)]
+        if not wanted:
+            return []
+        self._server.create(BUSINESS, template=EMPTY)
+        business = asyncio.run(
+            open_business(
+                self._server.database(BUSINESS).dsn_posting, self._server.data_dir, self._say
+            )
+        )
+        file = self._server.data_dir / "business.json"
+        file.touch(mode=0o600)
+        file.write_bytes(msgspec.json.encode(business))
+        rounds: dict[str, list[dict[str, Any]]] = {}
+        for turn in range(self._plan.rounds):
+            for scenario in wanted if turn % 2 == 0 else reversed(wanted):
+                self._say(f"round {turn + 1}/{self._plan.rounds}: {scenario.name}")
+                rounds.setdefault(scenario.name, []).append(self._one_call(scenario, file))
+        return [
+            {**msgspec.to_builtins(s), "rounds": rounds[s.name], **calls.median_of(rounds[s.name])}
+            for s in wanted
+        ]
+
+    def _one_call(self, scenario: calls.CallScenario, business_file: Path) -> dict[str, Any]:
+        with self._server.copy(BUSINESS) as database:
+            figures = calls.run_scenario(
+                scenario,
+                self._server,
+                database,
+                self._plan.span,
+                business_file=str(business_file),
+            )
+            figures["books"] = database.check_books()
+        return figures
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure the ledger by itself.")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--json", metavar="FILE", help="also write everything measured")
+    parser.add_argument("--only", help="scenarios whose name contains this")
+    parser.add_argument("--rounds", type=int, help="of calls, instead of 3 (1 when quick)")
+    return parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """
+    Measure and return everything.
+    """
+    facts = machine.describe(ROOT, data_root=data_root())
+    if facts["data_filesystem"] in MEMORY_FILESYSTEMS:
+        message = f"{data_root()} is memory: a commit there is none. Set BENCHMARK_DATA_ROOT."
+        raise SystemExit(message)
+    plan = QUICK if arguments.quick else FULL
+    if arguments.rounds:
+        plan = dataclasses.replace(plan, rounds=arguments.rounds)
+    with running_server() as server:
+        return {"machine": facts, **Bench(server, plan, arguments.only, console).run()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the benchmark and print it.
+    """
+    arguments = _arguments(argv)
+    results = run(arguments, Console(stderr=True))
+    print_results(results, Console(width=None if sys.stdout.isatty() else 200))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
