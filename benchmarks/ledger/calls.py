@@ -22,6 +22,7 @@ import msgspec
 
 from benchmarks.ledger.caller import Job
 from benchmarks.ledger.server import Counters, Database, Server
+from benchmarks.ledger.statements import StatementProfile
 from benchmarks.rig import ROOT
 
 STOP_TIMEOUT_S: Final = 60.0
@@ -45,6 +46,8 @@ class CallScenario:
     is_one_organisation: bool = True
     has_refusals: bool = False
     empty_share: float = 0.0
+    is_fresh: bool = False
+    """Whether the tables have no statistics yet, as in the first minutes of a hub."""
     target_rate: int | None = None
     """Calls a second that the issue asks for."""
     target_ratio: float | None = None
@@ -61,6 +64,7 @@ SCENARIOS: Final = (
     CallScenario(name=f"{FULL} 100 organisations", against=FULL, is_one_organisation=False),
     CallScenario(name=f"{FULL} 10 % refused", against=FULL, has_refusals=True),
     CallScenario(name=f"{FULL} half on an empty account", against=FULL, empty_share=0.5),
+    CallScenario(name=f"{FULL} no statistics yet", against=FULL, is_fresh=True),
     CallScenario(name=f"{FULL} 2 processes", against=FULL, processes=2),
     CallScenario(name=f"{FULL} no receipt, no row", against=FULL, kind="bare"),
     *(
@@ -86,6 +90,17 @@ class Span:
     duration_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallProfile:
+    """
+    Look closer at one scenario; costs some per cent on both sides.
+    """
+
+    statements: StatementProfile
+    python_file: str
+    """Where the first process leaves cProfile's figures."""
+
+
 def run_scenario(
     scenario: CallScenario,
     server: Server,
@@ -93,11 +108,12 @@ def run_scenario(
     span: Span,
     *,
     business_file: str,
-    profile_file: str | None = None,
+    profile: CallProfile | None = None,
 ) -> dict[str, Any]:
     """
     Run one scenario on a database; return its figures.
     """
+    profile_file = profile.python_file if profile else None
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
@@ -108,14 +124,18 @@ def run_scenario(
         for process in processes:
             _hear(process, "ready")
         time.sleep(span.warm_up_s)
+        if profile:
+            profile.statements.begin()
         before = server.counters()
         _tell(processes, "measure")
         time.sleep(span.duration_s)
         _tell(processes, "rest")
         spent = server.counters() - before
+        statements = profile.statements.end() if profile else None
         _tell(processes, "stop")
         reports = [json.loads(_hear(process)) for process in processes]
-    return summarise(reports, spent, database.rows_written())
+    figures = summarise(reports, spent, database.rows_written())
+    return figures if statements is None else figures | {"statements": statements}
 
 
 def _job(
@@ -194,7 +214,10 @@ def median_of(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Return each figure's median over the rounds.
     """
     names = {
-        name for figures in rounds for name, value in figures.items() if not isinstance(value, dict)
+        name
+        for figures in rounds
+        for name, value in figures.items()
+        if isinstance(value, int | float)
     }
     medians: dict[str, Any] = {
         name: round(statistics.median(f[name] for f in rounds if name in f), 3)

@@ -27,12 +27,15 @@ from benchmarks.ledger import calls, posting
 from benchmarks.ledger.business import open_business
 from benchmarks.ledger.calls import Span
 from benchmarks.ledger.posting import Slices
-from benchmarks.ledger.server import EMPTY, Server, running_server
+from benchmarks.ledger.profiling import print_profiles, profile_calls, profile_posting
+from benchmarks.ledger.server import EMPTY, Database, Server, running_server
 from benchmarks.ledger.tables import print_results
 from benchmarks.rig import ROOT, data_root
 
 BUSINESS: Final = "business"
 """The database in which the business of the calls is open."""
+FRESH: Final = "fresh"
+"""The same without any statistics of its tables."""
 MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 
 
@@ -67,10 +70,19 @@ class Bench:
     One run: a server, what is measured on it, and what was found.
     """
 
-    def __init__(self, server: Server, plan: Plan, only: str | None, console: Console) -> None:
+    def __init__(
+        self,
+        server: Server,
+        plan: Plan,
+        *,
+        only: str | None,
+        is_profiled: bool,
+        console: Console,
+    ) -> None:
         self._server = server
         self._plan = plan
         self._only = only
+        self._is_profiled = is_profiled
         self._console = console
 
     def run(self) -> dict[str, Any]:
@@ -100,12 +112,15 @@ class Bench:
                 continue
             self._say(f"{scenario.name}: posting and its bare inserts")
             with self._server.copy(EMPTY) as database:
-                figures = uvloop.run(
-                    posting.measure(scenario, self._server, database, self._plan.slices)
-                )
+                figures = self._one_posting(scenario, database)
                 figures["books"] = database.check_books()
             found.append({"scenario": scenario.name, **msgspec.to_builtins(scenario), **figures})
         return found
+
+    def _one_posting(self, scenario: posting.PostScenario, database: Database) -> dict[str, Any]:
+        if self._is_profiled:
+            return profile_posting(scenario, self._server, database, self._plan.slices)
+        return uvloop.run(posting.measure(scenario, self._server, database, self._plan.slices))
 
     def _calls(self) -> list[dict[str, Any]]:
         wanted = [s for s in calls.SCENARIOS if self._wanted(s.name)]
@@ -117,6 +132,9 @@ class Bench:
                 self._server.database(BUSINESS).dsn_posting, self._server.data_dir, self._say
             )
         )
+        self._server.create(FRESH, template=BUSINESS)
+        self._server.database(FRESH).stop_autovacuum()
+        self._server.database(BUSINESS).vacuum()
         file = self._server.data_dir / "business.json"
         file.touch(mode=0o600)
         file.write_bytes(msgspec.json.encode(business))
@@ -131,8 +149,9 @@ class Bench:
         ]
 
     def _one_call(self, scenario: calls.CallScenario, business_file: Path) -> dict[str, Any]:
-        with self._server.copy(BUSINESS) as database:
-            figures = calls.run_scenario(
+        with self._server.copy(FRESH if scenario.is_fresh else BUSINESS) as database:
+            run_one = profile_calls if self._is_profiled else calls.run_scenario
+            figures = run_one(
                 scenario,
                 self._server,
                 database,
@@ -148,6 +167,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--json", metavar="FILE", help="also write everything measured")
     parser.add_argument("--only", help="scenarios whose name contains this")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="time each statement of the ledger's functions, and Python's (implies --quick)",
+    )
     parser.add_argument("--rounds", type=int, help="of calls, instead of 3 (1 when quick)")
     return parser.parse_args(argv)
 
@@ -160,11 +184,18 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     if facts["data_filesystem"] in MEMORY_FILESYSTEMS:
         message = f"{data_root()} is memory: a commit there is none. Set BENCHMARK_DATA_ROOT."
         raise SystemExit(message)
-    plan = QUICK if arguments.quick else FULL
+    plan = QUICK if arguments.quick or arguments.profile else FULL
     if arguments.rounds:
         plan = dataclasses.replace(plan, rounds=arguments.rounds)
-    with running_server() as server:
-        return {"machine": facts, **Bench(server, plan, arguments.only, console).run()}
+    with running_server(is_profiled=arguments.profile) as server:
+        bench = Bench(
+            server,
+            plan,
+            only=arguments.only,
+            is_profiled=arguments.profile,
+            console=console,
+        )
+        return {"machine": facts, "is_profiled": arguments.profile, **bench.run()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,7 +204,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _arguments(argv)
     results = run(arguments, Console(stderr=True))
-    print_results(results, Console(width=None if sys.stdout.isatty() else 200))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if arguments.profile:
+        print_profiles(results, console)
+    else:
+        print_results(results, console)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, LiteralString, cast
 
 import psutil
 import psycopg
@@ -93,6 +93,26 @@ class Database:
                         name = f"{whole} {word}"
                         counts[name] = counts.get(name, 0) + count
         return counts
+
+    def vacuum(self) -> None:
+        """
+        Do what autovacuum does within a minute or two: without statistics plans are guesses.
+        """
+        with psycopg.connect(self.dsn_owner, autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+
+    def stop_autovacuum(self) -> None:
+        """
+        Keep this database as it is: no statistics, however long it waits to be copied.
+        """
+        with psycopg.connect(self.dsn_owner, autocommit=True) as connection:
+            tables = connection.execute(
+                "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND "
+                "relnamespace IN ('ledger'::regnamespace, 'gateway'::regnamespace)"
+            ).fetchall()
+            for (table,) in tables:
+                alter = f"ALTER TABLE {table} SET (autovacuum_enabled = off)"
+                connection.execute(cast("LiteralString", alter))
 
     def check_books(self) -> dict[str, Any]:
         """
@@ -197,7 +217,8 @@ class Server:
         """
         with psycopg.connect(self.running.dsn_owner, autocommit=True) as connection:
             rows = connection.execute(
-                "SELECT name, current_setting(name) FROM unnest(%s) AS name", (list(_SHOWN),)
+                "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name",
+                (list(_SHOWN),),
             )
             return dict(rows.fetchall())
 

@@ -39,7 +39,7 @@ def print_results(results: Row, console: Console) -> None:
         console.print(_postings(results["postings"]))
     if results["calls"]:
         console.print(_calls(results["calls"], pair_ms=commits["p50"]))
-        console.print(_costs(results["calls"]))
+        console.print(_costs(results["calls"], cores=facts["cores"]))
     console.print("books after each scenario: clean")
 
 
@@ -123,14 +123,16 @@ def _calls(rows: Sequence[Row], *, pair_ms: float) -> Table:
     return table
 
 
-def _costs(rows: Sequence[Row]) -> Table:
+def _costs(rows: Sequence[Row], *, cores: int) -> Table:
+    cpu = {row["name"]: _cpu_us(row) for row in rows}
     table = _table(
         "what a call costs",
         "calls",
         "py us",
         "PG us",
-        "py cores",
-        "PG cores",
+        "CPU ratio",
+        f"bound of {cores} cores /s",
+        "cores had",
         "WAL B",
         "rows",
         "holds +/~",
@@ -140,13 +142,15 @@ def _costs(rows: Sequence[Row]) -> Table:
     )
     for row in rows:
         written = row["rows"]
+        base = cpu.get(row["against"] or "")
         _add(
             table,
             row["name"],
             row["python_us_per_call"],
             row["postgres_us_per_call"],
-            row["python_cores"],
-            row["postgres_cores"],
+            _cpu_us(row) / base if base else None,
+            cores * 1e6 / _cpu_us(row) if _cpu_us(row) else None,
+            row["python_cores"] + row["postgres_cores"],
             row["wal_bytes_per_call"],
             row["rows_per_call"],
             f"{written['holds inserted']:.2f}/{written['holds updated']:.2f}",
@@ -155,6 +159,10 @@ def _costs(rows: Sequence[Row]) -> Table:
             written["calls inserted"],
         )
     return table
+
+
+def _cpu_us(row: Row) -> float:
+    return row["python_us_per_call"] + row["postgres_us_per_call"]
 
 
 def _table(title: str, *headings: str) -> Table:
