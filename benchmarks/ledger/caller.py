@@ -17,7 +17,7 @@ import sys
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ import structlog
 import uvloop
 
 from benchmarks.ledger.business import Business, settings_of
+from benchmarks.ledger.fill import buyer_scopes
 from benchmarks.ledger.ways import Way, make_way
 from benchmarks.loader import percentiles
 from tokenworks.bootstrap import Hub, open_hub
@@ -33,6 +34,9 @@ from tokenworks.identity.model import Principal
 
 REFUSED_EACH: Final = 10
 """With refusals on, one call in so many asks for more than its key may."""
+
+_MULTIPLIER: Final = 2_654_435_761
+_MODULUS: Final = 2**32
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +56,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     has_refusals: bool
     empty_waiters: int
     """So many of the waiters ask for an account without money."""
+    grown_buyers: int = 0
+    """Above zero: the payers are so many buyers of ``fill``, one after the other at random."""
     profile_file: str | None = None
     """Where cProfile's figures go; ``None``: it does not run."""
 
@@ -192,16 +198,33 @@ class Payers:
     """Is asked for every tenth call; ``None``: for none."""
     empty: Principal
     empty_waiters: int
+    grown_buyers: int
 
     def of(self, waiter: int, number: int) -> Principal:
         """
         Return the payer of a waiter's call.
         """
+        if self.grown_buyers:
+            return self._grown(number)
         if waiter < self.empty_waiters:
             return self.empty
         if self.refused is not None and number % REFUSED_EACH == 0:
             return self.refused
         return self.keys[number % len(self.keys)]
+
+    def _grown(self, number: int) -> Principal:
+        # A multiplicative hash: every buyer comes, in no order, the same in each run.
+        buyer = number * _MULTIPLIER % _MODULUS % self.grown_buyers
+        organisation, team, user, key = buyer_scopes(buyer)
+        return replace(
+            self.keys[0],
+            key_id=key,
+            party_id=user,
+            organisation_id=organisation,
+            chain=(organisation, team, user),
+            spend_path_id=key,
+            spend_path_version=1,
+        )
 
 
 async def _payers(job: Job, hub: Hub, business: Business) -> Payers:
@@ -212,6 +235,7 @@ async def _payers(job: Job, hub: Hub, business: Business) -> Payers:
         refused=await authenticate(business.key_refused) if job.has_refusals else None,
         empty=await authenticate(business.key_empty),
         empty_waiters=job.empty_waiters,
+        grown_buyers=job.grown_buyers,
     )
 
 

@@ -46,6 +46,8 @@ class CallScenario:
     is_one_organisation: bool = True
     has_refusals: bool = False
     empty_share: float = 0.0
+    grown_buyers: int = 0
+    """Of ``fill``, who then pay; 0: the buyers of the business do."""
     is_fresh: bool = False
     """Whether the tables have no statistics yet, as in the first minutes of a hub."""
     target_rate: int | None = None
@@ -157,6 +159,7 @@ def _job(
         suppliers=scenario.suppliers,
         is_one_organisation=scenario.is_one_organisation,
         has_refusals=scenario.has_refusals,
+        grown_buyers=scenario.grown_buyers,
         empty_waiters=round(waiters * scenario.empty_share),
         profile_file=profile_file if index == 0 else None,
     )

@@ -23,7 +23,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks import bare_commits, machine
-from benchmarks.ledger import calls, posting
+from benchmarks.ledger import calls, growth, posting
 from benchmarks.ledger.business import open_business
 from benchmarks.ledger.calls import Span
 from benchmarks.ledger.posting import Slices
@@ -34,6 +34,8 @@ from benchmarks.rig import ROOT, data_root
 
 BUSINESS: Final = "business"
 """The database in which the business of the calls is open."""
+GROWN: Final = "grown"
+"""A copy of it that is filled."""
 FRESH: Final = "fresh"
 """The same without any statistics of its tables."""
 MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
@@ -77,12 +79,14 @@ class Bench:
         *,
         only: str | None,
         is_profiled: bool,
+        sizes: tuple[growth.Size, ...],
         console: Console,
     ) -> None:
         self._server = server
         self._plan = plan
         self._only = only
         self._is_profiled = is_profiled
+        self._sizes = sizes
         self._console = console
 
     def run(self) -> dict[str, Any]:
@@ -96,7 +100,9 @@ class Bench:
             ),
         }
         results["postings"] = self._postings()
+        self._open_business()
         results["calls"] = self._calls()
+        results["growth"] = self._growth()
         return results
 
     def _wanted(self, name: str) -> bool:
@@ -122,33 +128,37 @@ class Bench:
             return profile_posting(scenario, self._server, database, self._plan.slices)
         return uvloop.run(posting.measure(scenario, self._server, database, self._plan.slices))
 
-    def _calls(self) -> list[dict[str, Any]]:
-        wanted = [s for s in calls.SCENARIOS if self._wanted(s.name)]
-        if not wanted:
-            return []
+    def _open_business(self) -> None:
+        names = [s.name for s in calls.SCENARIOS] + [size.name for size in growth.FULL]
+        if not any(map(self._wanted, names)):
+            return
         self._server.create(BUSINESS, template=EMPTY)
-        business = asyncio.run(
-            open_business(
-                self._server.database(BUSINESS).dsn_posting, self._server.data_dir, self._say
-            )
-        )
+        database = self._server.database(BUSINESS)
+        data_dir = self._server.data_dir
+        business = asyncio.run(open_business(database.dsn_posting, data_dir, self._say))
         self._server.create(FRESH, template=BUSINESS)
         self._server.database(FRESH).stop_autovacuum()
-        self._server.database(BUSINESS).vacuum()
-        file = self._server.data_dir / "business.json"
-        file.touch(mode=0o600)
-        file.write_bytes(msgspec.json.encode(business))
+        database.vacuum()
+        self._business_file.touch(mode=0o600)
+        self._business_file.write_bytes(msgspec.json.encode(business))
+
+    @property
+    def _business_file(self) -> Path:
+        return self._server.data_dir / "business.json"
+
+    def _calls(self) -> list[dict[str, Any]]:
+        wanted = [s for s in calls.SCENARIOS if self._wanted(s.name)]
         rounds: dict[str, list[dict[str, Any]]] = {}
         for turn in range(self._plan.rounds):
             for scenario in wanted if turn % 2 == 0 else reversed(wanted):
                 self._say(f"round {turn + 1}/{self._plan.rounds}: {scenario.name}")
-                rounds.setdefault(scenario.name, []).append(self._one_call(scenario, file))
+                rounds.setdefault(scenario.name, []).append(self._one_call(scenario))
         return [
             {**msgspec.to_builtins(s), "rounds": rounds[s.name], **calls.median_of(rounds[s.name])}
             for s in wanted
         ]
 
-    def _one_call(self, scenario: calls.CallScenario, business_file: Path) -> dict[str, Any]:
+    def _one_call(self, scenario: calls.CallScenario) -> dict[str, Any]:
         with self._server.copy(FRESH if scenario.is_fresh else BUSINESS) as database:
             run_one = profile_calls if self._is_profiled else calls.run_scenario
             figures = run_one(
@@ -156,10 +166,25 @@ class Bench:
                 self._server,
                 database,
                 self._plan.span,
-                business_file=str(business_file),
+                business_file=str(self._business_file),
             )
             figures["books"] = database.check_books()
         return figures
+
+    def _growth(self) -> list[dict[str, Any]]:
+        sizes = tuple(size for size in self._sizes if self._wanted(size.name))
+        if not sizes or self._is_profiled:
+            return []
+        self._server.create(GROWN, template=BUSINESS)
+        return growth.measure(
+            self._server,
+            GROWN,
+            sizes,
+            self._plan.span,
+            rounds=self._plan.rounds,
+            business_file=str(self._business_file),
+            progress=self._say,
+        )
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -171,6 +196,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--profile",
         action="store_true",
         help="time each statement of the ledger's functions, and Python's (implies --quick)",
+    )
+    parser.add_argument(
+        "--growth",
+        choices=list(growth.SIZES),
+        default="small",
+        help="up to 10^5 accounts and 10^6 entries (small), or ten times as many (full)",
     )
     parser.add_argument("--rounds", type=int, help="of calls, instead of 3 (1 when quick)")
     return parser.parse_args(argv)
@@ -193,6 +224,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             plan,
             only=arguments.only,
             is_profiled=arguments.profile,
+            sizes=growth.SIZES[arguments.growth],
             console=console,
         )
         return {"machine": facts, "is_profiled": arguments.profile, **bench.run()}

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ledger.growth import RATIO_MAX, WAITERS
+
 Row = dict[str, Any]
 
 
@@ -40,7 +42,9 @@ def print_results(results: Row, console: Console) -> None:
     if results["calls"]:
         console.print(_calls(results["calls"], pair_ms=commits["p50"]))
         console.print(_costs(results["calls"], cores=facts["cores"]))
-    console.print("books after each scenario: clean")
+    if results["growth"]:
+        console.print(_growth(results["growth"]))
+    console.print("books after each scenario: clean (the filled ones cannot be checked)")
 
 
 def _postings(rows: Sequence[Row]) -> Table:
@@ -163,6 +167,41 @@ def _costs(rows: Sequence[Row], *, cores: int) -> Table:
 
 def _cpu_us(row: Row) -> float:
     return row["python_us_per_call"] + row["postgres_us_per_call"]
+
+
+def _growth(rows: Sequence[Row]) -> Table:
+    smallest = rows[0]
+    table = _table(
+        f"a call in growing books, {WAITERS} waiters (to be flat within {RATIO_MAX:g})",
+        "books",
+        "py us",
+        "PG us",
+        "CPU ratio",
+        "target",
+        "PG ratio",
+        "calls/s",
+        "hold p50",
+        "settle p50 ms",
+        "WAL B",
+        "cores had",
+    )
+    for row in rows:
+        ratio = _cpu_us(row) / _cpu_us(smallest)
+        _add(
+            table,
+            row["name"],
+            row["python_us_per_call"],
+            row["postgres_us_per_call"],
+            ratio,
+            _target(RATIO_MAX, is_reached=ratio <= RATIO_MAX),
+            row["postgres_us_per_call"] / smallest["postgres_us_per_call"],
+            row["rate_per_s"],
+            row["hold_p50_ms"],
+            row["settle_p50_ms"],
+            row["wal_bytes_per_call"],
+            row["python_cores"] + row["postgres_cores"],
+        )
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:
