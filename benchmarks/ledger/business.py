@@ -76,14 +76,21 @@ def settings_of(data_dir: Path) -> Settings:
     return Settings(data_dir=data_dir, log_level="error")
 
 
-async def open_business(dsn: str, data_dir: Path, progress: Progress) -> Business:
+async def open_business(
+    dsn: str,
+    data_dir: Path,
+    progress: Progress,
+    *,
+    suppliers: int = SUPPLIERS,
+    organisations: int = ORGANISATIONS,
+) -> Business:
     """
     Open everything in one database.
     """
     async with open_hub(settings_of(data_dir), dsn, name="bench setup") as hub:
-        progress(f"opening {SUPPLIERS} suppliers")
-        models = await _open_suppliers(hub)
-        progress(f"opening {ORGANISATIONS + 2} organisations")
+        progress(f"opening {suppliers} suppliers")
+        models = await _open_suppliers(hub, suppliers)
+        progress(f"opening {organisations + 2} organisations")
         one = await _open_organisation(hub, "one", deposit_quanta=_DEPOSIT_QUANTA)
         keys_one = [
             await _open_key(hub, one, f"one-user-{number}", limit_quanta=_LIMIT_QUANTA)
@@ -93,7 +100,7 @@ async def open_business(dsn: str, data_dir: Path, progress: Progress) -> Busines
         empty = await _open_organisation(hub, "empty", deposit_quanta=0)
         key_empty = await _open_key(hub, empty, "empty-user", limit_quanta=_LIMIT_QUANTA)
         keys_many: list[str] = []
-        for number in range(ORGANISATIONS):
+        for number in range(organisations):
             levels = await _open_organisation(hub, f"many-{number}", deposit_quanta=_DEPOSIT_QUANTA)
             user = f"many-{number}-user"
             keys_many.append(await _open_key(hub, levels, user, limit_quanta=_LIMIT_QUANTA))
@@ -106,7 +113,7 @@ async def open_business(dsn: str, data_dir: Path, progress: Progress) -> Busines
         )
 
 
-async def _open_suppliers(hub: Hub) -> list[str]:
+async def _open_suppliers(hub: Hub, count: int) -> list[str]:
     owners = {
         "reseller": PartyKind.RESELLER,
         "rights": PartyKind.RIGHTS_HOLDER,
@@ -127,7 +134,7 @@ async def _open_suppliers(hub: Hub) -> list[str]:
     )
     terms = OfferTerms(upstream_model="m", cost_card=share_card(_SUPPLIER_PPM), split=split)
     models: list[str] = []
-    for number in range(SUPPLIERS):
+    for number in range(count):
         party = await hub.opening.add_party(f"supplier-{number}", kind=PartyKind.SUPPLIER)
         supplier = await hub.supply.add_supplier(
             f"supplier-{number}",

@@ -180,6 +180,7 @@ def summarise(
     operations = sum(report["operations"] for report in reports)
     figures: dict[str, Any] = {
         "settled": settled,
+        "calls_total": calls_total,
         "refused": sum(report["refused"] for report in reports),
         "rate_per_s": sum(report["settled"] / report["took_s"] for report in reports),
         "refused_per_s": sum(report["refused"] / report["took_s"] for report in reports),
