@@ -98,6 +98,7 @@ def measure(
             {
                 **msgspec.to_builtins(scenario),
                 "rounds": measured,
+                "database_bytes": database.size_bytes(),
                 **calls.median_of(measured),
             }
         )

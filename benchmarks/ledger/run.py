@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -235,6 +236,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the benchmark and print it.
     """
     arguments = _arguments(argv)
+    # Whatever ends the run, the server is stopped and its folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = run(arguments, Console(stderr=True))
     console = Console(width=None if sys.stdout.isatty() else 200)
     if arguments.profile:

@@ -94,6 +94,15 @@ class Database:
                         counts[name] = counts.get(name, 0) + count
         return counts
 
+    def size_bytes(self) -> int:
+        """
+        Return what it takes on the disk, without the log.
+        """
+        with psycopg.connect(self.dsn_owner, autocommit=True) as connection:
+            row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row is not None, "a database has a size"
+        return row[0]
+
     def vacuum(self) -> None:
         """
         Do what autovacuum does within a minute or two: without statistics plans are guesses.

@@ -183,6 +183,7 @@ def _growth(rows: Sequence[Row]) -> Table:
         "hold p50",
         "settle p50 ms",
         "WAL B",
+        "MiB on disk",
         "cores had",
     )
     for row in rows:
@@ -199,6 +200,7 @@ def _growth(rows: Sequence[Row]) -> Table:
             row["hold_p50_ms"],
             row["settle_p50_ms"],
             row["wal_bytes_per_call"],
+            row["database_bytes"] / 2**20,
             row["python_cores"] + row["postgres_cores"],
         )
     return table
