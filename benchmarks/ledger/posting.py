@@ -9,7 +9,6 @@ the content hashes, the packing, ``ledger.post_v1``, the commit.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import statistics
@@ -131,10 +130,9 @@ class Bench:
 
     async def post(self, postings: Sequence[Posting]) -> None:
         """
-        Post one batch: all callers come in one turn of the loop.
+        Post one batch, for one caller: it is not divided.
         """
-        outcomes = await asyncio.gather(*map(self.writer.post, postings))
-        for outcome in outcomes:
+        for outcome in await self.writer.post_all(postings):
             require_done(outcome)
 
     async def slice(self, scenario: PostScenario, duration_s: float) -> list[Side]:
