@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -458,38 +459,46 @@ async def test_every_limit_on_the_path_is_charged(rig: Rig) -> None:
     await rig.audit()
 
 
-async def test_exactly_what_the_balance_covers_is_admitted(plant: Plant) -> None:
+async def test_exactly_what_the_balance_covers_is_admitted(
+    server_dsn: str, template_database: str, tmp_path: Path
+) -> None:
     """
     200 calls at once on money for 50: 50 answered, 150 refused, nothing oversold.
 
     The supplier holds every answer until all were admitted or refused, then reports usage
-    equal to the ceiling, so that each call costs all that was held for it.
+    equal to the ceiling, so that each call costs all that was held for it. On a plant with
+    patience: the first to be admitted wait for the last to be refused.
     """
-    async with open_business(plant, deposit=0) as rig:
-        body = json.dumps({"model": rig.model, "messages": MESSAGES, "max_tokens": 40}).encode()
-        quote = await rig.quote(body)
-        await rig.deposit(50 * quote.quanta)
-        rig.first.set_behaviour(
-            Behaviour(gate=True, usage=UsageShape.CEILING, prompt_tokens=quote.input_tokens)
-        )
-        asked = [asyncio.ensure_future(rig.post(body)) for _ in range(200)]
-        refused = 0
-        for next_one in asyncio.as_completed(asked):
-            refused += (await next_one).status_code == 402
-            if refused == 150:
-                break
-        await rig.first.wait_until_waiting(50)
-        assert rig.first.waiting == 50
-        rig.first.release()
+    with fresh_database(server_dsn, template_database) as dsn:
+        async with open_plant(dsn, tmp_path) as patient, open_business(patient, deposit=0) as rig:
+            await _admit_exactly(rig)
 
-        answers = await asyncio.gather(*asked)
 
-        statuses = [answer.status_code for answer in answers]
-        assert (statuses.count(200), statuses.count(402)) == (50, 150)
-        assert rig.first.stats()["calls"] + rig.second.stats()["calls"] == 50  # type: ignore[operator] - plain JSON, checked above
-        cash = await rig.cash()
-        assert (cash.available, cash.debits_pending) == (0, 0)
-        await rig.audit()
+async def _admit_exactly(rig: Rig) -> None:
+    body = json.dumps({"model": rig.model, "messages": MESSAGES, "max_tokens": 40}).encode()
+    quote = await rig.quote(body)
+    await rig.deposit(50 * quote.quanta)
+    rig.first.set_behaviour(
+        Behaviour(gate=True, usage=UsageShape.CEILING, prompt_tokens=quote.input_tokens)
+    )
+    asked = [asyncio.ensure_future(rig.post(body)) for _ in range(200)]
+    refused = 0
+    for next_one in asyncio.as_completed(asked):
+        refused += (await next_one).status_code == 402
+        if refused == 150:
+            break
+    await rig.first.wait_until_waiting(50)
+    assert rig.first.waiting == 50
+    rig.first.release()
+
+    answers = await asyncio.gather(*asked)
+
+    statuses = [answer.status_code for answer in answers]
+    assert (statuses.count(200), statuses.count(402)) == (50, 150)
+    assert rig.first.stats()["calls"] + rig.second.stats()["calls"] == 50  # type: ignore[operator] - plain JSON, checked above
+    cash = await rig.cash()
+    assert (cash.available, cash.debits_pending) == (0, 0)
+    await rig.audit()
 
 
 # ---------------------------------------------------------------------- idempotency
