@@ -568,7 +568,7 @@ class Writer:
                 arrays.int8_array([transfer[4] for transfer in transfers]),
             ),
         )
-        return [_from_row(row) for row in rows]
+        return _in_order(rows, len(batch))
 
     async def _learn_lanes(self, account_ids: set[int]) -> None:
         """
@@ -655,6 +655,15 @@ def _answer(waiting: _Waiting[Operation], outcome: Outcome) -> None:
     waiting.is_answered = True
     if not waiting.answer.done():
         waiting.answer.set_result(outcome)
+
+
+def _in_order(rows: Sequence[Sequence[Any]], count: int) -> list[Outcome]:
+    # Position 0 answers all that have no row of their own.
+    answers = {int(row[0]): _from_row(row) for row in rows}
+    plain = answers.get(0)
+    if plain is None:
+        return [answers[position] for position in range(1, count + 1)]
+    return [answers.get(position, plain) for position in range(1, count + 1)]
 
 
 def _from_row(row: Sequence[Any]) -> Outcome:

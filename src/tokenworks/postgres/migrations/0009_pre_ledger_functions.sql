@@ -152,7 +152,7 @@ END
 $$;
 
 CREATE TYPE ledger.outcome AS (
-    position integer,             -- of the operation in the batch, from 1
+    position integer,             -- of the operation in the batch, from 1; 0: each that has no row of its own
     code text,                    -- 'ok', 'replayed' or why it was refused
     recorded_at timestamptz,
     expires_at timestamptz,
@@ -991,12 +991,20 @@ BEGIN
     END IF;
 
     IF NOT coalesce('replayed' = ANY (codes), false) THEN
+        -- Who has nothing to be told but that all is well is answered by the row at position 0.
         RETURN QUERY
         SELECT g.op, coalesce(codes[g.op], 'ok'), CASE WHEN codes[g.op] IS NULL THEN moment END,
             NULL::timestamptz, NULL::bigint[], NULL::smallint[], NULL::bigint[],
             short_by[g.op], short_left[g.op], overruns[g.op], NULL::text, p_lane, sequences[g.op], previous_links[g.op]
         FROM generate_series(1, n) AS g (op)
+        WHERE codes[g.op] IS NOT NULL OR short_left[g.op] IS NOT NULL OR sequences[g.op] IS NOT NULL OR overruns[g.op] > 0
         ORDER BY g.op;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written < n THEN
+            RETURN QUERY
+            SELECT 0, 'ok', moment, NULL::timestamptz, NULL::bigint[], NULL::smallint[], NULL::bigint[],
+                NULL::bigint, NULL::numeric, 0::bigint, NULL::text, p_lane, NULL::bigint, NULL::bytea;
+        END IF;
         RETURN;
     END IF;
     RETURN QUERY
