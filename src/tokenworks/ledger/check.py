@@ -5,9 +5,14 @@ Order: every lane's chain (and with it every account's counters, added up from t
 records), every hold from its own records, then the sums. A finding never stops the check,
 so one broken row does not hide another.
 
-Known limits: reads the whole history; starting from a checkpoint is not built yet. Rows are
-streamed, so memory grows with accounts and not with entries; the server sorts on disk. What
-was cut off the end of a lane together with its head shows only against a checkpoint.
+A full check reads the whole history, archived months included. Otherwise it starts from the
+last signed checkpoint or cut (``check_start.py``): the chain since then, every hold that is
+open or moved since, and the balances of that moment, rebuilt from those of today.
+
+Known limits: rows are streamed, so memory grows with accounts and not with entries; the server
+sorts on disk. What was cut off the end of a lane together with its head shows only against a
+checkpoint. A check that starts from a checkpoint trusts what came before it, and cannot say
+which account differs.
 """
 
 from __future__ import annotations
@@ -15,18 +20,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, LiteralString
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg import IsolationLevel
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.ledger.checkpoint import checkpoint_bytes
-from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.archive_files import EPOCH, earlier_months, microseconds
+from tokenworks.ledger.chain import batch_hash
+from tokenworks.ledger.check_archive import ArchivedRows
+from tokenworks.ledger.check_rows import BookRows, Groups, Progress, nothing
+from tokenworks.ledger.check_start import (
+    Head,
+    Start,
+    Verify,
+    find_start,
+    read_heads,
+    since_parameters,
+)
+from tokenworks.ledger.checkpoint import checkpoint_bytes, hash_balances
+from tokenworks.ledger.errors import ArchiveNeededError, LedgerUnavailableError
 from tokenworks.ledger.findings import CheckReport, Findings, ProblemCode
 from tokenworks.ledger.hold_history import CheckedAccount, HoldHistory
 from tokenworks.ledger.record import (
@@ -37,21 +55,10 @@ from tokenworks.ledger.record import (
     read_record,
 )
 from tokenworks.ledger.service import CLIENT_MONEY, SAFEGUARDED
-from tokenworks.postgres.pool import Connection, connect
-from tokenworks.postgres.queries import load
+from tokenworks.postgres.pool import connect
 
-FETCH_ROWS: Final = 2_000
-PROGRESS_ROWS: Final = 10_000
 OVERDUE_GRACE: Final = timedelta(minutes=5)
 """Holds are expired by a periodic job; later than this it is worth a look."""
-
-NO_HASH: Final = bytes(32)
-
-_QUERIES: Final = load("tokenworks.ledger", "check_queries.sql")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-Progress = Callable[[str, int], None]
-"""Is told a stage of the check and how many rows of it were read."""
 
 
 async def check_books(
@@ -59,25 +66,28 @@ async def check_books(
     *,
     clock: Clock,
     full: bool = True,
+    archive: Path | None = None,
     grace: timedelta = OVERDUE_GRACE,
     on_progress: Progress | None = None,
-    verify_checkpoint: Callable[[bytes, str], bool] | None = None,
+    verify_checkpoint: Verify | None = None,
 ) -> CheckReport:
     """
-    Check every book on one snapshot; the hub may go on selling.
+    Check the books on one snapshot; the hub may go on selling.
 
     Args:
         dsn: A role that may read the schema ``ledger``; with ``gateway`` readable too,
             calls are compared with their captures.
         clock: Says which holds are overdue.
-        full: ``False`` reads no history: only sums, bounds, client money and what open
-            holds have left.
+        full: From the first batch; otherwise from the last checkpoint or cut.
+        archive: The folder of the archived months, for a full check.
         grace: How long after its expiry an open hold is still normal.
         on_progress: Told every ``PROGRESS_ROWS`` rows.
         verify_checkpoint: Tells whether a signature is good for a checkpoint's bytes;
             ``None`` leaves signatures unchecked.
 
     Raises:
+        ArchiveNeededError: A full check of a hub with archived months, without ``archive``.
+        ArchiveUnreadableError: A file of the archive is missing.
         LedgerUnavailableError: The database could not be read to the end.
     """
     try:
@@ -86,8 +96,9 @@ async def check_books(
             await connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             await connection.set_read_only(True)
             async with connection.transaction():
-                check = _Check(connection, clock.now(), grace, on_progress)
-                await check.run(full=full, verify_checkpoint=verify_checkpoint)
+                rows = BookRows(connection, on_progress)
+                check = _Check(rows, clock.now(), grace)
+                await check.run(full=full, archive=archive, verify=verify_checkpoint)
                 return check.report(full=full)
     except psycopg.Error as error:
         message = f"The books could not be read: {error}"
@@ -95,21 +106,17 @@ async def check_books(
 
 
 class _Check:
-    def __init__(
-        self,
-        connection: Connection,
-        now: datetime,
-        grace: timedelta,
-        on_progress: Progress | None,
-    ) -> None:
-        self._connection = connection
+    def __init__(self, rows: BookRows, now: datetime, grace: timedelta) -> None:
+        self._rows = rows
         self._now = now
-        self._grace = grace
-        self._on_progress = on_progress
+        self._overdue_before = microseconds(now - grace)
         self._findings = Findings()
-        self._counts: Counter[str] = Counter()
+        self._counts = rows.counts
+        self._start = Start()
         self._accounts: dict[int, CheckedAccount] = {}
         self._rebuilt: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._cut_heads: Mapping[int, Head] = {}
+        self._at_cut: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._granted: Counter[int] = Counter()
         self._pending: Counter[int] = Counter()
 
@@ -117,29 +124,53 @@ class _Check:
         return CheckReport(
             checked_at=self._now,
             is_full=full,
+            start=self._start.to_json(),
             problems=tuple(self._findings.problems),
             warnings=tuple(self._findings.warnings),
             counts=dict(sorted(self._counts.items())),
             omitted=self._findings.omitted,
         )
 
-    async def run(
-        self, *, full: bool, verify_checkpoint: Callable[[bytes, str], bool] | None
-    ) -> None:
-        await self._read_accounts()
+    async def run(self, *, full: bool, archive: Path | None, verify: Verify | None) -> None:
         if full:
-            await self._check_chains()
+            await self._open_archive(archive)
+        else:
+            self._start = await find_start(self._rows, self._findings, verify)
+        if self._start.at is not None:
+            self._rows.since = await since_parameters(self._rows, self._start)
+        await self._read_accounts()
+        await self._check_chains()
+        if self._start.at is not None:
+            self._compare_with_start()
+        else:
             self._compare_counters()
+            await self._compare_with_cut()
             await self._check_windows()
-            await self._check_checkpoints(verify_checkpoint)
-        await self._check_holds(full=full)
+            await self._check_checkpoints(verify)
+        await self._check_holds()
         self._compare_pending()
         self._check_sums()
+
+    async def _open_archive(self, folder: Path | None) -> None:
+        months = earlier_months(await self._rows.fetch("archives"))
+        if not months:
+            return
+        if folder is None:
+            raise ArchiveNeededError(
+                f"The history before {months[-1].ends_at:%Y-%m-%d} is archived (it was written to "
+                f"{Path(months[-1].folder).parent}): say where it is with --archive, or leave "
+                "--full out to start from the last checkpoint.",
+                param="archive",
+            )
+        self._rows.archived = ArchivedRows(folder, months, self._findings)
+        self._counts["archived_files"] = self._rows.archived.verify()
+        ((_, lanes, _),) = await self._rows.fetch("last_cut")
+        self._cut_heads = read_heads(lanes) or {}
 
     # ------------------------------------------------------------------ chain and counters
 
     async def _read_accounts(self) -> None:
-        async for row in self._stream("accounts"):
+        async for row in self._rows.stream("accounts"):
             self._accounts[row[0]] = CheckedAccount(
                 asset=row[1],
                 purpose=row[2],
@@ -149,34 +180,56 @@ class _Check:
             )
 
     async def _check_chains(self) -> None:
-        lanes = {row[0]: row for row in await self._fetch("lanes")}
-        entries = _Groups(self._stream("entries"), lambda row: (row[0], row[1]))
+        is_since = self._start.at is not None
+        lanes = {row[0]: row for row in await self._rows.fetch("lanes")}
+        entries = Groups(self._rows.history("entries"), itemgetter(0, 1))
+        seen = Groups(
+            nothing() if is_since else self._rows.stream("checkpoint_heads"), itemgetter(0, 1)
+        )
         await entries.start()
-        heads: dict[int, _Head] = {}
-        async for row in self._stream("batches"):
+        await seen.start()
+        heads = dict(self._start.heads)
+        async for row in self._rows.history("batches"):
             lane, batch = row[0], row[1]
-            head = heads.setdefault(lane, _Head())
+            head = heads.setdefault(lane, Head())
             await self._note_orphans(entries, before=(lane, batch))
+            await self._compare_seen(seen, (lane, batch), row[6])
             self._check_batch(head, row, await entries.take((lane, batch)))
         await self._note_orphans(entries, before=None)
+        await self._compare_seen(seen, None, None)
+        del self._counts["checkpoint_heads"]
         for lane, row in lanes.items():
-            self._check_head(lane, row, heads.get(lane, _Head()))
+            self._check_head(lane, row, heads.get(lane, Head()))
         for lane in heads.keys() - lanes.keys():
             self._findings.problem(
                 ProblemCode.HEAD_DIFFERS, f"lane {lane}", "The lane is not known."
             )
 
-    async def _note_orphans(self, entries: _Groups, *, before: tuple[int, int] | None) -> None:
+    async def _compare_seen(
+        self, seen: Groups, key: tuple[int, int] | None, stored: bytes | None
+    ) -> None:
+        """
+        Compare what checkpoints and cuts saw up to a batch; ``None``: to the end.
+        """
+        while seen.key is not None and (key is None or seen.key <= key):
+            is_there = seen.key == key and stored is not None
+            for lane, batch, head, at in await seen.take(seen.key):
+                if not is_there or head != (stored or b"").hex():
+                    message = f"It saw another batch {batch} of lane {lane}."
+                    where = f"checkpoint {at.isoformat()}"
+                    self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
+
+    async def _note_orphans(self, entries: Groups, *, before: tuple[int, int] | None) -> None:
         while entries.key is not None and (before is None or entries.key < before):
             lane, batch = entries.key
             where = f"lane {lane} batch {batch}"
             self._findings.problem(ProblemCode.BATCH_MISSING, where, "Records without batch.")
             for row in await entries.take(entries.key):
                 with contextlib.suppress(RecordUnreadableError):
-                    self._apply(read_record(row[7]), where)
+                    self._apply(read_record(row[7]), where, lane=lane, batch=batch)
 
-    def _check_batch(self, head: _Head, row: Sequence[Any], rows: list[Sequence[Any]]) -> None:
-        lane, batch, epoch, recorded_at, operations, previous, stored = row
+    def _check_batch(self, head: Head, row: Sequence[Any], rows: list[Sequence[Any]]) -> None:
+        lane, batch, epoch, time, operations, previous, stored = row
         where = f"lane {lane} batch {batch}"
         if batch != head.batch + 1:
             message = f"It follows batch {head.batch}."
@@ -184,11 +237,10 @@ class _Check:
         elif previous != head.hash:
             message = "It does not name the batch before."
             self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
-        time = _microseconds(recorded_at)
-        preimage = f"tokenworks-batch-v1 {lane} {batch} {epoch} {time}\n" + "\n".join(
-            entry[7] for entry in rows
-        )
-        if hashlib.sha256(previous + preimage.encode()).digest() != stored:
+        records = (entry[7] for entry in rows)
+        if stored != batch_hash(
+            previous, lane=lane, batch=batch, epoch=epoch, time=time, records=records
+        ):
             message = "Its records do not hash to what was recorded."
             self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
         if len(rows) != operations:
@@ -198,8 +250,8 @@ class _Check:
             self._check_entry(head, entry, time)
         head.batch, head.hash = batch, stored
 
-    def _check_entry(self, head: _Head, row: Sequence[Any], batch_time: int) -> None:
-        _, _, _, fact_id, operation, ordinal, recorded_at, text, sequence, previous = row
+    def _check_entry(self, head: Head, row: Sequence[Any], batch_time: int) -> None:
+        lane, batch, _, fact_id, operation, ordinal, time, text, sequence, previous = row
         where = f"entry {fact_id} {operation} {ordinal}"
         try:
             record = read_record(text)
@@ -211,15 +263,15 @@ class _Check:
         if (
             (record.fact, record.operation, record.ordinal) != (fact_id, operation, ordinal)
             or not is_timed
-            or _microseconds(recorded_at) != batch_time
+            or time != batch_time
         ):
             self._findings.problem(ProblemCode.RECORD_DIFFERS, where, "Row and record differ.")
         self._check_receipt(head, where, record.receipt, sequence, previous)
-        self._apply(record, where)
+        self._apply(record, where, lane=lane, batch=batch)
 
     def _check_receipt(
         self,
-        head: _Head,
+        head: Head,
         where: str,
         root: str | None,
         sequence: int | None,
@@ -236,7 +288,7 @@ class _Check:
         head.receipts = sequence or head.receipts + 1
         self._counts["receipts"] += 1
 
-    def _check_head(self, lane: int, row: Sequence[Any], head: _Head) -> None:
+    def _check_head(self, lane: int, row: Sequence[Any], head: Head) -> None:
         if (row[1], row[2]) != (head.batch, head.hash):
             message = f"The head is batch {row[1]}, the last batch is {head.batch}."
             self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane}", message)
@@ -244,12 +296,17 @@ class _Check:
             message = f"The head is receipt {row[3]}, the last receipt is {head.receipts}."
             self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane} receipts", message)
 
-    def _apply(self, record: Record, where: str) -> None:
+    def _apply(self, record: Record, where: str, *, lane: int, batch: int) -> None:
+        cut = self._cut_heads.get(lane)
+        sums = [self._rebuilt]
+        if cut is not None and batch <= cut.batch:
+            sums.append(self._at_cut)
         for account_id, pending, debits, credits in counter_changes(record):
-            counters = self._rebuilt[account_id]
-            counters[0] += pending
-            counters[1] += debits
-            counters[2] += credits
+            for rebuilt in sums:
+                counters = rebuilt[account_id]
+                counters[0] += pending
+                counters[1] += debits
+                counters[2] += credits
         for debit, credit, quanta in record.transfers:
             source, target = self._accounts.get(debit), self._accounts.get(credit)
             if source is None or target is None:
@@ -275,33 +332,67 @@ class _Check:
                     ProblemCode.BALANCE_DIFFERS, f"account {account_id}", message
                 )
 
+    def _compare_with_start(self) -> None:
+        """
+        Take what moved since off today's balances and compare with what the start fixed.
+        """
+        before: list[tuple[int, int, int, int, int]] = []
+        for account_id in sorted(self._rebuilt.keys() | self._accounts.keys()):
+            account = self._accounts.get(account_id)
+            now = (0, 0, 0, 0) if account is None else account.counters
+            pending, debits, credits = self._rebuilt.get(account_id, [0, 0, 0])
+            then = (now[0] - pending, now[1], now[2] - debits, now[3] - credits)
+            if any(then):
+                before.append((account_id, *then))
+        if hash_balances(before) != self._start.balances_hash:
+            message = (
+                "Today's balances less the movements since are not those it fixed: "
+                "run the check with --full to see which."
+            )
+            where = f"{self._start.kind} {self._start.at}"
+            self._findings.problem(ProblemCode.BALANCE_DIFFERS, where, message)
+
+    async def _compare_with_cut(self) -> None:
+        if not self._cut_heads:
+            return
+        ((starts_at, _, fixed),) = await self._rows.fetch("last_cut")
+        rebuilt = [
+            (account_id, pending, 0, debits, credits)
+            for account_id, (pending, debits, credits) in sorted(self._at_cut.items())
+            if pending or debits or credits
+        ]
+        kept = [tuple(map(int, row)) for row in await self._rows.fetch("cut_balances")]
+        if rebuilt != kept or hash_balances(rebuilt) != fixed:
+            differing = sorted({row[0] for row in set(rebuilt) ^ set(kept)})
+            message = f"Its balances are not what the records make; accounts: {differing[:10]}."
+            where = f"cut of {starts_at:%Y-%m}"
+            self._findings.problem(ProblemCode.BALANCE_DIFFERS, where, message)
+
     async def _check_windows(self) -> None:
-        for limit_id, account_id, quanta, owed in await self._fetch("windows"):
+        for limit_id, account_id, quanta, owed in await self._rows.fetch("windows"):
             granted = self._granted[account_id]
             if granted - owed != quanta:
                 message = f"The limit is {quanta}; granted are {granted}, of which {owed} are owed."
                 where = f"limit {limit_id} account {account_id}"
                 self._findings.warning(ProblemCode.WINDOW_DIFFERS, where, message)
 
-    async def _check_checkpoints(self, verify: Callable[[bytes, str], bool] | None) -> None:
-        for taken_at, lane, batch in await self._fetch("checkpoint_heads"):
-            message = f"It saw another batch {batch} of lane {lane}."
-            self._findings.problem(
-                ProblemCode.CHECKPOINT_DIFFERS, f"checkpoint {taken_at.isoformat()}", message
-            )
-        async for taken_at, lanes, balances_hash, signature in self._stream("checkpoints"):
-            if verify and not verify(checkpoint_bytes(taken_at, lanes, balances_hash), signature):
+    async def _check_checkpoints(self, verify: Verify | None) -> None:
+        async for taken_at, lanes, balances_hash, signature, version in self._rows.stream(
+            "checkpoints"
+        ):
+            content = checkpoint_bytes(taken_at, lanes, balances_hash, version=version)
+            if verify and not verify(content, signature):
                 where = f"checkpoint {taken_at.isoformat()}"
                 message = "Its signature is not good."
                 self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
 
     # ------------------------------------------------------------------ holds and calls
 
-    async def _check_holds(self, *, full: bool) -> None:
-        holds = _Groups(self._stream("holds"), lambda row: row[0])
-        facts = _Groups(self._stream("facts") if full else _nothing(), lambda row: row[0])
-        has_calls = full and (await self._fetch("has_calls"))[0][0]
-        calls = _Groups(self._stream("calls") if has_calls else _nothing(), lambda row: row[0])
+    async def _check_holds(self) -> None:
+        has_calls = (await self._rows.fetch("has_calls"))[0][0]
+        holds = Groups(self._rows.history("holds"), itemgetter(0))
+        facts = Groups(self._rows.history("facts"), itemgetter(0))
+        calls = Groups(self._rows.history("calls") if has_calls else nothing(), itemgetter(0))
         for groups in (holds, facts, calls):
             await groups.start()
         while keys := [groups.key for groups in (holds, facts, calls) if groups.key is not None]:
@@ -311,8 +402,7 @@ class _Check:
             call_rows = await calls.take(key)
             for row in hold_rows:
                 self._note_open(row)
-            if full:
-                self._check_fact(key, hold_rows, records, call_rows)
+            self._check_fact(key, hold_rows, records, call_rows)
 
     def _note_open(self, row: Sequence[Any]) -> None:
         hold_id, state, _, expires_at, _, fate, accounts, held, captured = row
@@ -321,8 +411,8 @@ class _Check:
         self._counts["open_holds"] += 1
         for account_id, quanta, taken in zip(accounts, held, captured, strict=True):
             self._pending[account_id] += quanta - taken
-        if expires_at + self._grace < self._now and fate != "wait":
-            message = f"Open although it expired at {expires_at.isoformat()}."
+        if expires_at < self._overdue_before and fate != "wait":
+            message = f"Open although it expired at {_moment(expires_at)}."
             self._findings.warning(ProblemCode.HOLD_OVERDUE, f"hold {hold_id}", message)
 
     def _check_fact(
@@ -355,9 +445,9 @@ class _Check:
         _, state, placed_at, expires_at, closed_at, fate, accounts, held, captured = rows[0]
         found = {
             "state": state,
-            "placed_at": _microseconds(placed_at),
-            "expires_at": _microseconds(expires_at),
-            "closed_at": closed_at and _microseconds(closed_at),
+            "placed_at": placed_at,
+            "expires_at": expires_at,
+            "closed_at": closed_at,
             "on_expiry": fate,
             "held": dict(zip(accounts, held, strict=True)),
             "captured": dict(zip(accounts, captured, strict=True)),
@@ -420,81 +510,9 @@ class _Check:
                     ProblemCode.CLIENT_MONEY_UNSAFEGUARDED, f"asset {asset}", message
                 )
 
-    # ------------------------------------------------------------------ plumbing
 
-    async def _fetch(self, query: str) -> list[Any]:
-        cursor = await self._connection.execute(_QUERIES[query])
-        return await cursor.fetchall()
-
-    async def _stream(self, query: str) -> AsyncIterator[Sequence[Any]]:
-        text: LiteralString = _QUERIES[query]
-        async with self._connection.cursor(name=f"check_{query}", binary=True) as cursor:
-            cursor.itersize = FETCH_ROWS
-            await cursor.execute(text)
-            async for row in cursor:
-                self._counts[query] += 1
-                if self._on_progress and self._counts[query] % PROGRESS_ROWS == 0:
-                    self._on_progress(query, self._counts[query])
-                yield row
-
-
-@dataclass(slots=True)
-class _Head:
-    """
-    How far a lane's two chains were followed.
-    """
-
-    batch: int = 0
-    hash: bytes = NO_HASH
-    receipts: int = 0
-    receipt_hash: bytes = NO_HASH
-
-
-class _Groups:
-    """
-    Rows of a sorted stream, taken key by key; one group in memory at a time.
-    """
-
-    def __init__(
-        self, rows: AsyncIterator[Sequence[Any]], key: Callable[[Sequence[Any]], Any]
-    ) -> None:
-        self._rows = rows
-        self._key = key
-        self._next: Sequence[Any] | None = None
-        self._is_started = False
-
-    @property
-    def key(self) -> Any:  # noqa: ANN401 - a column or several
-        """
-        Return the key of the next group, or ``None`` at the end.
-        """
-        return None if self._next is None else self._key(self._next)
-
-    async def start(self) -> None:
-        if not self._is_started:
-            self._is_started = True
-            self._next = await anext(self._rows, None)
-
-    async def take(self, key: object) -> list[Sequence[Any]]:
-        """
-        Return the rows of the next group when that is its key, else none.
-        """
-        await self.start()
-        group: list[Sequence[Any]] = []
-        while self._next is not None and self._key(self._next) == key:
-            group.append(self._next)
-            self._next = await anext(self._rows, None)
-        return group
-
-
-async def _nothing() -> AsyncIterator[Sequence[Any]]:
-    for row in ():
-        yield row
-
-
-def _microseconds(moment: datetime) -> int:
-    elapsed = moment - _EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+def _moment(time: int) -> str:
+    return (EPOCH + timedelta(microseconds=time)).isoformat()
 
 
 __all__ = ["CheckReport", "ProblemCode", "check_books"]
