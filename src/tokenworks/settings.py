@@ -149,6 +149,11 @@ class Settings:
                 "rewrite history: set TOKENWORKS_POSTING_DATABASE_URL to the same database as "
                 "the role tokenworks_posting."
             )
+        if self.database_url and self.archive_dir and not self.retention_database_url:
+            found.append(
+                "Old months would be dropped by the owner of the external database: set "
+                "TOKENWORKS_RETENTION_DATABASE_URL to it as the role tokenworks_retention."
+            )
         if self.database_url is None and self.posting_database_url is not None:
             found.append("posting_database_url is ignored without database_url.")
         if self.host in _WILDCARDS:

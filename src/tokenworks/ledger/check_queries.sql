@@ -144,14 +144,15 @@ ORDER BY 1, 2, 3
 -- Where a check may begin, the latest first: checkpoints since the last cut, and that cut.
 SELECT kind, at, lanes, balances_hash, signature
 FROM (
-    SELECT 'checkpoint' AS kind, taken_at AS at, lanes, balances_hash, signature
+    (SELECT 'checkpoint' AS kind, taken_at AS at, lanes, balances_hash, signature
     FROM ledger.checkpoints
     WHERE version = 2 AND taken_at >= coalesce((SELECT max(dropped_at) FROM ledger.archives), '-infinity')
+    ORDER BY taken_at DESC
+    LIMIT 10)
     UNION ALL
     SELECT 'cut', dropped_at, lanes, balances_hash, NULL
     FROM (SELECT * FROM ledger.archives ORDER BY starts_at DESC LIMIT 1) AS last) AS known
 ORDER BY at DESC
-LIMIT 10
 
 -- name: heads
 -- The hash of the batches that a start names; NULL where there is no such batch.
