@@ -17,24 +17,21 @@ which account differs.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.ledger.archive_files import EPOCH, earlier_months, microseconds
-from tokenworks.ledger.chain import batch_hash
+from tokenworks.ledger.archive_files import earlier_months, microseconds
 from tokenworks.ledger.check_archive import ArchivedRows
-from tokenworks.ledger.check_rows import BookRows, Groups, Progress, nothing
+from tokenworks.ledger.check_chain import ChainCheck
+from tokenworks.ledger.check_holds import HoldCheck
+from tokenworks.ledger.check_rows import BookRows, Progress
 from tokenworks.ledger.check_start import (
     Head,
     Start,
@@ -46,16 +43,12 @@ from tokenworks.ledger.check_start import (
 from tokenworks.ledger.checkpoint import checkpoint_bytes, hash_balances
 from tokenworks.ledger.errors import ArchiveNeededError, LedgerUnavailableError
 from tokenworks.ledger.findings import CheckReport, Findings, ProblemCode
-from tokenworks.ledger.hold_history import CheckedAccount, HoldHistory
-from tokenworks.ledger.record import (
-    ENDINGS,
-    Record,
-    RecordUnreadableError,
-    counter_changes,
-    read_record,
-)
+from tokenworks.ledger.hold_history import CheckedAccount
 from tokenworks.ledger.service import CLIENT_MONEY, SAFEGUARDED
 from tokenworks.postgres.pool import connect
+
+Moved = Mapping[int, list[int]]
+"""By account: debits pending, debits posted, credits posted."""
 
 OVERDUE_GRACE: Final = timedelta(minutes=5)
 """Holds are expired by a periodic job; later than this it is worth a look."""
@@ -114,11 +107,7 @@ class _Check:
         self._counts = rows.counts
         self._start = Start()
         self._accounts: dict[int, CheckedAccount] = {}
-        self._rebuilt: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._cut_heads: Mapping[int, Head] = {}
-        self._at_cut: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._granted: Counter[int] = Counter()
-        self._pending: Counter[int] = Counter()
 
     def report(self, *, full: bool) -> CheckReport:
         return CheckReport(
@@ -139,16 +128,29 @@ class _Check:
         if self._start.at is not None:
             self._rows.since = await since_parameters(self._rows, self._start)
         await self._read_accounts()
-        await self._check_chains()
+        chain = ChainCheck(
+            self._rows,
+            self._findings,
+            accounts=self._accounts,
+            start=self._start,
+            cut_heads=self._cut_heads,
+        )
+        await chain.run()
         if self._start.at is not None:
-            self._compare_with_start()
+            self._compare_with_start(chain.rebuilt)
         else:
-            self._compare_counters()
-            await self._compare_with_cut()
-            await self._check_windows()
+            self._compare_counters(chain.rebuilt)
+            await self._compare_with_cut(chain.at_cut)
+            await self._check_windows(chain.granted)
             await self._check_checkpoints(verify)
-        await self._check_holds()
-        self._compare_pending()
+        holds = HoldCheck(
+            self._rows,
+            self._findings,
+            accounts=self._accounts,
+            overdue_before=self._overdue_before,
+        )
+        await holds.run()
+        self._compare_pending(holds.pending)
         self._check_sums()
 
     async def _open_archive(self, folder: Path | None) -> None:
@@ -167,8 +169,6 @@ class _Check:
         ((_, lanes, _),) = await self._rows.fetch("last_cut")
         self._cut_heads = read_heads(lanes) or {}
 
-    # ------------------------------------------------------------------ chain and counters
-
     async def _read_accounts(self) -> None:
         async for row in self._rows.stream("accounts"):
             self._accounts[row[0]] = CheckedAccount(
@@ -179,149 +179,9 @@ class _Check:
                 counters=(int(row[5]), int(row[6]), int(row[7]), int(row[8])),
             )
 
-    async def _check_chains(self) -> None:
-        is_since = self._start.at is not None
-        lanes = {row[0]: row for row in await self._rows.fetch("lanes")}
-        entries = Groups(self._rows.history("entries"), itemgetter(0, 1))
-        seen = Groups(
-            nothing() if is_since else self._rows.stream("checkpoint_heads"), itemgetter(0, 1)
-        )
-        await entries.start()
-        await seen.start()
-        heads = dict(self._start.heads)
-        async for row in self._rows.history("batches"):
-            lane, batch = row[0], row[1]
-            head = heads.setdefault(lane, Head())
-            await self._note_orphans(entries, before=(lane, batch))
-            await self._compare_seen(seen, (lane, batch), row[6])
-            self._check_batch(head, row, await entries.take((lane, batch)))
-        await self._note_orphans(entries, before=None)
-        await self._compare_seen(seen, None, None)
-        del self._counts["checkpoint_heads"]
-        for lane, row in lanes.items():
-            self._check_head(lane, row, heads.get(lane, Head()))
-        for lane in heads.keys() - lanes.keys():
-            self._findings.problem(
-                ProblemCode.HEAD_DIFFERS, f"lane {lane}", "The lane is not known."
-            )
-
-    async def _compare_seen(
-        self, seen: Groups, key: tuple[int, int] | None, stored: bytes | None
-    ) -> None:
-        """
-        Compare what checkpoints and cuts saw up to a batch; ``None``: to the end.
-        """
-        while seen.key is not None and (key is None or seen.key <= key):
-            is_there = seen.key == key and stored is not None
-            for lane, batch, head, at in await seen.take(seen.key):
-                if not is_there or head != (stored or b"").hex():
-                    message = f"It saw another batch {batch} of lane {lane}."
-                    where = f"checkpoint {at.isoformat()}"
-                    self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
-
-    async def _note_orphans(self, entries: Groups, *, before: tuple[int, int] | None) -> None:
-        while entries.key is not None and (before is None or entries.key < before):
-            lane, batch = entries.key
-            where = f"lane {lane} batch {batch}"
-            self._findings.problem(ProblemCode.BATCH_MISSING, where, "Records without batch.")
-            for row in await entries.take(entries.key):
-                with contextlib.suppress(RecordUnreadableError):
-                    self._apply(read_record(row[7]), where, lane=lane, batch=batch)
-
-    def _check_batch(self, head: Head, row: Sequence[Any], rows: list[Sequence[Any]]) -> None:
-        lane, batch, epoch, time, operations, previous, stored = row
-        where = f"lane {lane} batch {batch}"
-        if batch != head.batch + 1:
-            message = f"It follows batch {head.batch}."
-            self._findings.problem(ProblemCode.BATCH_MISSING, where, message)
-        elif previous != head.hash:
-            message = "It does not name the batch before."
-            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
-        records = (entry[7] for entry in rows)
-        if stored != batch_hash(
-            previous, lane=lane, batch=batch, epoch=epoch, time=time, records=records
-        ):
-            message = "Its records do not hash to what was recorded."
-            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
-        if len(rows) != operations:
-            message = f"It recorded {operations} operations and has {len(rows)}."
-            self._findings.problem(ProblemCode.CHAIN_BROKEN, where, message)
-        for entry in rows:
-            self._check_entry(head, entry, time)
-        head.batch, head.hash = batch, stored
-
-    def _check_entry(self, head: Head, row: Sequence[Any], batch_time: int) -> None:
-        lane, batch, _, fact_id, operation, ordinal, time, text, sequence, previous = row
-        where = f"entry {fact_id} {operation} {ordinal}"
-        try:
-            record = read_record(text)
-        except RecordUnreadableError as error:
-            self._findings.problem(ProblemCode.RECORD_UNREADABLE, where, str(error))
-            return
-        # A window's grant is formed before the batch's accounts are locked, so a moment earlier.
-        is_timed = record.time == batch_time or (operation == "grant" and record.time <= batch_time)
-        if (
-            (record.fact, record.operation, record.ordinal) != (fact_id, operation, ordinal)
-            or not is_timed
-            or time != batch_time
-        ):
-            self._findings.problem(ProblemCode.RECORD_DIFFERS, where, "Row and record differ.")
-        self._check_receipt(head, where, record.receipt, sequence, previous)
-        self._apply(record, where, lane=lane, batch=batch)
-
-    def _check_receipt(
-        self,
-        head: Head,
-        where: str,
-        root: str | None,
-        sequence: int | None,
-        previous: bytes | None,
-    ) -> None:
-        if root is None and sequence is None:
-            return
-        if root is None or sequence != head.receipts + 1 or previous != head.receipt_hash:
-            message = "The receipt does not follow the lane's last one."
-            self._findings.problem(ProblemCode.RECEIPT_CHAIN_BROKEN, where, message)
-        if root is not None:
-            link = (previous or head.receipt_hash) + bytes.fromhex(root)
-            head.receipt_hash = hashlib.sha256(link).digest()
-        head.receipts = sequence or head.receipts + 1
-        self._counts["receipts"] += 1
-
-    def _check_head(self, lane: int, row: Sequence[Any], head: Head) -> None:
-        if (row[1], row[2]) != (head.batch, head.hash):
-            message = f"The head is batch {row[1]}, the last batch is {head.batch}."
-            self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane}", message)
-        if (row[3], row[4]) != (head.receipts, head.receipt_hash):
-            message = f"The head is receipt {row[3]}, the last receipt is {head.receipts}."
-            self._findings.problem(ProblemCode.HEAD_DIFFERS, f"lane {lane} receipts", message)
-
-    def _apply(self, record: Record, where: str, *, lane: int, batch: int) -> None:
-        cut = self._cut_heads.get(lane)
-        sums = [self._rebuilt]
-        if cut is not None and batch <= cut.batch:
-            sums.append(self._at_cut)
-        for account_id, pending, debits, credits in counter_changes(record):
-            for rebuilt in sums:
-                counters = rebuilt[account_id]
-                counters[0] += pending
-                counters[1] += debits
-                counters[2] += credits
-        for debit, credit, quanta in record.transfers:
-            source, target = self._accounts.get(debit), self._accounts.get(credit)
-            if source is None or target is None:
-                continue  # found when the counters are compared
-            if source.asset != target.asset:
-                message = f"It moves {source.asset} into {target.asset}."
-                self._findings.problem(ProblemCode.RECORD_DIFFERS, where, message)
-            if source.purpose == "limit_source":
-                self._granted[credit] += quanta
-            if target.purpose == "limit_source":
-                self._granted[debit] -= quanta
-
-    def _compare_counters(self) -> None:
-        for account_id in sorted(self._rebuilt.keys() | self._accounts.keys()):
-            pending, debits, credits = self._rebuilt.get(account_id, [0, 0, 0])
+    def _compare_counters(self, rebuilt: Moved) -> None:
+        for account_id in sorted(rebuilt.keys() | self._accounts.keys()):
+            pending, debits, credits = rebuilt.get(account_id, [0, 0, 0])
             account = self._accounts.get(account_id)
             found = None if account is None else account.counters
             if found != (pending, 0, debits, credits):
@@ -332,15 +192,15 @@ class _Check:
                     ProblemCode.BALANCE_DIFFERS, f"account {account_id}", message
                 )
 
-    def _compare_with_start(self) -> None:
+    def _compare_with_start(self, moved: Moved) -> None:
         """
         Take what moved since off today's balances and compare with what the start fixed.
         """
         before: list[tuple[int, int, int, int, int]] = []
-        for account_id in sorted(self._rebuilt.keys() | self._accounts.keys()):
+        for account_id in sorted(moved.keys() | self._accounts.keys()):
             account = self._accounts.get(account_id)
             now = (0, 0, 0, 0) if account is None else account.counters
-            pending, debits, credits = self._rebuilt.get(account_id, [0, 0, 0])
+            pending, debits, credits = moved.get(account_id, [0, 0, 0])
             then = (now[0] - pending, now[1], now[2] - debits, now[3] - credits)
             if any(then):
                 before.append((account_id, *then))
@@ -352,13 +212,13 @@ class _Check:
             where = f"{self._start.kind} {self._start.at}"
             self._findings.problem(ProblemCode.BALANCE_DIFFERS, where, message)
 
-    async def _compare_with_cut(self) -> None:
+    async def _compare_with_cut(self, moved: Moved) -> None:
         if not self._cut_heads:
             return
         ((starts_at, _, fixed),) = await self._rows.fetch("last_cut")
         rebuilt = [
             (account_id, pending, 0, debits, credits)
-            for account_id, (pending, debits, credits) in sorted(self._at_cut.items())
+            for account_id, (pending, debits, credits) in sorted(moved.items())
             if pending or debits or credits
         ]
         kept = [tuple(map(int, row)) for row in await self._rows.fetch("cut_balances")]
@@ -368,9 +228,9 @@ class _Check:
             where = f"cut of {starts_at:%Y-%m}"
             self._findings.problem(ProblemCode.BALANCE_DIFFERS, where, message)
 
-    async def _check_windows(self) -> None:
+    async def _check_windows(self, granted_to: Counter[int]) -> None:
         for limit_id, account_id, quanta, owed in await self._rows.fetch("windows"):
-            granted = self._granted[account_id]
+            granted = granted_to[account_id]
             if granted - owed != quanta:
                 message = f"The limit is {quanta}; granted are {granted}, of which {owed} are owed."
                 where = f"limit {limit_id} account {account_id}"
@@ -386,103 +246,15 @@ class _Check:
                 message = "Its signature is not good."
                 self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
 
-    # ------------------------------------------------------------------ holds and calls
-
-    async def _check_holds(self) -> None:
-        has_calls = (await self._rows.fetch("has_calls"))[0][0]
-        holds = Groups(self._rows.history("holds"), itemgetter(0))
-        facts = Groups(self._rows.history("facts"), itemgetter(0))
-        calls = Groups(self._rows.history("calls") if has_calls else nothing(), itemgetter(0))
-        for groups in (holds, facts, calls):
-            await groups.start()
-        while keys := [groups.key for groups in (holds, facts, calls) if groups.key is not None]:
-            key = min(keys)
-            hold_rows = await holds.take(key)
-            records = await facts.take(key)
-            call_rows = await calls.take(key)
-            for row in hold_rows:
-                self._note_open(row)
-            self._check_fact(key, hold_rows, records, call_rows)
-
-    def _note_open(self, row: Sequence[Any]) -> None:
-        hold_id, state, _, expires_at, _, fate, accounts, held, captured = row
-        if state != "open":
-            return
-        self._counts["open_holds"] += 1
-        for account_id, quanta, taken in zip(accounts, held, captured, strict=True):
-            self._pending[account_id] += quanta - taken
-        if expires_at < self._overdue_before and fate != "wait":
-            message = f"Open although it expired at {_moment(expires_at)}."
-            self._findings.warning(ProblemCode.HOLD_OVERDUE, f"hold {hold_id}", message)
-
-    def _check_fact(
-        self,
-        fact_id: UUID,
-        holds: list[Sequence[Any]],
-        records: list[Sequence[Any]],
-        calls: list[Sequence[Any]],
-    ) -> None:
-        rebuilt = HoldHistory()
-        try:
-            lives = [read_record(row[1]) for row in records]
-        except RecordUnreadableError:
-            return  # reported with its entry
-        for record in sorted(lives, key=lambda record: record.operation in ENDINGS):
-            rebuilt.add(record, self._accounts)
-        if records or holds:
-            self._compare_hold(fact_id, holds, rebuilt)
-        for _, charge in calls:
-            if charge != rebuilt.paid:
-                message = f"It was charged {charge}; its entries took {rebuilt.paid}."
-                self._findings.problem(ProblemCode.CHARGE_DIFFERS, f"call {fact_id}", message)
-
-    def _compare_hold(self, hold_id: UUID, rows: list[Sequence[Any]], rebuilt: HoldHistory) -> None:
-        where = f"hold {hold_id}"
-        if not rows or rebuilt.placed_at is None:
-            message = "Records without hold." if not rows else "No record of its placement."
-            self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
-            return
-        _, state, placed_at, expires_at, closed_at, fate, accounts, held, captured = rows[0]
-        found = {
-            "state": state,
-            "placed_at": placed_at,
-            "expires_at": expires_at,
-            "closed_at": closed_at,
-            "on_expiry": fate,
-            "held": dict(zip(accounts, held, strict=True)),
-            "captured": dict(zip(accounts, captured, strict=True)),
-        }
-        expected = {
-            "state": rebuilt.state,
-            "placed_at": rebuilt.placed_at,
-            "expires_at": rebuilt.expires_at,
-            "closed_at": rebuilt.closed_at,
-            "on_expiry": rebuilt.fate,
-            "held": rebuilt.held,
-            "captured": rebuilt.captured,
-        }
-        for name, value in found.items():
-            if value != expected[name]:
-                message = f"Its {name} is {value}, its records make {expected[name]}."
-                self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
-        left = {account_id: quanta for account_id, quanta in rebuilt.left().items() if quanta}
-        if rebuilt.endings > 1 or (rebuilt.endings and left != rebuilt.released):
-            message = f"It ended {rebuilt.endings} times, gave back {rebuilt.released} of {left}."
-            self._findings.problem(ProblemCode.HOLD_DIFFERS, where, message)
-
-    def _compare_pending(self) -> None:
-        for account_id in sorted(self._pending.keys() | self._accounts.keys()):
+    def _compare_pending(self, left: Counter[int]) -> None:
+        for account_id in sorted(left.keys() | self._accounts.keys()):
             account = self._accounts.get(account_id)
             found = None if account is None else account.counters[0]
-            if found != self._pending[account_id]:
-                message = (
-                    f"Its pending debits are {found}, open holds have {self._pending[account_id]}."
-                )
+            if found != left[account_id]:
+                message = f"Its pending debits are {found}, open holds have {left[account_id]}."
                 self._findings.problem(
                     ProblemCode.PENDING_DIFFERS, f"account {account_id}", message
                 )
-
-    # ------------------------------------------------------------------ sums
 
     def _check_sums(self) -> None:
         debits: Counter[str] = Counter()
@@ -509,10 +281,6 @@ class _Check:
                 self._findings.problem(
                     ProblemCode.CLIENT_MONEY_UNSAFEGUARDED, f"asset {asset}", message
                 )
-
-
-def _moment(time: int) -> str:
-    return (EPOCH + timedelta(microseconds=time)).isoformat()
 
 
 __all__ = ["CheckReport", "ProblemCode", "check_books"]
