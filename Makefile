@@ -16,11 +16,11 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
+.PHONY: help run install test test-unit check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
-		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
 
 # --------------------------------------------------------------------------- use
 
@@ -95,6 +95,12 @@ bench-ledger: $(READY) $(STAMPS)/dev ## Measure the ledger against bare inserts,
 
 record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
 	@$(BIN)/python tools/record_llama_usage.py
+
+schema: $(STAMPS)/project $(STAMPS)/dev ## Write src/tokenworks/postgres/schema/ from the migrations
+	@$(BIN)/python -m tools.write_schema
+
+release-migrations: ## Write down the hashes of all migrations: what is released never changes
+	@cd src/tokenworks/postgres/migrations && sha256sum [0-9]*.sql >released.txt && cat released.txt
 
 docs: $(STAMPS)/project $(STAMPS)/dev ## Write docs/reference/ from the code, then check the documents
 	@$(BIN)/python -m tools.write_reference

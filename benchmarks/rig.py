@@ -363,7 +363,7 @@ def check_books(data: Path) -> dict[str, Any]:
     Raises:
         RigError: The books are broken, or could not be checked.
     """
-    return json.loads(_command_output("ledger", "check", "--data", str(data), "--json"))
+    return json.loads(_command_output("ledger", "check", "--full", "--data", str(data), "--json"))
 
 
 def _free_port() -> int:

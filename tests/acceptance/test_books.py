@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import defaultdict
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.acceptance.conftest import STUB_MODEL, Shop
-from tests.acceptance.hub_process import Document
+from tests.acceptance.hub_process import Document, run_command
 
 COLUMNS: Final = (
     "call_id,started_at,ended_at,status,organisation,team,party,key_prefix,model,tier,supplier,"
@@ -188,6 +189,39 @@ def test_check_of_a_running_hub_is_clean(shop: Shop, firm: dict[str, str]) -> No
     assert report["is_clean"] is True
     assert report["problems"] == []
     assert report["counts"]["calls"] == len(shop.all_calls())
+
+
+def test_check_starts_from_a_signed_checkpoint(shop: Shop, tmp_path: Path) -> None:
+    """
+    The worker's checkpoint carries the check; a root that was kept elsewhere must be its signer.
+    """
+    at = ("--data", str(shop.data_dir), "--json")
+    quick = run_command("ledger", "check", *at)
+    assert quick.returncode == 0, quick.stdout + quick.stderr
+    report = json.loads(quick.stdout)
+    assert (report["start"]["kind"], report["start"]["is_signed"]) == ("checkpoint", True)
+    kept = tmp_path / "keys.json"
+    kept.write_text(shop.http.get(f"{shop.url}/.well-known/jwks.json").text)
+    assert run_command("ledger", "check", "--root", str(kept), *at).returncode == 0
+    stranger = tmp_path / "stranger.json"
+    stranger.write_text('{"kty":"OKP","crv":"Ed25519","x":"' + "A" * 43 + '"}')
+    assert run_command("ledger", "check", "--root", str(stranger), *at).returncode == 1
+    nothing = run_command("ledger", "check", "--root", str(tmp_path / "none"), *at)
+    assert nothing.returncode == 2
+
+
+def test_archive_of_a_running_hub_leaves_young_months_alone(shop: Shop, tmp_path: Path) -> None:
+    """
+    Nothing is old enough; a date to come could not run; the role is the retention's.
+    """
+    place = ("--to", str(tmp_path / "archive"), "--data", str(shop.data_dir), "--json")
+    done = run_command("ledger", "archive", "--before", "2026-01-01", *place)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"months": [], "refusal": None, "open_holds": []}
+    late = run_command("ledger", "archive", "--before", "2999-01-01", *place)
+    assert late.returncode == 2
+    assert "past" in late.stderr
+    assert not (tmp_path / "archive").exists()
 
 
 def test_deposit_reference_is_booked_once(shop: Shop) -> None:

@@ -4,6 +4,7 @@ Each house rule of tools/tidy.py with examples it must accept and examples it mu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -157,6 +158,25 @@ def test_module_that_nothing_names_is_dead() -> None:
     neighbour = source("from tokenworks.ledger.chains import x", "ledger/__init__.py")
 
     assert [f.path for f in tidy.find_dead_modules([module, neighbour])] == [module.path]
+
+
+def test_released_migration_never_changes() -> None:
+    """
+    Changed, gone, or slipped in before a released one: each is reported; a later one is not.
+    """
+    folder = tidy.MIGRATIONS
+    hashes = {name: hashlib.sha256(b"SELECT 1;").hexdigest() for name in ("0001_pre_a.sql",)}
+    lines = [f"{hashes['0001_pre_a.sql']}  {name}" for name in ("0001_pre_a.sql", "0003_pre_c.sql")]
+    released = File(path=tidy.RELEASED, text="\n".join(lines) + "\n")
+    first = File(path=folder + "0001_pre_a.sql", text="SELECT 1;")
+    third = File(path=folder + "0003_pre_c.sql", text="SELECT 1;")
+    later = File(path=folder + "0004_post_d.sql", text="")
+
+    assert list(tidy.find_changed_migrations([released, first, third, later])) == []
+    changed = File(path=third.path, text="SELECT 2;")
+    slipped = File(path=folder + "0002_pre_b.sql", text="")
+    found = list(tidy.find_changed_migrations([released, changed, slipped, later]))
+    assert [finding.path for finding in found] == [released.path, third.path, slipped.path]
 
 
 def test_architecture_names_every_folder() -> None:

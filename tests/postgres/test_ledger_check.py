@@ -20,7 +20,7 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import LIMIT_USD
 from tokenworks.ledger.check import check_books
-from tokenworks.ledger.checkpoint import take_checkpoint
+from tokenworks.ledger.checkpoint import checkpoint_bytes, take_checkpoint
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import Fate, PostingKind, Reservation, Transfer
 
@@ -70,17 +70,91 @@ async def test_books_that_nobody_touched_are_clean(books: Books) -> None:
     assert json.loads(json.dumps(report.to_json())) == report.to_json()
 
 
-async def test_quick_check_reads_no_history(books: Books) -> None:
+async def test_check_starts_from_the_last_checkpoint(books: Books) -> None:
     """
-    Without the history only sums, bounds and open holds are compared.
+    Only what came after the checkpoint is read, and every hold that is open or moved since.
     """
-    report = await books.check(full=False)
-    assert report.is_clean
+    await take_checkpoint(books.pool, _sign, books.clock)
+    buyer = await books.buyer(70)
+    await books.hold_cash(buyer, 10)
+    report = await books.check(full=False, verify_checkpoint=_is_good)
+    assert report.is_clean, report.to_json()
+    assert report.start["kind"] == "checkpoint"
+    assert report.start["is_signed"]
+    assert (report.counts["entries"], report.counts["holds"]) == (2, 2)
     assert not report.is_full
-    assert "entries" not in report.counts
-    await books.tamper("UPDATE ledger.balances SET debits_pending = debits_pending + 1")
+
+
+SINCE_TAMPERING = {
+    "record since": (
+        "UPDATE ledger.entries SET record = replace(record, ',70]', ',71]') WHERE operation = 'post'",
+        {"chain_broken", "balance_differs"},
+    ),
+    "record since removed": (
+        "DELETE FROM ledger.entries WHERE operation = 'post' AND batch = (SELECT max(batch) FROM ledger.batches)",
+        {"chain_broken", "balance_differs"},
+    ),
+    "balance": (
+        "UPDATE ledger.balances SET credits_posted = credits_posted + 1 WHERE money_role = 2",
+        {"balance_differs", "unbalanced"},
+    ),
+    "pending": (
+        "UPDATE ledger.balances SET debits_pending = debits_pending + 1",
+        {"pending_differs", "balance_differs"},
+    ),
+    "head": ("UPDATE ledger.lanes SET head_hash = sha256('x')", {"head_differs"}),
+    "open hold": (
+        "UPDATE ledger.holds SET part_held[1] = part_held[1] + 1 WHERE state = 'open'",
+        {"hold_differs", "pending_differs"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SINCE_TAMPERING)
+async def test_tampering_since_the_checkpoint_is_found(books: Books, what: str) -> None:
+    """
+    What was changed after the checkpoint, or in today's balances, is seen without the history.
+    """
+    statement, expected = SINCE_TAMPERING[what]
+    await take_checkpoint(books.pool, _sign, books.clock)
+    await books.buyer(70)
+    await books.tamper(statement)
+    report = await books.check(full=False, verify_checkpoint=_is_good)
+    assert {problem.code.value for problem in report.problems} == expected, report.to_json()
+
+
+async def test_checkpoint_that_cannot_be_trusted_is_passed_over(books: Books) -> None:
+    """
+    A bad signature and a head that is not in the chain are findings; the check starts earlier.
+    """
+    first = await take_checkpoint(books.pool, _sign, books.clock)
+    books.clock.advance(timedelta(minutes=1))
+    await take_checkpoint(books.pool, lambda _: "forged", books.clock)
+    report = await books.check(full=False, verify_checkpoint=_is_good)
+    assert [problem.message for problem in report.problems] == ["Its signature is not good."]
+    assert report.start["at"] == first.taken_at.isoformat().replace("+00:00", "Z")
+    await books.tamper("UPDATE ledger.checkpoints SET lanes = replace(lanes, 'a', 'b')")
     report = await books.check(full=False)
-    assert {problem.code for problem in report.problems} == {"pending_differs"}
+    assert {problem.code.value for problem in report.problems} == {"checkpoint_differs"}
+    assert report.start["kind"] == "first_batch"
+
+
+async def test_checkpoints_of_the_first_version_are_compared_but_never_started_from(
+    books: Books,
+) -> None:
+    """
+    What an older hub signed stays good.
+    """
+    now = books.clock.now()
+    ((lane, batch, head),) = await books.rows("SELECT lane, batch, head_hash FROM ledger.lanes")
+    lanes = json.dumps([[lane, batch, head.hex()]], separators=(",", ":"))
+    signature = _sign(checkpoint_bytes(now, lanes, bytes(32), version=1))
+    await books.rows(
+        "SELECT ledger.add_checkpoint_v1(%s, %s, %s, %s)", now, lanes, bytes(32), signature
+    )
+    report = await books.check(full=False, verify_checkpoint=_is_good)
+    assert report.is_clean, report.to_json()
+    assert report.start["kind"] == "first_batch"
 
 
 TAMPERING = {
@@ -303,7 +377,7 @@ async def test_findings_are_bounded_and_progress_is_told(
     A thousand broken rows do not fill the memory; what was left out is counted.
     """
     monkeypatch.setattr("tokenworks.ledger.findings.FINDINGS_MAX", 2)
-    monkeypatch.setattr("tokenworks.ledger.check.PROGRESS_ROWS", 5)
+    monkeypatch.setattr("tokenworks.ledger.check_rows.PROGRESS_ROWS", 5)
     told: list[tuple[str, int]] = []
     await books.tamper("UPDATE ledger.balances SET credits_posted = credits_posted + 1")
     report = await books.check(on_progress=lambda stage, rows: told.append((stage, rows)))

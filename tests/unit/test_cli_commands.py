@@ -349,7 +349,10 @@ def test_ledger_check_tells_clean_from_broken(
     """
     seen: list[str | None] = []
 
-    async def check_ledger(settings: object, *, dsn: str | None = None) -> Report:
+    async def check_ledger(
+        settings: object, *, dsn: str | None = None, full: bool, **wishes: object
+    ) -> Report:
+        assert not full, "asked for with --full only"
         seen.append(dsn)
         return Report(is_clean=is_clean)
 

@@ -163,6 +163,13 @@ def test_single_role_database_is_a_warning(tmp_path: Path) -> None:
         posting_database_url="postgresql://tokenworks_posting@h/db",
     )
     assert both.warnings() == ()
+    dropping = _load(
+        tmp_path,
+        database_url="postgresql://owner@h/db",
+        posting_database_url="postgresql://tokenworks_posting@h/db",
+        archive_dir="archive",
+    )
+    assert "RETENTION_DATABASE_URL" in dropping.warnings()[0]
     assert _load(tmp_path).warnings() == ()
     assert "TLS" in _load(tmp_path, host="0.0.0.0").warnings()[0]
 

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -21,7 +24,7 @@ from tokenworks.cli.client import (
     reporting,
 )
 from tokenworks.cli.rendering import Output, Record, clean, column, short_moment
-from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.errors import ConflictError, TokenworksError
 from tokenworks.settings import load_settings
 
 app: Final = typer.Typer(help="The double-entry ledger.", no_args_is_help=True)
@@ -67,16 +70,35 @@ HOLD_COLUMNS: Final = (
 )
 
 
+MONTH_COLUMNS: Final = (
+    column("Month", lambda row: str(row["starts_at"])[:7]),
+    column("Entries", lambda row: row["files"]["ledger.entries"]["rows"], right=True),
+    column("Bytes", lambda row: sum(file["bytes"] for file in row["files"].values()), right=True),
+    column("Folder"),
+)
+
+
 @app.command("check")
 def check(
     data: DataOption = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="From the first batch, not from the last checkpoint.")
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option("--archive", help="Where archived months are; checks everything."),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="A file with the root key you trust, e.g. demo.json."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """
     Rebuild balances from the entries and compare; check the chain and open holds.
 
-    Reads one snapshot of the database, whether the hub runs or not. Exit 0: clean. Exit 1: the
-    books are broken. Exit 2: the check could not run.
+    Starts from the last signed checkpoint. Reads one snapshot of the database, whether the hub
+    runs or not. Exit 0: clean. Exit 1: the books are broken. Exit 2: the check could not run.
     """
     from tokenworks.bootstrap import check_ledger
     from tokenworks.cli.data_directory import database_for_checks
@@ -86,7 +108,16 @@ def check(
         settings = load_settings({"data_dir": data})
         try:
             with database_for_checks(settings) as dsn:
-                report = asyncio.run(check_ledger(settings, dsn=dsn))
+                report = asyncio.run(
+                    check_ledger(
+                        settings,
+                        dsn=dsn,
+                        full=full or archive is not None,
+                        archive=archive,
+                        root=root.read_bytes() if root else None,
+                        on_progress=_progress(output),
+                    )
+                )
         except (OSError, TokenworksError) as error:
             message = f"The check could not run: {error}"
             raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
@@ -99,6 +130,61 @@ def check(
         if not report.is_clean:
             raise typer.Exit(EXIT_REFUSED)
         output.note("The books are clean.")
+
+
+def _progress(output: Output) -> Callable[[str, int], None]:
+    def tell(step: str, rows: int) -> None:
+        if not output.as_json:
+            output.note(f"{step}: {rows} rows" if rows else step)
+
+    return tell
+
+
+@app.command("archive")
+def archive_months(
+    before: Annotated[
+        datetime,
+        typer.Option("--before", formats=["%Y-%m-%d"], help="Months that end later stay (UTC)."),
+    ],
+    to: Annotated[Path, typer.Option("--to", help="The archive's folder.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Write old months to Parquet files, prove the files, and drop the months.
+
+    Safe to run again, also after it was killed. Exit 0: all is archived. Exit 1: a month stays,
+    e.g. because a hold of it is open. Exit 2: it could not run.
+    """
+    from tokenworks.bootstrap import archive_ledger
+    from tokenworks.cli.data_directory import database_for_checks
+
+    output = Output(as_json=as_json)
+    with reporting(output):
+        settings = load_settings({"data_dir": data})
+        try:
+            with database_for_checks(settings) as dsn:
+                report = archive_ledger(
+                    settings,
+                    dsn=dsn,
+                    folder=to,
+                    before=before.replace(tzinfo=UTC),
+                    on_progress=_progress(output),
+                )
+        except ConflictError as error:
+            raise CommandError(str(error), exit_code=EXIT_REFUSED) from error
+        except (OSError, TokenworksError) as error:
+            message = f"Nothing could be archived: {error}"
+            raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
+        document = report.to_json()
+        if as_json:
+            output.document(document)
+        else:
+            months = [month.to_json() for month in report.months]
+            output.records(months, MONTH_COLUMNS, empty="Nothing to archive.")
+        if report.refusal:
+            output.note(f"{report.refusal} Holds: {', '.join(report.holds)}")
+            raise typer.Exit(EXIT_REFUSED)
 
 
 @app.command("trial-balance")

@@ -56,6 +56,7 @@ COMMANDS: Final = (
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
     Registration("ledger", "tokenworks.cli.ledger", "Check the books; the trial balance."),
+    Registration("database", "tokenworks.cli.database", "The schema: migrate, status."),
 )
 
 

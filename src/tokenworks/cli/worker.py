@@ -19,7 +19,7 @@ def worker(
     data: Annotated[Path | None, typer.Option("--data", help="The data directory.")] = None,
 ) -> None:
     """
-    Expire holds, collect what limits owe, take checkpoints, make partitions.
+    Expire holds, collect what limits owe, take checkpoints, make partitions, archive.
     """
     import uvloop
 

@@ -5,16 +5,46 @@ FROM ledger.lanes
 ORDER BY lane
 
 -- name: batches
--- Every batch, lane by lane.
-SELECT lane, batch, epoch, recorded_at, operations, previous_hash, hash
+-- Every batch, lane by lane; moments are microseconds since 1970, here and below.
+SELECT lane, batch, epoch, ledger.microseconds(recorded_at), operations, previous_hash, hash
 FROM ledger.batches
 ORDER BY lane, batch
 
+-- name: batches_since
+-- The same after each lane's head of the start.
+SELECT batch.lane, batch.batch, batch.epoch, ledger.microseconds(batch.recorded_at), batch.operations, batch.previous_hash, batch.hash
+FROM ledger.lanes AS lane
+LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = lane.lane
+CROSS JOIN LATERAL (SELECT * FROM ledger.batches AS later WHERE later.lane = lane.lane AND later.batch > coalesce(head.batch, 0) OFFSET 0) AS batch
+ORDER BY batch.lane, batch.batch
+
 -- name: entries
 -- Every record in the order in which the chain hashed it.
-SELECT lane, batch, position, fact_id, operation, ordinal, recorded_at, record, receipt_sequence, receipt_previous
+SELECT lane, batch, position, fact_id, operation, ordinal, ledger.microseconds(recorded_at), record, receipt_sequence, receipt_previous
 FROM ledger.entries
 ORDER BY lane, batch, position
+
+-- name: entries_since
+-- The same after each lane's head of the start.
+SELECT entry.lane, entry.batch, entry.position, entry.fact_id, entry.operation, entry.ordinal, ledger.microseconds(entry.recorded_at), entry.record, entry.receipt_sequence, entry.receipt_previous
+FROM ledger.entries AS entry
+LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+WHERE entry.fact_id >= %(floor)s AND entry.batch > coalesce(head.batch, 0)
+ORDER BY entry.lane, entry.batch, entry.position
+
+-- name: operations_since
+-- How many operations the batches after the start say they have.
+SELECT coalesce(sum(batch.operations), 0)::bigint
+FROM ledger.lanes AS lane
+LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = lane.lane
+CROSS JOIN LATERAL (SELECT * FROM ledger.batches AS later WHERE later.lane = lane.lane AND later.batch > coalesce(head.batch, 0) OFFSET 0) AS batch
+
+-- name: entries_from
+-- How many of their records have an identifier from a moment on.
+SELECT count(*), ledger.identifier_floor(%(moment)s)
+FROM ledger.entries AS entry
+LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+WHERE entry.fact_id >= ledger.identifier_floor(%(moment)s) AND entry.batch > coalesce(head.batch, 0)
 
 -- name: facts
 -- Every record of a hold's life, hold by hold.
@@ -23,11 +53,47 @@ FROM ledger.entries
 WHERE operation IN ('place', 'extend', 'capture', 'void', 'expire')
 ORDER BY fact_id
 
+-- name: facts_since
+-- The whole life of every hold that is open or has a record after the start.
+WITH touched AS MATERIALIZED (
+    SELECT entry.fact_id
+    FROM ledger.entries AS entry
+    LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+    WHERE entry.fact_id >= %(floor)s AND entry.batch > coalesce(head.batch, 0)
+        AND entry.operation IN ('place', 'extend', 'capture', 'void', 'expire')
+    UNION
+    SELECT hold_id FROM ledger.holds WHERE state = 'open'
+)
+SELECT touched.fact_id, life.record
+FROM touched
+CROSS JOIN LATERAL (
+    SELECT entry.record
+    FROM ledger.entries AS entry
+    WHERE entry.fact_id = touched.fact_id AND entry.operation IN ('place', 'extend', 'capture', 'void', 'expire')
+    OFFSET 0) AS life
+ORDER BY touched.fact_id
+
 -- name: holds
 -- Every hold, in the order of its records.
-SELECT hold_id, state, placed_at, expires_at, closed_at, on_expiry, part_accounts, part_held, part_captured
+SELECT hold_id, state, ledger.microseconds(placed_at), ledger.microseconds(expires_at), ledger.microseconds(closed_at), on_expiry, part_accounts, part_held, part_captured
 FROM ledger.holds
 ORDER BY hold_id
+
+-- name: holds_since
+-- Every hold that is open or has a record after the start.
+WITH touched AS MATERIALIZED (
+    SELECT entry.fact_id
+    FROM ledger.entries AS entry
+    LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+    WHERE entry.fact_id >= %(floor)s AND entry.batch > coalesce(head.batch, 0)
+        AND entry.operation IN ('place', 'extend', 'capture', 'void', 'expire')
+    UNION
+    SELECT hold_id FROM ledger.holds WHERE state = 'open'
+)
+SELECT hold.hold_id, hold.state, ledger.microseconds(hold.placed_at), ledger.microseconds(hold.expires_at), ledger.microseconds(hold.closed_at), hold.on_expiry, hold.part_accounts, hold.part_held, hold.part_captured
+FROM touched
+CROSS JOIN LATERAL (SELECT * FROM ledger.holds AS one WHERE one.hold_id = touched.fact_id OFFSET 0) AS hold
+ORDER BY hold.hold_id
 
 -- name: accounts
 -- Every account with its counters; also one that was slipped in without being an account.
@@ -58,19 +124,65 @@ ORDER BY lim.limit_id, spot.window_start
 
 -- name: checkpoints
 -- Every checkpoint.
-SELECT taken_at, lanes, balances_hash, signature
+SELECT taken_at, lanes, balances_hash, signature, version
 FROM ledger.checkpoints
 ORDER BY taken_at
 
 -- name: checkpoint_heads
--- Heads that a checkpoint saw and the books do not have any more.
-SELECT checkpoint.taken_at, (head.value ->> 0)::integer, (head.value ->> 1)::bigint
-FROM ledger.checkpoints AS checkpoint
-CROSS JOIN LATERAL jsonb_array_elements(checkpoint.lanes::jsonb) AS head
-LEFT JOIN ledger.batches AS batch ON batch.lane = (head.value ->> 0)::integer AND batch.batch = (head.value ->> 1)::bigint
-WHERE (head.value ->> 1)::bigint > 0 AND encode(batch.hash, 'hex') IS DISTINCT FROM head.value ->> 2
-ORDER BY 1, 2
-LIMIT 1000
+-- Heads that a checkpoint or a cut saw, in the order of the batches, with the first that did.
+SELECT (head.value ->> 0)::integer, (head.value ->> 1)::bigint, head.value ->> 2, min(seen.at)
+FROM (
+    SELECT taken_at AS at, lanes FROM ledger.checkpoints
+    UNION ALL
+    SELECT dropped_at, lanes FROM ledger.archives) AS seen
+CROSS JOIN LATERAL jsonb_array_elements(seen.lanes::jsonb) AS head
+WHERE (head.value ->> 1)::bigint > 0
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+
+-- name: starts
+-- Where a check may begin, the latest first: checkpoints since the last cut, and that cut.
+SELECT kind, at, lanes, balances_hash, signature
+FROM (
+    (SELECT 'checkpoint' AS kind, taken_at AS at, lanes, balances_hash, signature
+    FROM ledger.checkpoints
+    WHERE version = 2 AND taken_at >= coalesce((SELECT max(dropped_at) FROM ledger.archives), '-infinity')
+    ORDER BY taken_at DESC
+    LIMIT 10)
+    UNION ALL
+    SELECT 'cut', dropped_at, lanes, balances_hash, NULL
+    FROM (SELECT * FROM ledger.archives ORDER BY starts_at DESC LIMIT 1) AS last) AS known
+ORDER BY at DESC
+
+-- name: heads
+-- The hash of the batches that a start names; NULL where there is no such batch.
+SELECT head.lane, head.batch, coalesce(
+    (SELECT found.hash FROM ledger.batches AS found WHERE found.lane = head.lane AND found.batch = head.batch),
+    (SELECT decode(span.value ->> 3, 'hex')
+    FROM ledger.archives CROSS JOIN LATERAL jsonb_array_elements(archives.batches) AS span
+    WHERE (span.value ->> 0)::integer = head.lane AND (span.value ->> 2)::bigint = head.batch LIMIT 1))
+FROM unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch)
+WHERE head.batch > 0
+
+-- name: archives
+-- What was archived, the oldest first.
+SELECT starts_at, ends_at, folder, files, batches, ledger.microseconds(recorded_last)
+FROM ledger.archives
+ORDER BY starts_at
+
+-- name: last_cut
+-- The heads and the hash of all balances at the last cut.
+SELECT starts_at, lanes, balances_hash
+FROM ledger.archives
+ORDER BY starts_at DESC
+LIMIT 1
+
+-- name: cut_balances
+-- The balances kept with the last cut.
+SELECT account_id, debits_pending, credits_pending, debits_posted, credits_posted
+FROM ledger.archive_balances
+WHERE starts_at = (SELECT max(starts_at) FROM ledger.archives)
+ORDER BY account_id
 
 -- name: has_calls
 -- Whether a gateway keeps its records in this database and this role may read them.
@@ -81,3 +193,19 @@ SELECT coalesce(has_table_privilege(to_regclass('gateway.calls'), 'SELECT'), fal
 SELECT call_id, charge_quanta
 FROM gateway.calls
 ORDER BY call_id
+
+-- name: calls_since
+-- What each call was billed whose hold has a record after the start.
+WITH touched AS MATERIALIZED (
+    SELECT entry.fact_id
+    FROM ledger.entries AS entry
+    LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+    WHERE entry.fact_id >= %(floor)s AND entry.batch > coalesce(head.batch, 0)
+        AND entry.operation IN ('place', 'extend', 'capture', 'void', 'expire')
+    UNION
+    SELECT hold_id FROM ledger.holds WHERE state = 'open'
+)
+SELECT call.call_id, call.charge_quanta
+FROM touched
+CROSS JOIN LATERAL (SELECT * FROM gateway.calls AS one WHERE one.call_id = touched.fact_id OFFSET 0) AS call
+ORDER BY call.call_id

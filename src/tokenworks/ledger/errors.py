@@ -88,3 +88,43 @@ class AccountMissingError(NotFoundError):
     """
 
     code = "account_not_found"
+
+
+class ArchiveToolMissingError(UnavailableError):
+    """
+    Parquet files cannot be written or read: the extra ``tokenworks[archive]`` is missing.
+    """
+
+    code = "archive_tool_missing"
+
+
+class ArchiveUnreadableError(UnavailableError):
+    """
+    An archived file is missing or cannot be read to its end.
+    """
+
+    code = "archive_unreadable"
+
+
+class ArchiveNeededError(InvalidError):
+    """
+    The history that was asked for is archived: say where its files are.
+    """
+
+    code = "archive_needed"
+
+
+class ArchiveRefusedError(ConflictError):
+    """
+    A month may not be archived and dropped now; nothing was changed.
+    """
+
+    code = "archive_refused"
+
+
+class ArchiveDiffersError(ConflictError):
+    """
+    What was written is not what the database holds, or its chain is broken; nothing was dropped.
+    """
+
+    code = "archive_differs"

@@ -43,6 +43,8 @@ class ProblemCode(StrEnum):
     """A call's charge is not what its capture took."""
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     """A signed checkpoint saw another history, or its signature is not good."""
+    ARCHIVE_DIFFERS = "archive_differs"
+    """An archived file is not what was written before its month was dropped."""
     HOLD_OVERDUE = "hold_overdue"
     """Warning: a hold is open past its expiry and the grace."""
     WINDOW_DIFFERS = "window_differs"
@@ -74,6 +76,8 @@ class CheckReport:
 
     checked_at: datetime
     is_full: bool
+    start: Mapping[str, object]
+    """Where the history was read from: ``kind``, ``at``, ``is_signed``."""
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     counts: Mapping[str, int]
@@ -94,6 +98,7 @@ class CheckReport:
             "is_clean": self.is_clean,
             "checked_at": self.checked_at.isoformat().replace("+00:00", "Z"),
             "is_full": self.is_full,
+            "start": dict(self.start),
             "counts": dict(self.counts),
             "problems": [problem.to_json() for problem in self.problems],
             "warnings": [warning.to_json() for warning in self.warnings],

@@ -128,8 +128,7 @@ class ReceiptKeys:
         Return all public keys, in use and retired, as a JSON Web Key Set (RFC 7517 §5).
         """
         async with self._pool.connection() as connection:
-            rows = await store.published_keys(connection)
-        return {"keys": [_to_published(row) for row in rows]}
+            return await published_keys(connection)
 
     async def _ensure_root(self, connection: Connection) -> SigningKeyRow:
         row = await store.active_root(connection)
@@ -206,6 +205,13 @@ class ReceiptKeys:
         return LaneSigner(
             self._open(row), lane=row.lane, root_kid=row.root_kid, certificate=row.certificate
         )
+
+
+async def published_keys(connection: Connection) -> dict[str, object]:
+    """
+    Return all public keys of a hub as a JSON Web Key Set; no secret is needed for it.
+    """
+    return {"keys": [_to_published(row) for row in await store.published_keys(connection)]}
 
 
 def _owner_of(jwk: Jwk) -> UUID:

@@ -8,7 +8,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import psycopg
@@ -17,6 +17,7 @@ import structlog
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
+from tokenworks.ledger.archive import ArchiveReport
 from tokenworks.ledger.checkpoint import take_checkpoint
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
@@ -31,6 +32,7 @@ CLOCK_JUMP: Final = timedelta(seconds=5)
 OWED_EVERY_S: Final = 5.0
 CHECKPOINT_EVERY_S: Final = 60.0
 PARTITIONS_EVERY_S: Final = 3_600.0
+ARCHIVE_EVERY_S: Final = 3_600.0
 
 _log = structlog.get_logger("tokenworks.worker")
 
@@ -53,16 +55,26 @@ class Worker:
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
+        archive: Archives old months, blocking, given the time; ``None``: they stay.
     """
 
     def __init__(
-        self, *, ledger: Ledger, calls: CallStore, pool: Pool, clock: Clock, signer: LaneSigner
+        self,
+        *,
+        ledger: Ledger,
+        calls: CallStore,
+        pool: Pool,
+        clock: Clock,
+        signer: LaneSigner,
+        archive: Callable[[datetime], ArchiveReport] | None = None,
     ) -> None:
         self._ledger = ledger
         self._calls = calls
         self._pool = pool
         self._clock = clock
         self._signer = signer
+        self._archive_months = archive
+        self._archiving: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
@@ -70,6 +82,7 @@ class Worker:
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("checkpoint", CHECKPOINT_EVERY_S, self._checkpoint),
             _Job("partitions", PARTITIONS_EVERY_S, self._partitions),
+            _Job("archive", ARCHIVE_EVERY_S, self._archive),
         )
 
     async def run(self) -> None:
@@ -117,3 +130,30 @@ class Worker:
     async def _partitions(self) -> None:
         await self._ledger.ensure_partitions()
         await self._calls.ensure_partitions()
+
+    async def _archive(self) -> None:
+        # It may take minutes: beside the other jobs, in a thread, and never twice at once.
+        if self._archive_months is None or (self._archiving and not self._archiving.done()):
+            return
+        run = asyncio.to_thread(self._archive_months, self._clock.now())
+        self._archiving = asyncio.create_task(_told(run))
+
+
+async def _told(run: Awaitable[ArchiveReport]) -> None:
+    try:
+        report = await run
+    except (psycopg.Error, TokenworksError, OSError) as error:
+        _log.warning("job_failed", job="archive", reason=str(error))
+        return
+    if report.months or report.refusal:
+        months = [f"{month.starts_at:%Y-%m}" for month in report.months]
+        _log.info("months_archived", months=months, refusal=report.refusal)
+
+
+def months_before(now: datetime, months: int) -> datetime:
+    """
+    Return the first moment of the month that lies so many months before this one, in UTC.
+    """
+    assert months >= 0, "months of the past"
+    count = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1 - months
+    return datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC)
