@@ -37,6 +37,7 @@ from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.check import CheckReport, check_books
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
@@ -88,6 +89,7 @@ class Hub:
     prices: PriceBook
     writer: Writer
     ledger: Ledger
+    corrections: Corrections
     keys: ReceiptKeys
     issuer: ReceiptIssuer
     calls: CallStore
@@ -166,6 +168,7 @@ async def open_hub(
             prices=prices,
             writer=writer,
             ledger=ledger,
+            corrections=Corrections(ledger),
             keys=keys,
             issuer=issuer,
             calls=calls,
@@ -202,6 +205,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             supply=hub.supply,
             prices=hub.prices,
             ledger=hub.ledger,
+            corrections=hub.corrections,
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,

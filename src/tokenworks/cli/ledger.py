@@ -55,6 +55,15 @@ LEG_COLUMNS: Final = (
 )
 
 
+CORRECTION_COLUMNS: Final = (
+    column("Fact id"),
+    column("Recorded", short_moment("recorded_at")),
+    column("Booked before", "replayed"),
+    column("Owed by the party", "owed"),
+    column("Currency"),
+)
+
+
 def _parts_text(row: Record) -> str:
     return ", ".join(f"{part['held']} {part['asset']}" for part in row["parts"])
 
@@ -140,6 +149,27 @@ def entries(
             return
         rows = [{**entry, **leg} for entry in answer["items"] for leg in entry["legs"]]
         hub.output.records(rows, LEG_COLUMNS, empty=f"Nothing is booked under {clean(fact_id)}.")
+
+
+@app.command("reverse")
+def reverse(
+    fact_id: Annotated[str, typer.Argument(help="The id of a deposit, chargeback or payout.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the entry.")],
+    actor: Annotated[str | None, typer.Option(help="Who decided it, besides the key.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Turn an entry round that was booked wrongly; once, by an entry that names it.
+
+    What the party has spent already it owes from then on.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        body = {"reason": reason, "actor": actor}
+        answer = hub.post(f"ledger/entries/{fact_id}/reversal", body)
+        hub.output.record(answer, CORRECTION_COLUMNS)
 
 
 @app.command("holds")

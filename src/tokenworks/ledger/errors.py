@@ -88,3 +88,35 @@ class AccountMissingError(NotFoundError):
     """
 
     code = "account_not_found"
+
+
+class FactMissingError(NotFoundError):
+    """
+    Nothing is booked under the id.
+    """
+
+    code = "fact_not_found"
+
+
+class NotReversibleError(ConflictError):
+    """
+    Only what an operator booked by hand is reversed; a call is refunded.
+    """
+
+    code = "not_reversible"
+
+
+class AlreadyReversedError(ConflictError):
+    """
+    The entry was reversed before, for another reason.
+    """
+
+    code = "already_reversed"
+
+
+class PayableOnHoldError(ConflictError):
+    """
+    Part of what the supplier is owed is neither matched with its statement nor old enough.
+    """
+
+    code = "payable_on_hold"

@@ -18,6 +18,7 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Pool
@@ -96,6 +97,7 @@ async def hub(
         supply=supply,
         prices=PriceBook(pool, clock, ids),
         ledger=ledger,
+        corrections=Corrections(ledger),
         calls=calls,
         receipts=receipts,
         upstream=upstream,

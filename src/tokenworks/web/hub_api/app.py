@@ -32,6 +32,7 @@ from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
     books,
     calls,
+    corrections,
     keys,
     limits,
     money,
@@ -55,6 +56,7 @@ _ROUTERS: Final = (
     prices.router,
     calls.router,
     books.router,
+    corrections.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")

@@ -143,6 +143,15 @@ class SupplierTestIn(Body):
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 15
 
 
+class ReversalIn(Body):
+    """
+    Why an entry is reversed, and by whom; the key is recorded in any case.
+    """
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: ShortText | None = None
+
+
 class SplitIn(Body):
     """
     How a charge is shared; names may be left out where only one party can be meant.

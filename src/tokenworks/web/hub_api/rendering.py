@@ -222,6 +222,7 @@ def to_entry(entry: EntryView, directory: Directory) -> shapes.EntryShape:
         recorded_at=entry.recorded_at,
         lane=entry.lane,
         batch=entry.batch,
+        meta=dict(entry.meta),
         legs=legs,
     )
 

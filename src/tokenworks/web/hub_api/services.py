@@ -10,6 +10,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
 from tokenworks.supply.service import Supply
@@ -31,6 +32,7 @@ class HubServices:
     supply: Supply
     prices: PriceBook
     ledger: Ledger
+    corrections: Corrections
     calls: Calls
     receipts: Receipts
     upstream: Upstream  # for testing a supplier
@@ -47,6 +49,7 @@ def make_services(
     supply: Supply,
     prices: PriceBook,
     ledger: Ledger,
+    corrections: Corrections,
     calls: Calls,
     receipts: Receipts,
     upstream: Upstream,
@@ -62,6 +65,7 @@ def make_services(
         supply=supply,
         prices=prices,
         ledger=ledger,
+        corrections=corrections,
         calls=calls,
         receipts=receipts,
         upstream=upstream,

@@ -7,7 +7,7 @@ Amounts are decimal text in whole units; a field a role may not see is ``None``.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -159,6 +159,18 @@ class DepositShape(Shape):
     reference: str
     recorded_at: Moment
     replayed: bool
+
+
+class CorrectionShape(Shape):
+    """
+    A correction as it is booked; ``owed`` is what the party could not give and owes now.
+    """
+
+    fact_id: UUID
+    recorded_at: Moment
+    replayed: bool
+    owed: Decimal
+    currency: str
 
 
 class Cash(Shape):
@@ -467,6 +479,7 @@ class EntryShape(Shape):
     recorded_at: Moment
     lane: int
     batch: int
+    meta: dict[str, Any]  # what it is: its kind, and of a correction the reason and the actor
     legs: list[LegShape]
 
 
