@@ -1,0 +1,141 @@
+-- Statements of suppliers, matched with what the hub believes it owes; the close of a date.
+CREATE SCHEMA reconciliation;
+
+CREATE TABLE reconciliation.statements (
+    statement_id uuid NOT NULL,
+    supplier_id uuid NOT NULL REFERENCES supply.suppliers (supplier_id),
+    party_id uuid NOT NULL,           -- who is owed
+    file_name text NOT NULL,
+    file_sha256 bytea NOT NULL,
+    content bytea NOT NULL,           -- the file as it came
+    columns json NOT NULL,            -- our name of a column -> the file's
+    currency text NOT NULL,
+    since timestamptz NOT NULL,       -- attempts of this period must be on the statement
+    until timestamptz NOT NULL,
+    tolerance_quanta bigint NOT NULL,
+    tolerance_ppm integer NOT NULL,
+    window_s integer NOT NULL,
+    line_count integer NOT NULL,
+    total_quanta numeric(39, 0) NOT NULL,
+    imported_at timestamptz NOT NULL,
+    actor text NOT NULL,
+    CONSTRAINT statements_pkey PRIMARY KEY (statement_id),
+    -- The same file again is the same statement.
+    CONSTRAINT statements_file_once UNIQUE (supplier_id, file_sha256),
+    CONSTRAINT statements_period CHECK (since < until),
+    CONSTRAINT statements_tolerance CHECK (tolerance_quanta >= 0 AND tolerance_ppm BETWEEN 0 AND 1000000 AND window_s >= 0)
+);
+COMMENT ON TABLE reconciliation.statements IS 'What suppliers say they are owed, as they said it.';
+CREATE INDEX statements_by_supplier ON reconciliation.statements (supplier_id, statement_id);
+
+CREATE TABLE reconciliation.lines (
+    statement_id uuid NOT NULL REFERENCES reconciliation.statements (statement_id),
+    line_number integer NOT NULL,     -- in the file, the header is 1
+    supplier_id uuid NOT NULL,
+    reference text NOT NULL,          -- the supplier's own name of the line
+    call_id uuid,                     -- ours, where the supplier echoes it
+    occurred_at timestamptz,
+    model text,
+    input_tokens bigint,
+    output_tokens bigint,
+    quanta bigint NOT NULL CHECK (quanta >= 0),
+    verdict text NOT NULL,
+    attempt_call_id uuid,             -- the attempt that it bills
+    attempt_ordinal integer,
+    attempt_owed_quanta bigint,
+    day date,                         -- UTC; NULL: neither line nor attempt has a time
+    CONSTRAINT lines_pkey PRIMARY KEY (statement_id, line_number),
+    CONSTRAINT lines_verdict_known CHECK (verdict IN ('matched', 'amount_differs', 'missing_here', 'duplicate', 'ambiguous')),
+    CONSTRAINT lines_attempt_whole CHECK (
+        (verdict IN ('matched', 'amount_differs')) = (attempt_call_id IS NOT NULL)
+        AND (attempt_call_id IS NULL) = (attempt_ordinal IS NULL)
+        AND (attempt_call_id IS NULL) = (attempt_owed_quanta IS NULL)
+    )
+);
+COMMENT ON TABLE reconciliation.lines IS 'The lines of statements, each with what it was found to be.';
+-- An attempt is billed once, over all statements.
+CREATE UNIQUE INDEX lines_attempt_billed_once ON reconciliation.lines (attempt_call_id, attempt_ordinal) WHERE attempt_call_id IS NOT NULL;
+CREATE INDEX lines_by_reference ON reconciliation.lines (supplier_id, reference);
+
+CREATE TABLE reconciliation.unbilled_attempts (
+    statement_id uuid NOT NULL REFERENCES reconciliation.statements (statement_id),
+    call_id uuid NOT NULL,
+    ordinal integer NOT NULL,
+    model text NOT NULL,
+    started_at timestamptz NOT NULL,
+    owed_quanta bigint NOT NULL,
+    verdict text NOT NULL,
+    CONSTRAINT unbilled_attempts_pkey PRIMARY KEY (statement_id, call_id, ordinal),
+    CONSTRAINT unbilled_attempts_verdict_known CHECK (verdict IN ('missing_at_supplier', 'ambiguous'))
+);
+COMMENT ON TABLE reconciliation.unbilled_attempts IS 'Attempts that no line of the statement certainly bills.';
+
+CREATE TABLE reconciliation.proposals (
+    statement_id uuid NOT NULL REFERENCES reconciliation.statements (statement_id),
+    fact_id uuid NOT NULL,            -- of the entry, once it is accepted
+    quanta bigint NOT NULL,           -- above zero: the supplier gets more
+    CONSTRAINT proposals_pkey PRIMARY KEY (statement_id),
+    CONSTRAINT proposals_change_something CHECK (quanta <> 0)
+);
+COMMENT ON TABLE reconciliation.proposals IS 'Correcting entries that nobody posted yet, or somebody accepted.';
+
+CREATE TABLE reconciliation.acceptances (
+    statement_id uuid NOT NULL REFERENCES reconciliation.proposals (statement_id),
+    accepted_at timestamptz NOT NULL,
+    actor text NOT NULL,
+    CONSTRAINT acceptances_pkey PRIMARY KEY (statement_id)
+);
+
+CREATE TRIGGER statements_append_only BEFORE UPDATE OR DELETE ON reconciliation.statements FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER lines_append_only BEFORE UPDATE OR DELETE ON reconciliation.lines FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER unbilled_attempts_append_only BEFORE UPDATE OR DELETE ON reconciliation.unbilled_attempts FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER proposals_append_only BEFORE UPDATE OR DELETE ON reconciliation.proposals FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER acceptances_append_only BEFORE UPDATE OR DELETE ON reconciliation.acceptances FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+GRANT USAGE ON SCHEMA reconciliation TO tokenworks_posting;
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA reconciliation TO tokenworks_posting;
+
+-- Entries by the time of their booking: they are stored in about that order, so a block range
+-- index costs next to nothing where calls are booked.
+CREATE INDEX entries_by_time ON ledger.entries USING brin (recorded_at) WITH (pages_per_range = 16, autosummarize = off);
+-- The few entries that name an accounting date.
+CREATE INDEX entries_dated ON ledger.entries (recorded_at) WHERE record LIKE '{"v":1,"op":"post",%,"date":"%';
+
+-- No lane books anything before p_until any more: each lane's time is raised, in the lanes'
+-- order, so that a batch under way ends first. A batch's time is never before its lane's.
+CREATE FUNCTION ledger.raise_lanes_v1(p_until timestamptz) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    raised integer;
+BEGIN
+    PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
+    UPDATE ledger.lanes SET last_time = p_until WHERE last_time < p_until;
+    GET DIAGNOSTICS raised = ROW_COUNT;
+    RETURN raised;
+END
+$$;
+
+-- Let no batch begin until this transaction ends.
+CREATE FUNCTION ledger.stop_lanes_v1() RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
+END
+$$;
+
+-- Store the close of a date; false when it is closed already.
+CREATE FUNCTION ledger.add_closing_v1(p_date date, p_now timestamptz, p_actor text, p_statement text, p_signature text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    IF EXISTS (SELECT FROM ledger.closings WHERE closed_date > p_date) THEN
+        RAISE EXCEPTION 'a later date than % is closed', p_date USING ERRCODE = 'TW006';
+    END IF;
+    INSERT INTO ledger.closings (closed_date, closed_at, actor, statement, signature)
+    VALUES (p_date, p_now, p_actor, p_statement, p_signature)
+    ON CONFLICT DO NOTHING;
+    RETURN FOUND;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 TO tokenworks_posting;
