@@ -27,7 +27,7 @@ from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
+from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
@@ -46,6 +46,7 @@ from tokenworks.postgres.pool import Connection, Pool, connect, open_pool
 from tokenworks.pricing.service import PriceBook
 from tokenworks.pricing.tiers import load_tiers
 from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.settings import Settings, read_runtime
 from tokenworks.supply.costing import share_card
 from tokenworks.supply.model import OfferTerms, Split, SupplierKind
@@ -90,6 +91,7 @@ class Hub:
     writer: Writer
     ledger: Ledger
     corrections: Corrections
+    reconciliation: Reconciliation
     keys: ReceiptKeys
     issuer: ReceiptIssuer
     calls: CallStore
@@ -126,6 +128,7 @@ async def open_hub(
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
         await ledger.prepare()
         await ledger.open_party(TAX_ID, "tax_authority")
+        corrections = Corrections(ledger)
         calls = CallStore(pool, clock)
         await calls.ensure_partitions()
         identity = Identity(pool, clock, ids)
@@ -168,7 +171,16 @@ async def open_hub(
             prices=prices,
             writer=writer,
             ledger=ledger,
-            corrections=Corrections(ledger),
+            corrections=corrections,
+            reconciliation=Reconciliation(
+                pool,
+                ledger=ledger,
+                corrections=corrections,
+                clock=clock,
+                ids=ids,
+                asset=ASSETS[settings.currency],
+                hold_days=settings.payable_hold_days,
+            ),
             keys=keys,
             issuer=issuer,
             calls=calls,
@@ -206,6 +218,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             prices=hub.prices,
             ledger=hub.ledger,
             corrections=hub.corrections,
+            reconciliation=hub.reconciliation,
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,

@@ -42,7 +42,9 @@ from tokenworks.ledger.model import (
 from tokenworks.ledger.service import PLATFORM_ID, Ledger
 from tokenworks.postgres.pool import Connection
 
-REVERSIBLE_KINDS: Final = frozenset({"deposit", "chargeback", "payout", "fee", "correction"})
+REVERSIBLE_KINDS: Final = frozenset(
+    {"deposit", "chargeback", "payout", "fee", "correction", "statement"}
+)
 """Entries of an operator; what the ledger books by itself is undone by its own operations."""
 
 REASON_CHARACTERS_MAX: Final = 500

@@ -16,6 +16,7 @@ import pytest
 from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.money import USD
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.correcting import Corrections
@@ -23,6 +24,7 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.secrets import SecretBox
 from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.app import create_hub_api
@@ -88,6 +90,7 @@ async def hub(
     identity = Identity(pool, clock, ids)
     supply = Supply(pool, clock, ids, SecretBox(bytes(32)), resolve=resolve)
     await supply.reload()
+    corrections = Corrections(ledger)
     calls, receipts, upstream = FakeCalls(), FakeReceipts(), FakeUpstream()
     services = make_services(
         pool=pool,
@@ -97,7 +100,16 @@ async def hub(
         supply=supply,
         prices=PriceBook(pool, clock, ids),
         ledger=ledger,
-        corrections=Corrections(ledger),
+        corrections=corrections,
+        reconciliation=Reconciliation(
+            pool,
+            ledger=ledger,
+            corrections=corrections,
+            clock=clock,
+            ids=ids,
+            asset=USD,
+            hold_days=30,
+        ),
         calls=calls,
         receipts=receipts,
         upstream=upstream,

@@ -39,6 +39,7 @@ from tokenworks.web.hub_api.routes import (
     offers,
     parties,
     prices,
+    statements,
     suppliers,
 )
 from tokenworks.web.hub_api.services import HubServices
@@ -57,6 +58,7 @@ _ROUTERS: Final = (
     calls.router,
     books.router,
     corrections.router,
+    statements.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")

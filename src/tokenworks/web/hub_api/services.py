@@ -13,6 +13,7 @@ from tokenworks.identity.service import Identity
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.directory import Directory
 from tokenworks.web.hub_api.opening import Opening
@@ -33,6 +34,7 @@ class HubServices:
     prices: PriceBook
     ledger: Ledger
     corrections: Corrections
+    reconciliation: Reconciliation
     calls: Calls
     receipts: Receipts
     upstream: Upstream  # for testing a supplier
@@ -50,6 +52,7 @@ def make_services(
     prices: PriceBook,
     ledger: Ledger,
     corrections: Corrections,
+    reconciliation: Reconciliation,
     calls: Calls,
     receipts: Receipts,
     upstream: Upstream,
@@ -66,6 +69,7 @@ def make_services(
         prices=prices,
         ledger=ledger,
         corrections=corrections,
+        reconciliation=reconciliation,
         calls=calls,
         receipts=receipts,
         upstream=upstream,
