@@ -37,6 +37,7 @@ from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.check import CheckReport, check_books
+from tokenworks.ledger.closing import DateClosings, Sealer
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
@@ -91,6 +92,7 @@ class Hub:
     writer: Writer
     ledger: Ledger
     corrections: Corrections
+    closings: DateClosings
     reconciliation: Reconciliation
     keys: ReceiptKeys
     issuer: ReceiptIssuer
@@ -128,7 +130,7 @@ async def open_hub(
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
         await ledger.prepare()
         await ledger.open_party(TAX_ID, "tax_authority")
-        corrections = Corrections(ledger)
+        corrections = Corrections(ledger, clock)
         calls = CallStore(pool, clock)
         await calls.ensure_partitions()
         identity = Identity(pool, clock, ids)
@@ -137,7 +139,7 @@ async def open_hub(
         prices = PriceBook(pool, clock, ids)
         keys = ReceiptKeys(pool, box, clock)
         await keys.ensure_root()
-        await keys.ensure_lane_key(writer.lane)
+        signer = await keys.ensure_lane_key(writer.lane)
         issuer = ReceiptIssuer(keys, await keys.ensure_salt_key())
         upstream = RelayUpstream()
         stack.push_async_callback(upstream.close)
@@ -172,6 +174,11 @@ async def open_hub(
             writer=writer,
             ledger=ledger,
             corrections=corrections,
+            closings=DateClosings(
+                dsn,
+                clock=clock,
+                sealer=Sealer(sign=signer.sign_statement, certificate=signer.certificate),
+            ),
             reconciliation=Reconciliation(
                 pool,
                 ledger=ledger,
@@ -218,6 +225,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             prices=hub.prices,
             ledger=hub.ledger,
             corrections=hub.corrections,
+            closings=hub.closings,
             reconciliation=hub.reconciliation,
             calls=hub.calls,
             receipts=hub.receipts,

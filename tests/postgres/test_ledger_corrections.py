@@ -70,7 +70,7 @@ async def test_deposit_is_reversed_once_by_an_entry_that_names_it(books: Books) 
     """
     buyer = await books.buyer()
     fact = await _deposit(books, buyer, 100, "wrong")
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
 
     first = await corrections.reverse(fact, reason=" typed twice ", actor="ann")
     again = await corrections.reverse(fact, reason="typed twice", actor="bob")
@@ -93,7 +93,7 @@ async def test_second_reversal_for_another_reason_is_refused(books: Books) -> No
     A reversed entry stays reversed once; who comes second is told by whom and why.
     """
     fact = await _deposit(books, await books.buyer(), 100, "wrong")
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
     await corrections.reverse(fact, reason="typed twice", actor="ann")
     with pytest.raises(AlreadyReversedError, match="ann: typed twice"):
         await corrections.reverse(fact, reason="other", actor="bob")
@@ -105,7 +105,7 @@ async def test_reversals_at_once_reverse_once(books: Books) -> None:
     """
     buyer = await books.buyer(500)
     fact = await _deposit(books, buyer, 100, "wrong")
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
     found = await asyncio.gather(
         *(corrections.reverse(fact, reason="twice", actor=f"a{n}") for n in range(10))
     )
@@ -121,13 +121,17 @@ async def test_reversal_of_spent_money_is_owed(books: Books) -> None:
     fact = await _deposit(books, buyer, 100, "wrong")
     await books.hold_cash(buyer, 70)
 
-    reversed_ = await Corrections(books.ledger).reverse(fact, reason="bounced", actor="ann")
+    reversed_ = await Corrections(books.ledger, books.clock).reverse(
+        fact, reason="bounced", actor="ann"
+    )
 
     assert reversed_.owed_quanta == 70
     assert await _balance(books, buyer, "receivable") == 70
     assert await _balance(books, buyer, "cash") == 70
     assert await _balance(books, other, "cash") == 1000
-    again = await Corrections(books.ledger).reverse(fact, reason="bounced", actor="ann")
+    again = await Corrections(books.ledger, books.clock).reverse(
+        fact, reason="bounced", actor="ann"
+    )
     assert again.owed_quanta == 70
 
 
@@ -138,7 +142,7 @@ async def test_reversal_passes_a_frozen_account_and_freezes_who_owes_much(books:
     buyer = await books.buyer()
     facts = [await _deposit(books, buyer, 20 * DOLLAR, f"wrong {n}") for n in range(2)]
     await books.hold_cash(buyer, 40 * DOLLAR)
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
     for fact in facts:
         await corrections.reverse(fact, reason="bounced", actor="ann")
     assert await _balance(books, buyer, "receivable") == 40 * DOLLAR
@@ -162,7 +166,7 @@ async def test_reversed_chargeback_gives_money_and_trust_back(books: Books) -> N
         actor="bank",
     )
     await _deposit(books, buyer, 4 * DOLLAR, "r-2")
-    await Corrections(books.ledger).reverse(lost.fact_id, reason="won", actor="ann")
+    await Corrections(books.ledger, books.clock).reverse(lost.fact_id, reason="won", actor="ann")
     assert await _balance(books, buyer, "receivable") == 0
     assert await _balance(books, buyer, "cash") == 9 * DOLLAR
     await books.hold_cash(buyer, 9 * DOLLAR)
@@ -181,7 +185,9 @@ async def test_payout_is_reversed_and_owed_again(books: Books) -> None:
         reference="p-1",
         actor="ann",
     )
-    await Corrections(books.ledger).reverse(paid.fact_id, reason="returned", actor="ann")
+    await Corrections(books.ledger, books.clock).reverse(
+        paid.fact_id, reason="returned", actor="ann"
+    )
     assert await books.available(payable) == 100
 
 
@@ -189,7 +195,7 @@ async def test_only_what_an_operator_booked_is_reversed(books: Books) -> None:
     """
     Calls are refunded; what the ledger booked by itself is not touched; nothing is unknown.
     """
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
     buyer = await books.buyer(100)
     hold = await books.hold_cash(buyer, 10)
     plain = books.ids.mint()
@@ -209,7 +215,7 @@ async def test_reversal_without_reason_is_refused(books: Books, reason: str) -> 
     """
     fact = await _deposit(books, await books.buyer(), 100, "wrong")
     with pytest.raises(InvalidError) as refused:
-        await Corrections(books.ledger).reverse(fact, reason=reason, actor="ann")
+        await Corrections(books.ledger, books.clock).reverse(fact, reason=reason, actor="ann")
     assert refused.value.code == "reason_required"
 
 
@@ -218,7 +224,7 @@ async def test_payable_is_corrected_against_the_variance(books: Books) -> None:
     More or less for the supplier is the platform's cost; what was paid already is owed back.
     """
     supplier, payable = await _supplier(books, 100)
-    corrections = Corrections(books.ledger)
+    corrections = Corrections(books.ledger, books.clock)
     for difference in (30, -50, -100):
         fact = books.ids.mint()
         booked = [

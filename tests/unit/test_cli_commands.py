@@ -14,7 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from tokenworks.cli import client as cli_client
@@ -23,6 +25,7 @@ from tokenworks.cli.client import CommandError
 from tokenworks.cli.key import parse_expiry, split_models
 from tokenworks.cli.main import app
 from tokenworks.cli.offer import parse_costs, parse_split
+from tokenworks.receipts.jws import to_jwk
 
 UUID_TEXT = str(UUID(int=7))
 
@@ -345,6 +348,49 @@ def test_ledger_reverse_sends_reason_and_actor(wire: Wire) -> None:
     assert run("ledger", "reverse", UUID_TEXT).exit_code == 2
     assert run("ledger", "reverse", UUID_TEXT, "--reason", "typed twice").exit_code == 0
     assert wire.sent == [("POST", path, {"reason": "typed twice"})]
+
+
+CLOSE: dict[str, Any] = {
+    "date": "2026-11-03",
+    "entries": 2,
+    "rows": [{"purpose": "cash", "asset": "USD", "balance": "12.5"}],
+    "totals": [{"asset": "USD", "debits": "12.5", "credits": "12.5"}],
+    "statement": "{}",
+    "signature": "a.b.c",
+}
+
+
+def test_ledger_close_prints_the_trial_balance(wire: Wire) -> None:
+    """
+    People see the rows, programs all that verifies them.
+    """
+    wire.answers["ledger/closings"] = CLOSE
+    assert "12.5" in run("ledger", "close", "2026-11-03", "--actor", "ann").output
+    assert wire.sent == [("POST", "ledger/closings", {"date": "2026-11-03", "actor": "ann"})]
+    result = run("ledger", "close", "2026-11-03", "--json")
+    assert json.loads(result.stdout)["signature"] == "a.b.c"
+    wire.answers["ledger/closings"] = {"items": [CLOSE]}
+    assert "2026-11-03" in run("ledger", "closes").output
+
+
+def test_ledger_verify_closes_finds_what_is_not_good(wire: Wire, tmp_path: Path) -> None:
+    """
+    Exit 1 for a close that is not good, 2 for a file that is none; no hub is asked.
+    """
+    keys = tmp_path / "keys.json"
+    root = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key()
+    keys.write_bytes(msgspec.json.encode(to_jwk(root)))
+    file = tmp_path / "closes.json"
+    file.write_text(json.dumps({"items": [CLOSE]}), encoding="utf-8")
+    arguments = ("ledger", "verify-closes", str(file), "--keys", str(keys))
+    assert run(*arguments).exit_code == 1
+    assert json.loads(run(*arguments, "--json").stdout)["closes"] == 1
+    file.write_text(json.dumps({"items": []}), encoding="utf-8")
+    assert run(*arguments).exit_code == 0
+    file.write_text("[]", encoding="utf-8")
+    assert run(*arguments).exit_code == 2
+    assert run("ledger", "verify-closes", str(tmp_path / "none")).exit_code == 2
+    assert wire.sent == []
 
 
 REPORT: dict[str, Any] = {

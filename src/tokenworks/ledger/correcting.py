@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import Amount
 from tokenworks.ledger.errors import (
     AlreadyReversedError,
+    DateNotOverError,
     FactConflictError,
     FactMissingError,
     NotReversibleError,
@@ -91,21 +93,33 @@ class Corrections:
     Reverse entries and correct what suppliers are owed.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
+        self._clock = clock
 
-    async def reverse(self, fact_id: UUID, *, reason: str, actor: str) -> Correction:
+    async def reverse(
+        self, fact_id: UUID, *, reason: str, actor: str, accounting_date: date | None = None
+    ) -> Correction:
         """
         Book an operator's entry again with its transfers turned round; once.
 
         A repeat with the same reason returns what was booked the first time.
 
+        Args:
+            fact_id: Of the entry to reverse.
+            reason: Why; kept with the reversal.
+            actor: Who decided it; kept too.
+            accounting_date: The open date (UTC) it counts in; ``None``: today's.
+
         Raises:
             FactMissingError: Nothing is booked under the id.
             NotReversibleError: It is a call, or nothing that an operator booked.
             AlreadyReversedError: It was reversed for another reason.
+            DateNotOverError: The accounting date lies in the future.
+            DateClosedError: It takes no more entries.
         """
         reason = checked_reason(reason)
+        self._require_begun(accounting_date)
         entries = await self._ledger.entries_of(fact_id)
         original = _reversible(fact_id, entries)
         if (done := _reversal_among(entries)) is not None:
@@ -141,6 +155,7 @@ class Corrections:
                     ordinal=REVERSAL_ORDINAL,
                     transfers=turned(original.legs, debtors, own),
                     is_exact=True,
+                    accounting_date=accounting_date,
                     meta=_canonical(
                         {
                             "kind": "reversal",
@@ -217,6 +232,11 @@ class Corrections:
             return
         async with self._ledger.thawed(party_id, cash.account_id, asset, connection):
             yield debtor
+
+    def _require_begun(self, accounting_date: date | None) -> None:
+        if accounting_date is not None and accounting_date > self._clock.now().date():
+            message = f"{accounting_date} (UTC) has not begun."
+            raise DateNotOverError(message, param="accounting_date")
 
     async def _own(self, asset: str) -> OwnAccounts:
         return OwnAccounts(

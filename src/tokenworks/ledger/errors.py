@@ -120,3 +120,27 @@ class PayableOnHoldError(ConflictError):
     """
 
     code = "payable_on_hold"
+
+
+class DateClosedError(ConflictError):
+    """
+    The accounting date takes no more entries.
+    """
+
+    code = "date_closed"
+
+
+class DateNotOverError(InvalidError):
+    """
+    An accounting date is closed, or named, only once it has begun and ended.
+    """
+
+    code = "date_not_over"
+
+
+class EarlierDateOpenError(ConflictError):
+    """
+    Dates are closed in order: an earlier one with bookings is still open.
+    """
+
+    code = "earlier_date_open"

@@ -23,6 +23,7 @@ from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS, USD, Amount, Asset, quanta_to_text
 from tokenworks.ledger.errors import (
     AccountMissingError,
+    DateClosedError,
     FactConflictError,
     FundsShortError,
     HoldError,
@@ -942,6 +943,9 @@ def _error_for(code: str) -> TokenworksError:
         return FactConflictError("This was recorded before with other content.")
     if code in {Refusal.HOLD_UNKNOWN, Refusal.HOLD_CLOSED}:
         return HoldError("The hold is not open any more.", code=code)
+    if code == Refusal.DATE_CLOSED:
+        message = "The accounting date is closed; book to an open one."
+        return DateClosedError(message, param="accounting_date")
     if code == Refusal.DEADLINE_PASSED:
         message = "The request came too late to be recorded; nothing was done."
         return LedgerUnavailableError(message, retry_after_s=1)

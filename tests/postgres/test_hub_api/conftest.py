@@ -19,6 +19,7 @@ from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.closing import DateClosings, Sealer
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
@@ -78,7 +79,7 @@ async def ledger(
 
 @pytest.fixture
 async def hub(
-    pool: Pool, clock: FakeClock, ids: IdentifierSource, ledger: Ledger
+    dsn: str, pool: Pool, clock: FakeClock, ids: IdentifierSource, ledger: Ledger
 ) -> AsyncIterator[Hub]:
     """
     A hub API with an admin key.
@@ -90,7 +91,7 @@ async def hub(
     identity = Identity(pool, clock, ids)
     supply = Supply(pool, clock, ids, SecretBox(bytes(32)), resolve=resolve)
     await supply.reload()
-    corrections = Corrections(ledger)
+    corrections = Corrections(ledger, clock)
     calls, receipts, upstream = FakeCalls(), FakeReceipts(), FakeUpstream()
     services = make_services(
         pool=pool,
@@ -101,6 +102,11 @@ async def hub(
         prices=PriceBook(pool, clock, ids),
         ledger=ledger,
         corrections=corrections,
+        closings=DateClosings(
+            dsn,
+            clock=clock,
+            sealer=Sealer(sign=lambda content: f"signed:{len(content)}", certificate="test"),
+        ),
         reconciliation=Reconciliation(
             pool,
             ledger=ledger,

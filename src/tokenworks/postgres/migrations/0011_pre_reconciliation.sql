@@ -107,7 +107,12 @@ CREATE FUNCTION ledger.raise_lanes_v1(p_until timestamptz) RETURNS integer
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     raised integer;
+    skew_max_ms integer;
 BEGIN
+    SELECT clock_skew_max_ms INTO skew_max_ms FROM ledger.settings;
+    IF skew_max_ms IS NOT NULL AND p_until > clock_timestamp() THEN
+        RAISE EXCEPTION 'lanes are never raised into the future' USING ERRCODE = 'TW003';
+    END IF;
     PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
     UPDATE ledger.lanes SET last_time = p_until WHERE last_time < p_until;
     GET DIAGNOSTICS raised = ROW_COUNT;

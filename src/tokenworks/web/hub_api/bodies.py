@@ -7,7 +7,7 @@ a limit or a share is never silently ignored.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -149,6 +149,16 @@ class ReversalIn(Body):
     """
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: ShortText | None = None
+    accounting_date: date | None = None
+
+
+class ClosingIn(Body):
+    """
+    The accounting date (UTC) to close.
+    """
+
+    date: date
     actor: ShortText | None = None
 
 

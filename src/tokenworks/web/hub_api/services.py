@@ -10,6 +10,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.closing import DateClosings
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
@@ -34,6 +35,7 @@ class HubServices:
     prices: PriceBook
     ledger: Ledger
     corrections: Corrections
+    closings: DateClosings
     reconciliation: Reconciliation
     calls: Calls
     receipts: Receipts
@@ -52,6 +54,7 @@ def make_services(
     prices: PriceBook,
     ledger: Ledger,
     corrections: Corrections,
+    closings: DateClosings,
     reconciliation: Reconciliation,
     calls: Calls,
     receipts: Receipts,
@@ -69,6 +72,7 @@ def make_services(
         prices=prices,
         ledger=ledger,
         corrections=corrections,
+        closings=closings,
         reconciliation=reconciliation,
         calls=calls,
         receipts=receipts,

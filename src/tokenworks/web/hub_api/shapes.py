@@ -6,7 +6,7 @@ Amounts are decimal text in whole units; a field a role may not see is ``None``.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -171,6 +171,49 @@ class CorrectionShape(Shape):
     replayed: bool
     owed: Decimal
     currency: str
+
+
+class ClosingRow(Shape):
+    """
+    All accounts of one purpose and asset at the end of a closed date.
+    """
+
+    asset: str
+    purpose: str
+    account_class: str
+    debits_of_day: Decimal
+    credits_of_day: Decimal
+    debits: Decimal
+    credits: Decimal
+    balance: Decimal
+
+
+class ClosingProof(Shape):
+    """
+    The sums of one asset: debits equal credits, and what is safeguarded covers client money.
+    """
+
+    asset: str
+    debits: Decimal
+    credits: Decimal
+    client_money: Decimal
+    safeguarded: Decimal
+
+
+class ClosingShape(Shape):
+    """
+    A closed date; ``signature`` covers the text in ``statement``, byte for byte.
+    """
+
+    date: date
+    closed_at: Moment
+    actor: str
+    entries: int
+    rows: list[ClosingRow]
+    totals: list[ClosingProof]
+    statement: str
+    signature: str
+    replayed: bool
 
 
 class Cash(Shape):
