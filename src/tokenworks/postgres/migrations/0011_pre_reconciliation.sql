@@ -1,4 +1,4 @@
--- Statements of suppliers, matched with what the hub believes it owes; the close of a date.
+-- Statements of suppliers, matched with what the hub believes it owes; the close of a date; refunds of calls.
 CREATE SCHEMA reconciliation;
 
 CREATE TABLE reconciliation.statements (
@@ -144,3 +144,50 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 TO tokenworks_posting;
+
+-- What was refunded of a call. NOT VALID: rows that are there have refunded nothing, so there is
+-- nothing to look through while calls wait for the table.
+ALTER TABLE gateway.calls ADD COLUMN refunded_quanta bigint NOT NULL DEFAULT 0;
+ALTER TABLE gateway.calls ADD CONSTRAINT refunds_within_charge CHECK (refunded_quanta BETWEEN 0 AND charge_quanta) NOT VALID;
+
+CREATE TABLE gateway.refunds (
+    refund_id uuid NOT NULL,          -- the fact of its entry
+    call_id uuid NOT NULL,
+    reference text NOT NULL,          -- the operator's own name of the refund
+    quanta bigint NOT NULL CHECK (quanta > 0),
+    before_quanta bigint NOT NULL,    -- refunded of the call before
+    borne_by text NOT NULL,
+    reason text NOT NULL,
+    actor text NOT NULL,
+    requested_at timestamptz NOT NULL,
+    CONSTRAINT refunds_pkey PRIMARY KEY (refund_id),
+    CONSTRAINT refunds_named_once UNIQUE (call_id, reference),
+    CONSTRAINT refunds_bearer_known CHECK (borne_by IN ('platform', 'supplier'))
+);
+COMMENT ON TABLE gateway.refunds IS 'Refunds of calls, claimed under the call''s row lock before they are posted.';
+CREATE TRIGGER refunds_append_only BEFORE UPDATE OR DELETE ON gateway.refunds FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
+
+-- Claim a refund under the call's row lock, or return the one of that reference; no row: no such
+-- call. The constraint on the call's row refuses more than was charged.
+CREATE FUNCTION gateway.claim_refund_v1(
+    p_refund uuid, p_call uuid, p_reference text, p_quanta bigint, p_borne_by text, p_reason text, p_actor text, p_now timestamptz
+) RETURNS SETOF gateway.refunds
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    refunded bigint;
+BEGIN
+    SELECT refunded_quanta INTO refunded FROM gateway.calls WHERE call_id = p_call FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM gateway.refunds WHERE call_id = p_call AND reference = p_reference) THEN
+        UPDATE gateway.calls SET refunded_quanta = refunded + p_quanta WHERE call_id = p_call;
+        INSERT INTO gateway.refunds (refund_id, call_id, reference, quanta, before_quanta, borne_by, reason, actor, requested_at)
+        VALUES (p_refund, p_call, p_reference, p_quanta, refunded, p_borne_by, p_reason, p_actor, p_now);
+    END IF;
+    RETURN QUERY SELECT * FROM gateway.refunds WHERE call_id = p_call AND reference = p_reference;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION gateway.claim_refund_v1 FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION gateway.claim_refund_v1 TO tokenworks_posting;
+GRANT SELECT ON gateway.refunds TO tokenworks_posting;
