@@ -32,6 +32,7 @@ from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.receipt import ReceiptIssuer
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
@@ -93,6 +94,7 @@ class Hub:
     ledger: Ledger
     corrections: Corrections
     closings: DateClosings
+    refunds: Refunds
     reconciliation: Reconciliation
     keys: ReceiptKeys
     issuer: ReceiptIssuer
@@ -174,6 +176,7 @@ async def open_hub(
             writer=writer,
             ledger=ledger,
             corrections=corrections,
+            refunds=Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids),
             closings=DateClosings(
                 dsn,
                 clock=clock,
@@ -226,6 +229,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             ledger=hub.ledger,
             corrections=hub.corrections,
             closings=hub.closings,
+            refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             calls=hub.calls,
             receipts=hub.receipts,

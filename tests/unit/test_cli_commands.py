@@ -472,6 +472,20 @@ def test_statement_report_and_accept(wire: Wire, tmp_path: Path) -> None:
     assert run("statement", "list", "--supplier", "north").exit_code == 0
 
 
+def test_call_is_refunded_by_command(wire: Wire) -> None:
+    """
+    The platform bears it unless said otherwise; a reason is needed.
+    """
+    path = f"calls/{UUID_TEXT}/refunds"
+    wire.answers[path] = {"call_id": UUID_TEXT, "amount": "0.5", "borne_by": "supplier"}
+    assert run("call", "refund", UUID_TEXT, "0.5").exit_code == 2
+    arguments = ("--reason", "late", "--borne-by", "supplier")
+    assert run("call", "refund", UUID_TEXT, "0.5", *arguments).exit_code == 0
+    assert wire.sent == [
+        ("POST", path, {"amount": "0.5", "reason": "late", "borne_by": "supplier"})
+    ]
+
+
 def test_supplier_is_paid_by_command(wire: Wire) -> None:
     """
     What is payable is shown; a payment goes with its reference.

@@ -17,6 +17,8 @@ from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstr
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD
+from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.closing import DateClosings, Sealer
@@ -102,6 +104,7 @@ async def hub(
         prices=PriceBook(pool, clock, ids),
         ledger=ledger,
         corrections=corrections,
+        refunds=Refunds(pool, calls=CallStore(pool, clock), ledger=ledger, clock=clock, ids=ids),
         closings=DateClosings(
             dsn,
             clock=clock,

@@ -189,3 +189,20 @@ async def test_a_deposit_is_reversed_with_reason_and_actor(hub: Hub) -> None:
     assert balance["cash"][0]["posted"] == "0"
     assert entries[1]["meta"]["reason"] == "typed twice"
     assert entries[1]["meta"]["actor"].startswith("ann (key ")
+
+
+async def test_a_refund_needs_a_call_a_reference_and_an_admin(hub: Hub) -> None:
+    """
+    What it moves is tested on real calls elsewhere.
+    """
+    await hub.make("parties", name="acme", kind="buyer")
+    buyer = await hub.key_of("acme")
+    path, body = f"calls/{uuid4()}/refunds", {"amount": "1", "reason": "late"}
+    unnamed = await hub.admin.post(path, json=body)
+    unknown = await hub.admin.post(path, json={**body, "reference": "r-1"})
+    wrong = await hub.admin.post(path, json={**body, "borne_by": "nobody"})
+    denied = await buyer.post(path, json={**body, "reference": "r-1"})
+    assert unnamed.json()["code"] == "reference_required"
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "call_not_found")
+    assert wrong.status_code == 400
+    assert denied.status_code == 403

@@ -15,6 +15,7 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
+from tokenworks.gateway.refunding import Bearer
 from tokenworks.identity.model import Level, PartyKind, PartyState, Role
 from tokenworks.metering.model import Axis
 from tokenworks.supply.model import PRIORITY_DEFAULT, SupplierKind
@@ -151,6 +152,18 @@ class ReversalIn(Body):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     actor: ShortText | None = None
     accounting_date: date | None = None
+
+
+class RefundIn(Body):
+    """
+    What of a call's charge goes back, why, and who bears it.
+    """
+
+    amount: DecimalIn
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    borne_by: Bearer = Bearer.PLATFORM
+    reference: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    actor: ShortText | None = None
 
 
 class ClosingIn(Body):

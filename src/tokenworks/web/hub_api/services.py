@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.closing import DateClosings
 from tokenworks.ledger.correcting import Corrections
@@ -36,6 +37,7 @@ class HubServices:
     ledger: Ledger
     corrections: Corrections
     closings: DateClosings
+    refunds: Refunds
     reconciliation: Reconciliation
     calls: Calls
     receipts: Receipts
@@ -55,6 +57,7 @@ def make_services(
     ledger: Ledger,
     corrections: Corrections,
     closings: DateClosings,
+    refunds: Refunds,
     reconciliation: Reconciliation,
     calls: Calls,
     receipts: Receipts,
@@ -73,6 +76,7 @@ def make_services(
         ledger=ledger,
         corrections=corrections,
         closings=closings,
+        refunds=refunds,
         reconciliation=reconciliation,
         calls=calls,
         receipts=receipts,

@@ -173,6 +173,22 @@ class CorrectionShape(Shape):
     currency: str
 
 
+class RefundShape(Shape):
+    """
+    A refund as it is booked; ``refunded`` is all that the call got back so far.
+    """
+
+    refund_id: UUID
+    call_id: UUID
+    amount: Decimal
+    refunded: Decimal
+    currency: str
+    borne_by: str
+    reference: str
+    recorded_at: Moment
+    replayed: bool
+
+
 class ClosingRow(Shape):
     """
     All accounts of one purpose and asset at the end of a closed date.
@@ -445,6 +461,7 @@ class CallDetailShape(CallShape):
     lines: list[RatedLineShape]
     attempts: list[AttemptShape]
     quoted: Decimal | None
+    refunded: Decimal | None
 
 
 class SpendRowShape(Shape):

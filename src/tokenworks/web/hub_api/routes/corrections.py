@@ -7,13 +7,15 @@ from __future__ import annotations
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
+from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
+from tokenworks.foundation.money import Amount
 from tokenworks.ledger.closing import Closing
 from tokenworks.ledger.closing_statement import AssetProof, TrialRow
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services, actor_of
-from tokenworks.web.hub_api.bodies import ClosingIn, ReversalIn
+from tokenworks.web.hub_api.bodies import ClosingIn, RefundIn, ReversalIn
 from tokenworks.web.hub_api.rendering import amount_text
 from tokenworks.web.hub_api.shapes import (
     ClosingProof,
@@ -21,6 +23,7 @@ from tokenworks.web.hub_api.shapes import (
     ClosingShape,
     CorrectionShape,
     Items,
+    RefundShape,
 )
 
 router: Final = APIRouter(tags=["books"])
@@ -45,6 +48,38 @@ async def reverse(
         replayed=done.replayed,
         owed=amount_text(done.owed_quanta, done.asset),
         currency=done.asset,
+    )
+
+
+@router.post("/calls/{call_id}/refunds", status_code=201)
+async def refund(
+    call_id: UUID, body: RefundIn, request: Request, services: Services, caller: Admin
+) -> RefundShape:
+    """
+    Give a part of a call's charge back; a reference is refunded once.
+    """
+    reference = body.reference or request.state.idempotency_key
+    if reference is None:
+        message = "A refund needs a reference, or an Idempotency-Key that stands for one."
+        raise InvalidError(message, code="reference_required", param="reference")
+    done = await services.refunds.refund(
+        call_id,
+        Amount.from_text(body.amount, services.reconciliation.asset),
+        reason=body.reason,
+        borne_by=body.borne_by,
+        reference=reference,
+        actor=actor_of(caller, body.actor),
+    )
+    return RefundShape(
+        refund_id=done.refund_id,
+        call_id=call_id,
+        amount=done.amount.to_text(),
+        refunded=done.refunded.to_text(),
+        currency=done.amount.asset.code,
+        borne_by=done.borne_by.value,
+        reference=reference,
+        recorded_at=done.recorded_at,
+        replayed=done.replayed,
     )
 
 
