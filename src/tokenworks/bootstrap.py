@@ -287,6 +287,8 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            refunds=hub.refunds,
+            reconciliation=hub.reconciliation,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,

@@ -171,6 +171,34 @@ async def test_accepted_correction_is_booked_once_at_the_platforms_cost(rig: Rig
     ]
 
 
+async def test_accepted_correction_whose_process_died_is_booked_by_the_worker(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What a person accepted is booked in any case, once, in that person's name.
+    """
+    [call] = await _served(rig, 1)
+    before = await _supplier_balance(rig)
+    report = await _import(rig, _row("a", call, more=9))
+    statement_id = report.statement.statement_id
+
+    async def die(**_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.hub.corrections, "adjust_payable", die)
+        with pytest.raises(ConnectionError):
+            await rig.hub.reconciliation.accept(statement_id, actor="ann")
+    assert await rig.hub.reconciliation.finish_accepted() == 0, "it may still be under way"
+    monkeypatch.setattr(service, "ACCEPTED_PATIENCE", timedelta(0))
+    assert await rig.hub.reconciliation.finish_accepted() == 1
+    assert await rig.hub.reconciliation.finish_accepted() == 0
+    assert await _supplier_balance(rig) == before + 9
+    proposal = (await rig.hub.reconciliation.report(statement_id)).proposal
+    assert proposal is not None
+    assert (proposal.is_posted, proposal.accepted_by) == (True, "ann")
+
+
 async def test_nothing_is_accepted_where_nothing_differs(rig: Rig) -> None:
     """
     An entry of zero would be none; an unknown statement is none.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 from tests.postgres.gateway_rig import DOLLAR, Rig, open_rig
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
+from tokenworks.gateway import refunding
 from tokenworks.gateway.calls import CallRow
 from tokenworks.gateway.errors import (
     CallNotFoundError,
@@ -146,11 +148,12 @@ async def test_supplier_bears_what_it_caused(rig: Rig) -> None:
     assert (await rig.cash()).available == rig.deposited
 
 
-async def test_refund_that_died_after_its_claim_is_finished_by_a_repeat(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_repeated", [True, False], ids=["repeat", "worker"])
+async def test_refund_that_died_after_its_claim_is_finished(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, is_repeated: bool
 ) -> None:
     """
-    The claim keeps the money of the charge; the repeat books the same entry.
+    The claim keeps its part of the charge; a repeat, or the worker, books the same entry.
     """
     call = await _call(rig)
 
@@ -163,8 +166,13 @@ async def test_refund_that_died_after_its_claim_is_finished_by_a_repeat(
             await _refund(rig, call, call.charge_quanta, "r-1")
     with pytest.raises(RefundTooLargeError):
         await _refund(rig, call, 1, "r-2")
+    if not is_repeated:
+        assert await rig.hub.refunds.finish_claimed() == 0, "it may still be under way"
+        monkeypatch.setattr(refunding, "CLAIM_PATIENCE", timedelta(0))
+        assert await rig.hub.refunds.finish_claimed() == 1
+        assert await rig.hub.refunds.finish_claimed() == 0
     done = await _refund(rig, call, call.charge_quanta, "r-1")
-    assert not done.replayed
+    assert done.replayed is not is_repeated
     assert (await rig.cash()).available == rig.deposited
 
 

@@ -8,7 +8,7 @@ or the supplier that answered; other legs of the sale stay.
 
 Order: the refund is claimed under the call's row lock, where a constraint keeps the sum of
 refunds within the charge; then its entry is posted under the claim's id. Whoever dies between the
-two repeats the refund with its reference, and posts the same entry.
+two is finished by a repeat with the same reference, or by the worker: the entry is the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -48,6 +48,10 @@ from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 
 REFERENCE_CHARACTERS_MAX: Final = 255
+CLAIM_PATIENCE: Final = timedelta(minutes=1)
+"""So old a claim is not being posted any more."""
+CLAIM_LOOK_BACK: Final = timedelta(days=7)
+CLAIMS_MAX: Final = 100
 
 _QUERIES: Final = load("tokenworks.gateway", "refund_queries.sql")
 
@@ -145,6 +149,25 @@ class Refunds:
             replayed=outcome.code == REPLAYED,
             refunded=Amount(quanta=claim.before_quanta + claim.quanta, asset=call.asset),
         )
+
+    async def finish_claimed(self) -> int:
+        """
+        Post claims whose process died before their entry; return how many.
+        """
+        now = self._clock.now()
+        parameters = {
+            "after": now - CLAIM_LOOK_BACK,
+            "before": now - CLAIM_PATIENCE,
+            "limit": CLAIMS_MAX,
+        }
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(_QUERIES["claimed"], parameters)
+            rows = await cursor.fetchall()
+        for row in rows:
+            call = await self._calls.get_call(row[1])
+            assert call is not None, "what is claimed is a call"
+            await self._post(call, _to_claim(row))
+        return len(rows)
 
     async def _claim(
         self,

@@ -138,3 +138,17 @@ WHERE call.call_id >= ledger.identifier_floor(%(ended_after)s::timestamptz - int
                 OR EXISTS (SELECT FROM reconciliation.acceptances AS done WHERE done.statement_id = line.statement_id)
             )
     )
+
+-- name: accepted
+-- Proposals of the last days that were accepted and are not in the books although their time has passed.
+SELECT acceptance.statement_id, acceptance.actor
+FROM reconciliation.acceptances AS acceptance
+JOIN reconciliation.proposals AS proposal ON proposal.statement_id = acceptance.statement_id
+WHERE acceptance.accepted_at > %(after)s AND acceptance.accepted_at < %(before)s
+    AND NOT EXISTS (
+        SELECT
+        FROM ledger.entries AS entry
+        WHERE entry.fact_id = proposal.fact_id AND entry.operation = 'post'
+    )
+ORDER BY acceptance.accepted_at
+LIMIT 100

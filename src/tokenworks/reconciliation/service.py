@@ -38,6 +38,9 @@ from tokenworks.reconciliation.store import StatementStore
 from tokenworks.supply.model import Supplier
 
 PAYABLE: Final = "supplier_payable"
+ACCEPTED_PATIENCE: Final = timedelta(minutes=1)
+"""So old an acceptance is not being posted any more."""
+ACCEPTED_LOOK_BACK: Final = timedelta(days=7)
 CALL_LIFETIME: Final = timedelta(hours=1)
 """A call's id may be so much older than its last attempt."""
 
@@ -277,6 +280,18 @@ class Reconciliation:
                 "actor": proposal.accepted_by,
             },
         )
+
+    async def finish_accepted(self) -> int:
+        """
+        Post what was accepted by a process that died before the entry; return how many.
+        """
+        now = self._clock.now()
+        found = await self._store.accepted(
+            after=now - ACCEPTED_LOOK_BACK, before=now - ACCEPTED_PATIENCE
+        )
+        for statement_id, actor in found:
+            await self.accept(statement_id, actor=actor)
+        return len(found)
 
     # ------------------------------------------------------------------ paying out
 

@@ -195,6 +195,13 @@ class StatementStore:
                 {"statement_id": statement_id, "actor": actor, "now": now},
             )
 
+    async def accepted(self, *, after: datetime, before: datetime) -> list[tuple[UUID, str]]:
+        """
+        Return statements that were accepted in a span and are not booked, with by whom.
+        """
+        rows = await self._all("accepted", {"after": after, "before": before})
+        return [(row[0], row[1]) for row in rows]
+
     async def differences(
         self, statement_id: UUID, *, with_matched: bool
     ) -> AsyncGenerator[Difference]:
