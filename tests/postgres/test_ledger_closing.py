@@ -17,6 +17,7 @@ from tests.simulation.books import Books, open_books
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD, Amount
+from tokenworks.ledger import closing
 from tokenworks.ledger.closing import Closing, DateClosings, Sealer
 from tokenworks.ledger.closing_statement import chain_problems
 from tokenworks.ledger.correcting import Corrections
@@ -374,6 +375,24 @@ async def test_books_that_do_not_balance_are_not_closed(
         await closings.close(day, actor="ann")
     assert await closings.closings(9) == []
     await books.tamper(change, record, fact)
+
+
+async def test_close_gives_up_on_a_writer_that_does_not_end_its_batch(
+    books: Books, closings: DateClosings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nothing is closed, and nobody else waits for it; once the batch has ended it is closed.
+    """
+    monkeypatch.setattr(closing, "LOCK_WAIT_MS", 20)
+    day = _today(books)
+    await books.buyer(100)
+    _go_to(books, day + DAY)
+    async with books.pool.connection() as stuck, stuck.transaction():
+        await stuck.execute("SELECT FROM ledger.lanes FOR NO KEY UPDATE")
+        with pytest.raises(LedgerUnavailableError, match="does not end its batch"):
+            await closings.close(day, actor="ann")
+    assert await closings.closings(9) == []
+    assert not (await closings.close(day, actor="ann")).replayed
 
 
 async def test_lanes_are_never_raised_into_the_future(books: Books, closings: DateClosings) -> None:

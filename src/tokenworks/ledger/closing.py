@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
+from psycopg.errors import LockNotAvailable
+
 from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.closing_statement import (
     VERSION,
@@ -42,6 +44,9 @@ from tokenworks.postgres.queries import load
 
 CLOCK_ALLOWANCE: Final = timedelta(seconds=2)
 """After midnight; a writer's clock and the closer's may each be a second off."""
+
+LOCK_WAIT_MS: Final = 2_000
+"""So long a close may keep writers waiting for a slower one, before it gives up."""
 
 _QUERIES: Final = load("tokenworks.ledger", "closing_queries.sql")
 _FIRST_DATE: Final = date(1970, 1, 1)
@@ -95,7 +100,8 @@ class DateClosings:
             DateNotOverError: The date has not ended, or ended less than two seconds ago.
             DateClosedError: A later date is closed, and so this one with it.
             EarlierDateOpenError: Something was booked on an earlier date that is still open.
-            LedgerUnavailableError: The books do not balance: nothing is closed.
+            LedgerUnavailableError: The books do not balance, or a writer does not end its batch:
+                nothing is closed.
         """
         end = datetime.combine(day + timedelta(days=1), time(), UTC)
         if self._clock.now() < end + CLOCK_ALLOWANCE:
@@ -105,12 +111,24 @@ class DateClosings:
             stored = await _one(connection, "closing", {"date": day})
             if stored is not None:
                 return _closing(stored, replayed=True)
-            await _one(connection, "raise_lanes", {"until": end})
-            # Nothing changes this any more, and it may take long.
-            movements, entries = await _movements(connection, "movements", "count_entries", day)
-            async with connection.transaction():
-                await connection.execute(_QUERIES["stop_lanes"])
-                return await self._seal(connection, day, movements, entries, actor=actor)
+            try:
+                return await self._close(connection, day, end, actor=actor)
+            except LockNotAvailable as error:
+                message = f"{day} is not closed: a writer does not end its batch. Try again."
+                raise LedgerUnavailableError(message, retry_after_s=LOCK_WAIT_MS / 1000) from error
+
+    async def _close(
+        self, connection: Connection, day: date, end: datetime, *, actor: str
+    ) -> Closing:
+        await _one(connection, "patience", {"milliseconds": str(LOCK_WAIT_MS)})
+        cursor = await connection.execute(_QUERIES["lanes"])
+        for (lane,) in await cursor.fetchall():
+            await _one(connection, "raise_lane", {"lane": lane, "until": end})
+        # Nothing changes this any more, and it may take long.
+        movements, entries = await _movements(connection, "movements", "count_entries", day)
+        async with connection.transaction():
+            await connection.execute(_QUERIES["stop_lanes"])
+            return await self._seal(connection, day, movements, entries, actor=actor)
 
     async def _seal(
         self, connection: Connection, day: date, movements: Movements, entries: int, *, actor: str

@@ -11,9 +11,19 @@ FROM ledger.closings
 ORDER BY closed_date DESC
 LIMIT %(limit)s
 
--- name: raise_lanes
--- Let no lane book anything before a moment any more.
-SELECT ledger.raise_lanes_v1(%(until)s)
+-- name: patience
+-- How long a close waits for a batch under way.
+SELECT set_config('lock_timeout', %(milliseconds)s, false)
+
+-- name: lanes
+-- Every lane, live or dead; one that is new later starts after the date that is over.
+SELECT lane
+FROM ledger.lanes
+ORDER BY lane
+
+-- name: raise_lane
+-- Let a lane book nothing before a moment any more.
+SELECT ledger.raise_lane_v1(%(lane)s, %(until)s)
 
 -- name: stop_lanes
 -- Let no batch begin until this transaction ends.

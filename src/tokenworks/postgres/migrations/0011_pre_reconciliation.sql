@@ -101,29 +101,27 @@ CREATE INDEX entries_by_time ON ledger.entries USING brin (recorded_at) WITH (pa
 -- The few entries that name an accounting date.
 CREATE INDEX entries_dated ON ledger.entries (recorded_at) WHERE record LIKE '{"v":1,"op":"post",%,"date":"%';
 
--- No lane books anything before p_until any more: each lane's time is raised, in the lanes'
--- order, so that a batch under way ends first. A batch's time is never before its lane's.
-CREATE FUNCTION ledger.raise_lanes_v1(p_until timestamptz) RETURNS integer
+-- A lane books nothing before p_until any more: its time is raised once a batch under way has
+-- ended, and a batch's time is never before its lane's. One lane at a time, so that a lane that
+-- does not end its batch keeps no other one waiting.
+CREATE FUNCTION ledger.raise_lane_v1(p_lane integer, p_until timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    raised integer;
     skew_max_ms integer;
 BEGIN
     SELECT clock_skew_max_ms INTO skew_max_ms FROM ledger.settings;
     IF skew_max_ms IS NOT NULL AND p_until > clock_timestamp() THEN
         RAISE EXCEPTION 'lanes are never raised into the future' USING ERRCODE = 'TW003';
     END IF;
-    PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
-    UPDATE ledger.lanes SET last_time = p_until WHERE last_time < p_until;
-    GET DIAGNOSTICS raised = ROW_COUNT;
-    RETURN raised;
+    UPDATE ledger.lanes SET last_time = p_until WHERE lane = p_lane AND last_time < p_until;
 END
 $$;
 
--- Let no batch begin until this transaction ends.
+-- Let no batch begin, and no new lane, until this transaction ends.
 CREATE FUNCTION ledger.stop_lanes_v1() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock(7811);
     PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
 END
 $$;
@@ -142,8 +140,8 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION ledger.raise_lanes_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 TO tokenworks_posting;
+REVOKE EXECUTE ON FUNCTION ledger.raise_lane_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.raise_lane_v1, ledger.stop_lanes_v1, ledger.add_closing_v1 TO tokenworks_posting;
 
 -- What was refunded of a call. NOT VALID: rows that are there have refunded nothing, so there is
 -- nothing to look through while calls wait for the table.
