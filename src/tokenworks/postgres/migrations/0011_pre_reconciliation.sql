@@ -96,10 +96,11 @@ GRANT USAGE ON SCHEMA reconciliation TO tokenworks_posting;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA reconciliation TO tokenworks_posting;
 
 -- Entries by the time of their booking: they are stored in about that order, so a block range
--- index costs next to nothing where calls are booked.
-CREATE INDEX entries_by_time ON ledger.entries USING brin (recorded_at) WITH (pages_per_range = 16, autosummarize = off);
+-- index costs next to nothing where calls are booked. ON ONLY: every new month gets it; building
+-- it on the months that are there would keep calls waiting while the migration reads them.
+CREATE INDEX entries_by_time ON ONLY ledger.entries USING brin (recorded_at) WITH (pages_per_range = 16, autosummarize = off);
 -- The few entries that name an accounting date.
-CREATE INDEX entries_dated ON ledger.entries (recorded_at) WHERE record LIKE '{"v":1,"op":"post",%,"date":"%';
+CREATE INDEX entries_dated ON ONLY ledger.entries (recorded_at) WHERE record LIKE '{"v":1,"op":"post",%,"date":"%';
 
 -- A lane books nothing before p_until any more: its time is raised once a batch under way has
 -- ended, and a batch's time is never before its lane's. One lane at a time, so that a lane that
