@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
+from tests.simulation.books import fake_time
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD
@@ -70,6 +71,8 @@ async def ledger(
     """
     The real ledger with its own writer.
     """
+    # The clock stands still: on a slow machine it would soon be a second off the database's.
+    await fake_time(dsn)
     writer = Writer(dsn, clock=clock, holder="test")
     await writer.start()
     ledger = Ledger(writer, pool, clock=clock, ids=ids)
