@@ -29,17 +29,20 @@ from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
+from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.receipt import ReceiptIssuer
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, ApiKey, Party, PartyKind, Role
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.archive import ArchiveReport, archive_months
 from tokenworks.ledger.check import CheckReport, check_books
+from tokenworks.ledger.closing import DateClosings, Sealer
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
@@ -51,6 +54,7 @@ from tokenworks.pricing.tiers import load_tiers
 from tokenworks.receipts.service import ReceiptKeys, published_keys
 from tokenworks.receipts.statements import is_statement_good
 from tokenworks.receipts.trust import TrustedKeys
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.settings import Settings, read_runtime
 from tokenworks.supply.costing import share_card
 from tokenworks.supply.model import OfferTerms, Split, SupplierKind
@@ -95,6 +99,10 @@ class Hub:
     prices: PriceBook
     writer: Writer
     ledger: Ledger
+    corrections: Corrections
+    closings: DateClosings
+    refunds: Refunds
+    reconciliation: Reconciliation
     keys: ReceiptKeys
     issuer: ReceiptIssuer
     calls: CallStore
@@ -131,6 +139,7 @@ async def open_hub(
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
         await ledger.prepare()
         await ledger.open_party(TAX_ID, "tax_authority")
+        corrections = Corrections(ledger, clock)
         calls = CallStore(pool, clock)
         await calls.ensure_partitions()
         identity = Identity(pool, clock, ids)
@@ -139,7 +148,7 @@ async def open_hub(
         prices = PriceBook(pool, clock, ids)
         keys = ReceiptKeys(pool, box, clock)
         await keys.ensure_root()
-        await keys.ensure_lane_key(writer.lane)
+        signer = await keys.ensure_lane_key(writer.lane)
         issuer = ReceiptIssuer(keys, await keys.ensure_salt_key())
         upstream = RelayUpstream()
         stack.push_async_callback(upstream.close)
@@ -173,6 +182,22 @@ async def open_hub(
             prices=prices,
             writer=writer,
             ledger=ledger,
+            corrections=corrections,
+            refunds=Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids),
+            closings=DateClosings(
+                dsn,
+                clock=clock,
+                sealer=Sealer(sign=signer.sign_statement, certificate=signer.certificate),
+            ),
+            reconciliation=Reconciliation(
+                pool,
+                ledger=ledger,
+                corrections=corrections,
+                clock=clock,
+                ids=ids,
+                asset=ASSETS[settings.currency],
+                hold_days=settings.payable_hold_days,
+            ),
             keys=keys,
             issuer=issuer,
             calls=calls,
@@ -209,6 +234,10 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             supply=hub.supply,
             prices=hub.prices,
             ledger=hub.ledger,
+            corrections=hub.corrections,
+            closings=hub.closings,
+            refunds=hub.refunds,
+            reconciliation=hub.reconciliation,
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,
@@ -265,6 +294,8 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            refunds=hub.refunds,
+            reconciliation=hub.reconciliation,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,

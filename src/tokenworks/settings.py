@@ -30,6 +30,7 @@ from tokenworks.foundation.limits import (
     DRAIN_AFTER_DISCONNECT_S,
     GRANTED_OUTPUT_TOKENS_DEFAULT,
     HOLD_LIFETIME_S,
+    PAYABLE_HOLD_DAYS_DEFAULT,
 )
 
 ENVIRONMENT_PREFIX: Final = "TOKENWORKS_"
@@ -45,6 +46,7 @@ GRANTED_OUTPUT_TOKENS_MAX: Final = 1_000_000
 HOLD_LIFETIME_S_MIN: Final = 10
 HOLD_LIFETIME_S_MAX: Final = 86_400
 DRAIN_AFTER_DISCONNECT_S_MAX: Final = 600
+PAYABLE_HOLD_DAYS_MAX: Final = 3_650
 
 _MASK: Final = "********"
 _DEFAULT_SOURCE: Final = "default"
@@ -92,6 +94,7 @@ class Settings:
     granted_output_tokens: int = GRANTED_OUTPUT_TOKENS_DEFAULT
     hold_lifetime_s: int = HOLD_LIFETIME_S
     drain_after_disconnect_s: int = int(DRAIN_AFTER_DISCONNECT_S)
+    payable_hold_days: int = PAYABLE_HOLD_DAYS_DEFAULT
     default_tier: str = "standard"
     trusted_proxies: tuple[str, ...] = ()
     master_key: str | None = None  # None: DATA/keys/master.key
@@ -278,6 +281,11 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "drain_after_disconnect_s": Rule(
             help="How long a supplier's answer is still read after the client hung up.",
             parse=_whole_number(0, DRAIN_AFTER_DISCONNECT_S_MAX),
+        ),
+        "payable_hold_days": Rule(
+            help="Days that a supplier's payable waits to be matched with its statement; then it "
+            "may be paid out all the same.",
+            parse=_whole_number(0, PAYABLE_HOLD_DAYS_MAX),
         ),
         "default_tier": Rule(help="Tier of new parties without one.", parse=_text),
         "trusted_proxies": Rule(

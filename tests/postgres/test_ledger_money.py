@@ -153,6 +153,20 @@ async def test_chargeback_without_any_money_is_all_owed(books: Books) -> None:
     assert await _balance(books, buyer, "receivable") == 70
 
 
+async def test_chargeback_passes_an_account_that_a_debt_froze(books: Books) -> None:
+    """
+    Who owes too much places no holds, but the world goes on taking.
+    """
+    buyer = await books.buyer(5 * 10**9)
+    for reference in ("c-1", "c-2"):
+        await _chargeback(books, buyer, 20 * 10**9, reference)
+    assert await _balance(books, buyer, "receivable") == 35 * 10**9
+    [[state]] = await books.rows(
+        "SELECT state FROM ledger.balances WHERE account_id = %s", await books.cash(buyer)
+    )
+    assert state == "frozen"
+
+
 async def test_next_deposit_pays_what_is_owed_first(books: Books) -> None:
     """
     A receivable is set off from the next deposits until it is gone.

@@ -14,7 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from tokenworks.cli import client as cli_client
@@ -23,6 +25,7 @@ from tokenworks.cli.client import CommandError
 from tokenworks.cli.key import parse_expiry, split_models
 from tokenworks.cli.main import app
 from tokenworks.cli.offer import parse_costs, parse_split
+from tokenworks.receipts.jws import to_jwk
 
 UUID_TEXT = str(UUID(int=7))
 
@@ -336,6 +339,165 @@ def bootstrap(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def test_ledger_reverse_sends_reason_and_actor(wire: Wire) -> None:
+    """
+    The reason is no option to leave out.
+    """
+    path = f"ledger/entries/{UUID_TEXT}/reversal"
+    wire.answers[path] = {"fact_id": UUID_TEXT, "replayed": False, "owed": "0", "currency": "USD"}
+    assert run("ledger", "reverse", UUID_TEXT).exit_code == 2
+    assert run("ledger", "reverse", UUID_TEXT, "--reason", "typed twice").exit_code == 0
+    assert wire.sent == [("POST", path, {"reason": "typed twice"})]
+
+
+CLOSE: dict[str, Any] = {
+    "date": "2026-11-03",
+    "entries": 2,
+    "rows": [{"purpose": "cash", "asset": "USD", "balance": "12.5"}],
+    "totals": [{"asset": "USD", "debits": "12.5", "credits": "12.5"}],
+    "statement": "{}",
+    "signature": "a.b.c",
+}
+
+
+def test_ledger_close_prints_the_trial_balance(wire: Wire) -> None:
+    """
+    People see the rows, programs all that verifies them.
+    """
+    wire.answers["ledger/closings"] = CLOSE
+    assert "12.5" in run("ledger", "close", "2026-11-03", "--actor", "ann").output
+    assert wire.sent == [("POST", "ledger/closings", {"date": "2026-11-03", "actor": "ann"})]
+    result = run("ledger", "close", "2026-11-03", "--json")
+    assert json.loads(result.stdout)["signature"] == "a.b.c"
+    wire.answers["ledger/closings"] = {"items": [CLOSE]}
+    assert "2026-11-03" in run("ledger", "closes").output
+
+
+def test_ledger_verify_closes_finds_what_is_not_good(wire: Wire, tmp_path: Path) -> None:
+    """
+    Exit 1 for a close that is not good, 2 for a file that is none; no hub is asked.
+    """
+    keys = tmp_path / "keys.json"
+    root = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key()
+    keys.write_bytes(msgspec.json.encode(to_jwk(root)))
+    file = tmp_path / "closes.json"
+    file.write_text(json.dumps({"items": [CLOSE]}), encoding="utf-8")
+    arguments = ("ledger", "verify-closes", str(file), "--keys", str(keys))
+    assert run(*arguments).exit_code == 1
+    assert json.loads(run(*arguments, "--json").stdout)["closes"] == 1
+    file.write_text(json.dumps({"items": []}), encoding="utf-8")
+    assert run(*arguments).exit_code == 0
+    file.write_text("[]", encoding="utf-8")
+    assert run(*arguments).exit_code == 2
+    assert run("ledger", "verify-closes", str(tmp_path / "none")).exit_code == 2
+    assert wire.sent == []
+
+
+REPORT: dict[str, Any] = {
+    "statement": {"statement_id": UUID_TEXT, "supplier": "north", "lines": 1, "total": "2.5"},
+    "totals": [{"verdict": "matched", "day": None, "lines": 1, "billed": "2.5", "owed": "2.4"}],
+    "days": [],
+    "proposal": {"fact_id": UUID_TEXT, "difference": "0.1", "is_posted": False},
+    "replayed": True,
+}
+
+
+def test_statement_import_sends_the_file_and_its_columns(wire: Wire, tmp_path: Path) -> None:
+    """
+    The command says what was found, that it was found before, and how to accept it.
+    """
+    file = tmp_path / "nov.csv"
+    file.write_text("Row,Cost\na,2.5\n", encoding="utf-8")
+    wire.answers["statements"] = REPORT
+    result = run(
+        *("statement", "import", "north", str(file), "--currency", "USD"),
+        *("--map", "amount=Cost", "--map", "reference=Row", "--tolerance", "0.01"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "imported before" in result.output
+    assert f"tokenworks statement accept {UUID_TEXT}" in result.output
+    [(_, path, body)] = wire.sent
+    assert path == "statements"
+    assert body["content"] == "Row,Cost\na,2.5\n"
+    assert body["columns"] == {"amount": "Cost", "reference": "Row"}
+    assert (body["tolerance"], body["window_s"]) == ("0.01", 60)
+
+
+def test_statement_import_lists_faulty_rows(wire: Wire, tmp_path: Path) -> None:
+    """
+    Whoever mends the file sees every line that the hub named.
+    """
+    file = tmp_path / "nov.csv"
+    file.write_text("reference,amount\n", encoding="utf-8")
+    rows = [{"line": n, "column": "amount", "message": "no number"} for n in (2, 7)]
+    problem = {"detail": "2 rows cannot be read.", "details": {"rows": rows}}
+    wire.answers["statements"] = httpx.Response(400, json=problem)
+    result = run("statement", "import", "north", str(file))
+    assert result.exit_code == 1
+    assert "line 7, amount: no number" in result.output
+
+
+@pytest.mark.parametrize("pair", ["amount", "amount=", "=x"])
+def test_statement_import_refuses_what_it_cannot_send(
+    wire: Wire, tmp_path: Path, pair: str
+) -> None:
+    """
+    A mapping without both names, a file that is not there or is no text: nothing is sent.
+    """
+    file = tmp_path / "nov.csv"
+    file.write_bytes(b"\xff\xfe")
+    for arguments in ((str(file),), (str(tmp_path / "none.csv"),)):
+        assert run("statement", "import", "north", *arguments).exit_code == 2
+    file.write_text("reference,amount\n", encoding="utf-8")
+    result = run("statement", "import", "north", str(file), "--map", pair)
+    assert (result.exit_code, wire.sent) == (2, [])
+
+
+def test_statement_report_and_accept(wire: Wire, tmp_path: Path) -> None:
+    """
+    The report is a table, JSON or a file; accepting names who did it.
+    """
+    path = f"statements/{UUID_TEXT}"
+    wire.answers[path] = REPORT
+    wire.answers[f"{path}/differences"] = httpx.Response(200, text="verdict,line\nmatched,2\n")
+    wire.answers[f"{path}/accept"] = {"fact_id": UUID_TEXT, "replayed": False}
+    assert "matched" in run("statement", "report", UUID_TEXT).output
+    assert json.loads(run("statement", "report", UUID_TEXT, "--json").stdout) == REPORT
+    csv = tmp_path / "differences.csv"
+    assert run("statement", "report", UUID_TEXT, "--csv", str(csv), "--all").exit_code == 0
+    assert csv.read_text(encoding="utf-8") == "verdict,line\nmatched,2\n"
+    assert wire.sent[-1] == ("GET", f"{path}/differences", {"all": "true"})
+    assert run("statement", "accept", UUID_TEXT, "--actor", "ann").exit_code == 0
+    assert wire.sent[-1] == ("POST", f"{path}/accept", {"actor": "ann"})
+    assert run("statement", "list", "--supplier", "north").exit_code == 0
+
+
+def test_call_is_refunded_by_command(wire: Wire) -> None:
+    """
+    The platform bears it unless said otherwise; a reason is needed.
+    """
+    path = f"calls/{UUID_TEXT}/refunds"
+    wire.answers[path] = {"call_id": UUID_TEXT, "amount": "0.5", "borne_by": "supplier"}
+    assert run("call", "refund", UUID_TEXT, "0.5").exit_code == 2
+    arguments = ("--reason", "late", "--borne-by", "supplier")
+    assert run("call", "refund", UUID_TEXT, "0.5", *arguments).exit_code == 0
+    assert wire.sent == [
+        ("POST", path, {"amount": "0.5", "reason": "late", "borne_by": "supplier"})
+    ]
+
+
+def test_supplier_is_paid_by_command(wire: Wire) -> None:
+    """
+    What is payable is shown; a payment goes with its reference.
+    """
+    wire.answers["suppliers/north/payable"] = {"party": {"name": "north"}, "payable": "2"}
+    wire.answers["suppliers/north/payouts"] = {"party": {"name": "north"}, "amount": "2"}
+    assert "Payable" in run("supplier", "payable", "north").output
+    assert run("supplier", "pay", "north", "2", "--reference", "p-1").exit_code == 0
+    sent = {"amount": "2", "rail": "manual", "reference": "p-1"}
+    assert wire.sent[-1] == ("POST", "suppliers/north/payouts", sent)
+
+
 @pytest.mark.parametrize(("is_clean", "exit_code"), [(True, 0), (False, 1)])
 def test_ledger_check_tells_clean_from_broken(
     wire: Wire,
@@ -493,6 +655,7 @@ def _all_commands() -> list[Callable[..., Any]]:
         "price",
         "call",
         "receipt",
+        "statement",
         "ledger",
     }
     modules = [importlib.import_module(row.module) for row in COMMANDS if row.name in mine]

@@ -21,12 +21,14 @@ NOW = datetime(2026, 3, 15, 7, tzinfo=UTC)
 def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
     nobody = cast("Any", None)
 
-    class _Ledger:
-        collect_owed = None
+    class _Idle:
+        collect_owed = finish_claimed = finish_accepted = None
 
     return Worker(
-        ledger=cast("Any", _Ledger()),
+        ledger=cast("Any", _Idle()),
         calls=nobody,
+        refunds=cast("Any", _Idle()),
+        reconciliation=cast("Any", _Idle()),
         pool=nobody,
         clock=FakeClock(NOW),
         signer=nobody,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -51,6 +52,7 @@ DETAIL_COLUMNS: Final = (
     column("Supplier gets", "payable"),
     column("First token ms", whole_number("first_token_ms")),
     column("Held", "quoted"),
+    column("Refunded"),
 )
 
 LINE_COLUMNS: Final = (
@@ -77,6 +79,28 @@ SPEND_COLUMNS: Final = (
     column("Output tokens", right=True),
     column("Charge", right=True),
 )
+
+
+REFUND_COLUMNS: Final = (
+    column("Call id"),
+    column("Amount"),
+    column("Refunded in all", "refunded"),
+    column("Currency"),
+    column("Borne by"),
+    column("Reference"),
+    column("Recorded", short_moment("recorded_at")),
+    column("Booked before", "replayed"),
+    column("Refund id"),
+)
+
+
+class Bearer(StrEnum):
+    """
+    Who bears a refund.
+    """
+
+    PLATFORM = "platform"
+    SUPPLIER = "supplier"
 
 
 @app.command("list")
@@ -142,6 +166,38 @@ def show(
             hub.output.records(call["lines"], LINE_COLUMNS, empty="")
         if not as_json and call["attempts"]:
             hub.output.records(call["attempts"], ATTEMPT_COLUMNS, empty="")
+
+
+@app.command("refund")
+def refund(
+    call_id: Annotated[str, typer.Argument(help="The call's id.")],
+    amount: Annotated[str, typer.Argument(help="Plain decimal text, at most what was charged.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the entry.")],
+    borne_by: Annotated[
+        Bearer, typer.Option(help="The platform, or the supplier that answered.")
+    ] = Bearer.PLATFORM,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The refund's own name; the same one is never booked twice."),
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Who decided it, besides the key.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Give a part of a call's charge back to where it came from, its limits' units too.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        body = {
+            "amount": amount,
+            "reason": reason,
+            "borne_by": borne_by.value,
+            "reference": reference,
+            "actor": actor,
+        }
+        hub.output.record(hub.post(f"calls/{call_id}/refunds", body), REFUND_COLUMNS)
 
 
 @app.command("spend")

@@ -58,6 +58,42 @@ LEG_COLUMNS: Final = (
 )
 
 
+CLOSING_COLUMNS: Final = (
+    column("Date"),
+    column("Closed", short_moment("closed_at")),
+    column("Closed before", "replayed"),
+    column("Entries", right=True),
+    column("By", "actor"),
+)
+
+CLOSING_ROW_COLUMNS: Final = (
+    column("Purpose"),
+    column("Asset"),
+    column("Class", "account_class"),
+    column("Debits of the day", "debits_of_day", right=True),
+    column("Credits of the day", "credits_of_day", right=True),
+    column("Debits", right=True),
+    column("Credits", right=True),
+    column("Balance", right=True),
+)
+
+PROOF_COLUMNS: Final = (
+    column("Asset"),
+    column("Debits", right=True),
+    column("Credits", right=True),
+    column("Client money", right=True),
+    column("Safeguarded", right=True),
+)
+
+CORRECTION_COLUMNS: Final = (
+    column("Fact id"),
+    column("Recorded", short_moment("recorded_at")),
+    column("Booked before", "replayed"),
+    column("Owed by the party", "owed"),
+    column("Currency"),
+)
+
+
 def _parts_text(row: Record) -> str:
     return ", ".join(f"{part['held']} {part['asset']}" for part in row["parts"])
 
@@ -226,6 +262,98 @@ def entries(
             return
         rows = [{**entry, **leg} for entry in answer["items"] for leg in entry["legs"]]
         hub.output.records(rows, LEG_COLUMNS, empty=f"Nothing is booked under {clean(fact_id)}.")
+
+
+@app.command("reverse")
+def reverse(
+    fact_id: Annotated[str, typer.Argument(help="The id of a deposit, chargeback or payout.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the entry.")],
+    actor: Annotated[str | None, typer.Option(help="Who decided it, besides the key.")] = None,
+    date: Annotated[
+        str | None,
+        typer.Option(help="The open accounting date (UTC) it counts in, YYYY-MM-DD; else today."),
+    ] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Turn an entry round that was booked wrongly; once, by an entry that names it.
+
+    What the party has spent already it owes from then on.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        body = {"reason": reason, "actor": actor, "accounting_date": date}
+        answer = hub.post(f"ledger/entries/{fact_id}/reversal", body)
+        hub.output.record(answer, CORRECTION_COLUMNS)
+
+
+@app.command("close")
+def close(
+    date: Annotated[str, typer.Argument(help="The date (UTC) that is over, YYYY-MM-DD.")],
+    actor: Annotated[str | None, typer.Option(help="Who decided it, besides the key.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Close an accounting date: freeze it, and print its trial balance, signed.
+
+    No entry can count in it afterwards; calls that end later count in the first open date.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        answer = hub.post("ledger/closings", {"date": date, "actor": actor})
+        if as_json:
+            hub.output.document(answer)
+            return
+        hub.output.record(answer, CLOSING_COLUMNS)
+        hub.output.records(answer["rows"], CLOSING_ROW_COLUMNS, empty="Nothing was ever booked.")
+        hub.output.records(answer["totals"], PROOF_COLUMNS, empty="")
+
+
+@app.command("closes")
+def closes(
+    rows: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    List closed dates, the newest first; with --json all that verify-closes needs.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        answer = hub.get("ledger/closings", limit=rows)
+        hub.output.records(answer["items"], CLOSING_COLUMNS, empty="No date is closed yet.")
+
+
+@app.command("verify-closes")
+def verify_closes(
+    file: Annotated[Path, typer.Argument(help="What 'ledger closes --json' printed.")],
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Public keys: jwks.json, a root key, demo.json; else DATA/demo.json."),
+    ] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Check signatures, sums and the chain of closes offline. Exit 1 when one is not good.
+    """
+    from tokenworks.cli.closes import verify_file
+
+    output = Output(as_json=as_json)
+    with reporting(output):
+        found = verify_file(file, keys=keys, data=data)
+        if as_json:
+            output.document({"closes": found.count, "problems": list(found.problems)})
+        for problem in found.problems if not as_json else ():
+            output.error(problem)
+        if found.problems:
+            raise typer.Exit(EXIT_REFUSED)
+        output.note(f"{found.count} closes are good.")
 
 
 @app.command("holds")

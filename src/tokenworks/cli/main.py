@@ -55,6 +55,7 @@ COMMANDS: Final = (
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
+    Registration("statement", "tokenworks.cli.statement", "Suppliers' statements: match, accept."),
     Registration("ledger", "tokenworks.cli.ledger", "Check the books; the trial balance."),
     Registration("database", "tokenworks.cli.database", "The schema: migrate, status."),
 )

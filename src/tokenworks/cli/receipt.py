@@ -126,11 +126,17 @@ def public_keys(
 
 
 def _verify(files: list[Path], *, keys: Path | None, data: Path | None) -> list[Verification]:
-    trusted = read_keys(keys or _default_keys(data))
+    trusted = read_keys(keys or default_keys(data))
     return verify_paths(files, trusted)
 
 
-def _default_keys(data: Path | None) -> Path:
+def default_keys(data: Path | None) -> Path:
+    """
+    Return the demo's hand-over file, which has the root's key.
+
+    Raises:
+        CommandError: There is none.
+    """
     demo_file = load_settings({"data_dir": data}).data_dir / "demo.json"
     if demo_file.is_file():
         return demo_file

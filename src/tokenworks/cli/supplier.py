@@ -43,6 +43,26 @@ STEP_COLUMNS: Final = (
     column("Detail"),
 )
 
+PAYABLE_COLUMNS: Final = (
+    column("Party", "party.name"),
+    column("Owed"),
+    column("On hold"),
+    column("Kept back"),
+    column("Payable"),
+    column("Currency"),
+)
+
+PAYOUT_COLUMNS: Final = (
+    column("Party", "party.name"),
+    column("Amount"),
+    column("Currency"),
+    column("Rail"),
+    column("Reference"),
+    column("Recorded", short_moment("recorded_at")),
+    column("Booked before", "replayed"),
+    column("Fact id"),
+)
+
 NameArgument = Annotated[str, typer.Argument(help="The supplier's name or id.")]
 ApiKeyOption = Annotated[
     str | None,
@@ -206,3 +226,41 @@ def read_api_key(variable: str | None) -> str | None:
         message = f"The environment variable {variable} is not set."
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
     return secret
+
+
+@app.command("payable")
+def payable(
+    name: NameArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show what a supplier is owed, what waits for its statement, and what may be paid now.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        hub.output.record(hub.get(f"suppliers/{name}/payable"), PAYABLE_COLUMNS)
+
+
+@app.command("pay")
+def pay(
+    name: NameArgument,
+    amount: Annotated[str, typer.Argument(help="Plain decimal text, such as 12.50.")],
+    rail: Annotated[str, typer.Option(help="The way the money went.")] = "manual",
+    reference: Annotated[
+        str | None,
+        typer.Option(help="The payment's own id; the same one is never booked twice."),
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Who decided it, besides the key.")] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Book what was paid to a supplier; only what is matched with a statement, or old enough.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        body = {"amount": amount, "rail": rail, "reference": reference, "actor": actor}
+        hub.output.record(hub.post(f"suppliers/{name}/payouts", body), PAYOUT_COLUMNS)

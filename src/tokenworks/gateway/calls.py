@@ -125,6 +125,7 @@ class CallRow:
     first_token_ms: float | None
     attempt_count: int
     error_code: str | None
+    refunded_quanta: int = 0
     lines: Sequence[RatedLineRow] = ()
     attempts: Sequence[AttemptRow] = ()
     receipt: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -417,6 +418,7 @@ def _from_row(row: Mapping[str, Any]) -> CallRow:
         first_token_ms=row["first_token_ms"],
         attempt_count=row["attempt_count"],
         error_code=row["error_code"],
+        refunded_quanta=row["refunded_quanta"],
         receipt=row["receipt"],
     )
 

@@ -75,3 +75,19 @@ class IdempotencyConflictError(ConflictError):
     """
 
     code = "idempotency_conflict"
+
+
+class RefundTooLargeError(ConflictError):
+    """
+    The refunds of a call are at most its charge.
+    """
+
+    code = "refund_too_large"
+
+
+class RefundConflictError(ConflictError):
+    """
+    The reference names another refund of the call.
+    """
+
+    code = "refund_conflict"

@@ -128,3 +128,59 @@ class ArchiveDiffersError(ConflictError):
     """
 
     code = "archive_differs"
+
+
+class FactMissingError(NotFoundError):
+    """
+    Nothing is booked under the id.
+    """
+
+    code = "fact_not_found"
+
+
+class NotReversibleError(ConflictError):
+    """
+    Only what an operator booked by hand is reversed; a call is refunded.
+    """
+
+    code = "not_reversible"
+
+
+class AlreadyReversedError(ConflictError):
+    """
+    The entry was reversed before, for another reason.
+    """
+
+    code = "already_reversed"
+
+
+class PayableOnHoldError(ConflictError):
+    """
+    Part of what the supplier is owed is neither matched with its statement nor old enough.
+    """
+
+    code = "payable_on_hold"
+
+
+class DateClosedError(ConflictError):
+    """
+    The accounting date takes no more entries.
+    """
+
+    code = "date_closed"
+
+
+class DateNotOverError(InvalidError):
+    """
+    An accounting date is closed, or named, only once it has begun and ended.
+    """
+
+    code = "date_not_over"
+
+
+class EarlierDateOpenError(ConflictError):
+    """
+    Dates are closed in order: an earlier one with bookings is still open.
+    """
+
+    code = "earlier_date_open"

@@ -23,12 +23,14 @@ from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS, USD, Amount, Asset, quanta_to_text
 from tokenworks.ledger.errors import (
     AccountMissingError,
+    DateClosedError,
     FactConflictError,
     FundsShortError,
     HoldError,
     LedgerUnavailableError,
     LimitMissingError,
     LimitShortError,
+    PayableOnHoldError,
     RefusedError,
     WindowShortError,
 )
@@ -188,11 +190,17 @@ class Ledger:
         self._accounts[key] = int(row[0])
         return self._accounts[key]
 
-    async def balances(self, party_id: UUID) -> list[AccountBalance]:
+    async def balances(
+        self, party_id: UUID, connection: Connection | None = None
+    ) -> list[AccountBalance]:
         """
         Return a party's accounts, lanes summed.
         """
-        rows = await self._fetch_all("balances", {"party_id": party_id})
+        if connection is None:
+            rows = await self._fetch_all("balances", {"party_id": party_id})
+        else:
+            cursor = await connection.execute(QUERIES["balances"], {"party_id": party_id})
+            rows = await cursor.fetchall()
         return [_balance_from_row(row) for row in rows]
 
     async def trial_balance(self) -> TrialBalance:
@@ -275,13 +283,32 @@ class Ledger:
             Transfer(debit=cash, credit=own_funds, quanta=amount.quanta, fallback=owed),
             Transfer(debit=own_funds, credit=bank, quanta=amount.quanta),
         )
-        outcome = await self._posted(
-            Posting(kind=PostingKind.POST, fact_id=fact_id, transfers=transfers, meta=meta)
-        )
-        if outcome.overrun > RECEIVABLE_FREEZE_QUANTA:
-            async with self._pool.connection() as connection:
-                await self._set_account_state(cash, "frozen", connection)
+        posting = Posting(kind=PostingKind.POST, fact_id=fact_id, transfers=transfers, meta=meta)
+        async with (
+            self.locked(owed) as connection,
+            self.thawed(party_id, cash, amount.asset.code, connection),
+        ):
+            outcome = await self._posted(posting)
         return Posted.from_outcome(fact_id, outcome)
+
+    @contextlib.asynccontextmanager
+    async def thawed(
+        self, party_id: UUID, cash: int, asset: str, connection: Connection
+    ) -> AsyncGenerator[None]:
+        """
+        Let money leave a buyer's cash although it is frozen: what the world did is booked.
+
+        Who owes more than ``RECEIVABLE_FREEZE_QUANTA`` afterwards is frozen. The caller has
+        the lock of the party's receivable.
+        """
+        await self.set_account_state(cash, "active", connection)
+        try:
+            yield
+        finally:
+            balances = await self.balances(party_id, connection)
+            owed = sum(b.balance for b in balances if (b.purpose, b.asset) == ("receivable", asset))
+            if owed > RECEIVABLE_FREEZE_QUANTA:
+                await self.set_account_state(cash, "frozen", connection)
 
     async def payout(
         self,
@@ -292,39 +319,55 @@ class Ledger:
         rail: str,
         reference: str,
         actor: str,
+        on_hold_quanta: int = 0,
     ) -> Posted:
         """
         Book what was paid to a supplier or another leg owner, out of own funds.
 
         The shares of all writers are swept into the main account first, and only that one
-        is checked: nobody is paid more than they are owed.
+        is checked: nobody is paid more than they are owed. Payouts of one account take turns,
+        so what must stay there (``on_hold_quanta``) and what the party owes is looked up once.
 
         Raises:
             FundsShortError: The party is owed less.
+            PayableOnHoldError: It is owed enough, but not all of it may be paid out yet.
             FactConflictError: The reference was used for another payment.
         """
         payable = await self._existing(party_id, purpose, amount.asset.code)
         own_funds = await self.account(PLATFORM_ID, "own_funds", amount.asset.code)
         fact_id = await self._claim(rail, reference)
         meta = _canonical({"kind": "payout", "rail": rail, "reference": reference, "actor": actor})
-        # Two payouts at once must not both sweep what the shares have.
-        async with self._pool.connection() as connection, self._locked(payable, connection):
-            outcome = await self._sweep(payable, connection)
-            if outcome is None or outcome.is_done:
-                outcome = await self.post(
-                    Posting(
-                        kind=PostingKind.POST,
-                        fact_id=fact_id,
-                        transfers=(
-                            Transfer(debit=payable, credit=own_funds, quanta=amount.quanta),
-                        ),
-                        is_exact=True,
-                        meta=meta,
-                    )
+        async with self.swept(payable) as connection:
+            key = {"fact_id": fact_id, "operation": "post", "ordinal": 0}
+            stored = await (await connection.execute(QUERIES["entry"], key)).fetchone()
+            if stored is None:
+                balances = await self.balances(party_id, connection)
+                _require_off_hold(balances, payable, amount, on_hold_quanta)
+            outcome = await self._posted(
+                Posting(
+                    kind=PostingKind.POST,
+                    fact_id=fact_id,
+                    transfers=(Transfer(debit=payable, credit=own_funds, quanta=amount.quanta),),
+                    is_exact=True,
+                    meta=meta,
                 )
-        if not outcome.is_done:
-            raise await self.refusal(outcome)
+            )
         return Posted.from_outcome(fact_id, outcome)
+
+    @contextlib.asynccontextmanager
+    async def swept(
+        self, main_account: int, connection: Connection | None = None
+    ) -> AsyncGenerator[Connection]:
+        """
+        Bring every writer's share of a laned account into the main one, and keep it there.
+
+        Two at once must not both sweep what the shares have, so they take turns.
+        """
+        async with self.locked(main_account, connection) as locked:
+            outcome = await self._sweep(main_account, locked)
+            if outcome is not None and not outcome.is_done:
+                raise await self.refusal(outcome)
+            yield locked
 
     async def _sweep(self, main_account: int, connection: Connection) -> Outcome | None:
         cursor = await connection.execute(QUERIES["lane_shares"], {"account_id": main_account})
@@ -345,6 +388,24 @@ class Ledger:
         )
 
     @contextlib.asynccontextmanager
+    async def locked(
+        self, account_id: int, connection: Connection | None = None
+    ) -> AsyncGenerator[Connection]:
+        """
+        Serialise what services read, decide and post about one account, in all processes.
+
+        Args:
+            account_id: Whose turn it is.
+            connection: One that holds a lock already; of a small pool a second one may never
+                come.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            if connection is None:
+                connection = await stack.enter_async_context(self._pool.connection())
+            await stack.enter_async_context(self._locked(account_id, connection))
+            yield connection
+
+    @contextlib.asynccontextmanager
     async def _locked(self, account_id: int, connection: Connection) -> AsyncGenerator[None]:
         await connection.execute(QUERIES["lock_account"], {"account_id": account_id})
         try:
@@ -352,7 +413,10 @@ class Ledger:
         finally:
             await connection.execute(QUERIES["unlock_account"], {"account_id": account_id})
 
-    async def _set_account_state(self, account_id: int, state: str, connection: Connection) -> None:
+    async def set_account_state(self, account_id: int, state: str, connection: Connection) -> None:
+        """
+        Freeze or thaw one account for new holds and plain entries.
+        """
         # On the caller's connection: one that waits for a second one of a small pool may
         # wait for itself.
         await connection.execute(
@@ -380,7 +444,7 @@ class Ledger:
             if quanta <= 0:
                 return
             # Nothing leaves a frozen account, so it is thawed for the set-off.
-            await self._set_account_state(cash.account_id, "active", connection)
+            await self.set_account_state(cash.account_id, "active", connection)
             # Refused when the cash was spent meanwhile; the next deposit tries again.
             outcome = await self.post(
                 Posting(
@@ -395,7 +459,7 @@ class Ledger:
             )
             still_owed = owed.balance - (quanta if outcome.is_done else 0)
             if still_owed > RECEIVABLE_FREEZE_QUANTA:
-                await self._set_account_state(cash.account_id, "frozen", connection)
+                await self.set_account_state(cash.account_id, "frozen", connection)
 
     async def _claim(self, rail: str, reference: str) -> UUID:
         row = await self._fetch_one(
@@ -837,6 +901,28 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def _require_off_hold(
+    balances: Sequence[AccountBalance], payable: int, amount: Amount, on_hold_quanta: int
+) -> None:
+    asset = amount.asset
+    owes = sum(b.balance for b in balances if (b.purpose, b.asset) == ("receivable", asset.code))
+    available = next(b.available for b in balances if b.account_id == payable)
+    free = max(0, available - on_hold_quanta - max(0, owes))
+    if amount.quanta <= free or amount.quanta > available:
+        return  # beyond what is owed the ledger itself refuses
+    left = quanta_to_text(free, scale=asset.scale)
+    held = quanta_to_text(on_hold_quanta, scale=asset.scale)
+    message = (
+        f"{left} {asset.code} may be paid out now: {held} are neither matched with a statement"
+        " of the supplier nor old enough."
+    )
+    raise PayableOnHoldError(
+        message,
+        param="amount",
+        details={"payable": left, "on_hold": held, "currency": asset.code},
+    )
+
+
 def _is_payable(rules: AccountPurpose) -> bool:
     return rules.is_laned and rules.account_class == "liability"
 
@@ -857,6 +943,9 @@ def _error_for(code: str) -> TokenworksError:
         return FactConflictError("This was recorded before with other content.")
     if code in {Refusal.HOLD_UNKNOWN, Refusal.HOLD_CLOSED}:
         return HoldError("The hold is not open any more.", code=code)
+    if code == Refusal.DATE_CLOSED:
+        message = "The accounting date is closed; book to an open one."
+        return DateClosedError(message, param="accounting_date")
     if code == Refusal.DEADLINE_PASSED:
         message = "The request came too late to be recorded; nothing was done."
         return LedgerUnavailableError(message, retry_after_s=1)

@@ -53,3 +53,11 @@ class SigningKeysUnreadableError(UnavailableError):
     """
 
     code = "signing_keys_unreadable"
+
+
+class StatementNotGoodError(InvalidError):
+    """
+    A statement's signature is not one of a key that a trusted root certified for its time.
+    """
+
+    code = "statement_not_good"

@@ -17,11 +17,13 @@ import structlog
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.ledger.archive import ArchiveReport
 from tokenworks.ledger.checkpoint import take_checkpoint
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.signing import LaneSigner
+from tokenworks.reconciliation.service import Reconciliation
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
@@ -30,6 +32,7 @@ EXPIRE_HOLDS_MAX: Final = 500
 PAUSE_AFTER_START_S: Final = 15.0
 CLOCK_JUMP: Final = timedelta(seconds=5)
 OWED_EVERY_S: Final = 5.0
+FINISH_EVERY_S: Final = 60.0
 CHECKPOINT_EVERY_S: Final = 60.0
 PARTITIONS_EVERY_S: Final = 3_600.0
 ARCHIVE_EVERY_S: Final = 3_600.0
@@ -52,9 +55,13 @@ class Worker:
     Args:
         ledger: Expires and collects.
         calls: Has partitions too.
+        refunds: Finishes what a process that died had claimed.
+        reconciliation: Finishes what was accepted likewise.
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
+        refunds: Finishes what died between a refund's claim and its entry.
+        reconciliation: Likewise for accepted corrections.
         archive: Archives old months, blocking, given the time; ``None``: they stay.
     """
 
@@ -63,6 +70,8 @@ class Worker:
         *,
         ledger: Ledger,
         calls: CallStore,
+        refunds: Refunds,
+        reconciliation: Reconciliation,
         pool: Pool,
         clock: Clock,
         signer: LaneSigner,
@@ -80,6 +89,8 @@ class Worker:
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
+            _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
+            _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
             _Job("checkpoint", CHECKPOINT_EVERY_S, self._checkpoint),
             _Job("partitions", PARTITIONS_EVERY_S, self._partitions),
             _Job("archive", ARCHIVE_EVERY_S, self._archive),

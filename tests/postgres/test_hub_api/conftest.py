@@ -14,14 +14,21 @@ import httpx
 import pytest
 
 from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
+from tests.simulation.books import fake_time
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.money import USD
+from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.closing import DateClosings, Sealer
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.secrets import SecretBox
 from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.app import create_hub_api
@@ -64,6 +71,8 @@ async def ledger(
     """
     The real ledger with its own writer.
     """
+    # The clock stands still: on a slow machine it would soon be a second off the database's.
+    await fake_time(dsn)
     writer = Writer(dsn, clock=clock, holder="test")
     await writer.start()
     ledger = Ledger(writer, pool, clock=clock, ids=ids)
@@ -75,7 +84,7 @@ async def ledger(
 
 @pytest.fixture
 async def hub(
-    pool: Pool, clock: FakeClock, ids: IdentifierSource, ledger: Ledger
+    dsn: str, pool: Pool, clock: FakeClock, ids: IdentifierSource, ledger: Ledger
 ) -> AsyncIterator[Hub]:
     """
     A hub API with an admin key.
@@ -87,6 +96,7 @@ async def hub(
     identity = Identity(pool, clock, ids)
     supply = Supply(pool, clock, ids, SecretBox(bytes(32)), resolve=resolve)
     await supply.reload()
+    corrections = Corrections(ledger, clock)
     calls, receipts, upstream = FakeCalls(), FakeReceipts(), FakeUpstream()
     services = make_services(
         pool=pool,
@@ -96,6 +106,22 @@ async def hub(
         supply=supply,
         prices=PriceBook(pool, clock, ids),
         ledger=ledger,
+        corrections=corrections,
+        refunds=Refunds(pool, calls=CallStore(pool, clock), ledger=ledger, clock=clock, ids=ids),
+        closings=DateClosings(
+            dsn,
+            clock=clock,
+            sealer=Sealer(sign=lambda content: f"signed:{len(content)}", certificate="test"),
+        ),
+        reconciliation=Reconciliation(
+            pool,
+            ledger=ledger,
+            corrections=corrections,
+            clock=clock,
+            ids=ids,
+            asset=USD,
+            hold_days=30,
+        ),
         calls=calls,
         receipts=receipts,
         upstream=upstream,

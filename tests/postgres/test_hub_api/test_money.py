@@ -161,3 +161,48 @@ async def test_unknown_facts_are_404(hub: Hub) -> None:
 
     assert (answer.status_code, answer.json()["code"]) == (404, "fact_not_found")
     assert (await hub.admin.get("ledger/holds")).json() == {"items": []}
+
+
+async def test_a_deposit_is_reversed_with_reason_and_actor(hub: Hub) -> None:
+    """
+    A reversal is an entry beside the deposit's; only an admin books one.
+    """
+    await hub.make("parties", name="acme", kind="buyer")
+    booked = await hub.make("deposits", party="acme", amount="12.50", reference="wire-1")
+    path = f"ledger/entries/{booked['fact_id']}/reversal"
+    buyer = await hub.key_of("acme")
+
+    denied = await buyer.post(path, json={"reason": "mine"})
+    done = await hub.make(path, reason="typed twice", actor="ann")
+    again = await hub.make(path, reason="typed twice")
+    other = await hub.admin.post(path, json={"reason": "else"})
+    missing = await hub.admin.post(
+        f"ledger/entries/{uuid4()}/reversal", json={"reason": "typed twice"}
+    )
+    balance = (await buyer.get("balance")).json()
+    entries = (await hub.admin.get(f"ledger/entries/{booked['fact_id']}")).json()["items"]
+
+    assert denied.status_code == 403
+    assert (done["replayed"], done["owed"], again["replayed"]) == (False, "0", True)
+    assert (other.status_code, other.json()["code"]) == (409, "already_reversed")
+    assert (missing.status_code, missing.json()["code"]) == (404, "fact_not_found")
+    assert balance["cash"][0]["posted"] == "0"
+    assert entries[1]["meta"]["reason"] == "typed twice"
+    assert entries[1]["meta"]["actor"].startswith("ann (key ")
+
+
+async def test_a_refund_needs_a_call_a_reference_and_an_admin(hub: Hub) -> None:
+    """
+    What it moves is tested on real calls elsewhere.
+    """
+    await hub.make("parties", name="acme", kind="buyer")
+    buyer = await hub.key_of("acme")
+    path, body = f"calls/{uuid4()}/refunds", {"amount": "1", "reason": "late"}
+    unnamed = await hub.admin.post(path, json=body)
+    unknown = await hub.admin.post(path, json={**body, "reference": "r-1"})
+    wrong = await hub.admin.post(path, json={**body, "borne_by": "nobody"})
+    denied = await buyer.post(path, json={**body, "reference": "r-1"})
+    assert unnamed.json()["code"] == "reference_required"
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "call_not_found")
+    assert wrong.status_code == 400
+    assert denied.status_code == 403

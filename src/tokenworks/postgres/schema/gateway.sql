@@ -44,9 +44,11 @@ TABLE gateway.calls
     attempts json
     error_code text
     receipt json
+    refunded_quanta bigint NOT NULL DEFAULT 0
     CONSTRAINT calls_charge_quanta_check CHECK (charge_quanta >= 0)
     CONSTRAINT calls_payable_quanta_check CHECK (payable_quanta >= 0)
     CONSTRAINT calls_pkey PRIMARY KEY (call_id)
+    CONSTRAINT refunds_within_charge CHECK (refunded_quanta >= 0 AND refunded_quanta <= charge_quanta) NOT VALID
     CREATE INDEX calls_by_organisation ON ONLY gateway.calls USING btree (organisation_id, call_id)
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
@@ -65,6 +67,24 @@ TABLE gateway.idempotency_keys
     PARTITION idempotency_keys_2 FOR VALUES WITH (modulus 4, remainder 2)
     PARTITION idempotency_keys_3 FOR VALUES WITH (modulus 4, remainder 3)
     GRANT INSERT, SELECT TO tokenworks_posting
+
+TABLE gateway.refunds
+    -- Refunds of calls, claimed under the call's row lock before they are posted.
+    refund_id uuid NOT NULL
+    call_id uuid NOT NULL
+    reference text NOT NULL
+    quanta bigint NOT NULL
+    before_quanta bigint NOT NULL
+    borne_by text NOT NULL
+    reason text NOT NULL
+    actor text NOT NULL
+    requested_at timestamp with time zone NOT NULL
+    CONSTRAINT refunds_bearer_known CHECK (borne_by = ANY (ARRAY['platform'::text, 'supplier'::text]))
+    CONSTRAINT refunds_named_once UNIQUE (call_id, reference)
+    CONSTRAINT refunds_pkey PRIMARY KEY (refund_id)
+    CONSTRAINT refunds_quanta_check CHECK (quanta > 0)
+    CREATE TRIGGER refunds_append_only BEFORE DELETE OR UPDATE ON gateway.refunds FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    GRANT SELECT TO tokenworks_posting
 
 TYPE gateway.call_row
     call_id uuid
@@ -105,6 +125,29 @@ VIEW gateway.key_names
     key.label
    FROM identity.api_keys key
      JOIN identity.key_secrets secret ON secret.key_id = key.key_id AND secret.is_current;
+
+CREATE OR REPLACE FUNCTION gateway.claim_refund_v1(p_refund uuid, p_call uuid, p_reference text, p_quanta bigint, p_borne_by text, p_reason text, p_actor text, p_now timestamp with time zone)
+ RETURNS SETOF gateway.refunds
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    refunded bigint;
+BEGIN
+    SELECT refunded_quanta INTO refunded FROM gateway.calls WHERE call_id = p_call FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM gateway.refunds WHERE call_id = p_call AND reference = p_reference) THEN
+        UPDATE gateway.calls SET refunded_quanta = refunded + p_quanta WHERE call_id = p_call;
+        INSERT INTO gateway.refunds (refund_id, call_id, reference, quanta, before_quanta, borne_by, reason, actor, requested_at)
+        VALUES (p_refund, p_call, p_reference, p_quanta, refunded, p_borne_by, p_reason, p_actor, p_now);
+    END IF;
+    RETURN QUERY SELECT * FROM gateway.refunds WHERE call_id = p_call AND reference = p_reference;
+END
+$function$
+-- may be called by: tokenworks_posting
 
 CREATE OR REPLACE FUNCTION gateway.ensure_partitions_v1()
  RETURNS integer

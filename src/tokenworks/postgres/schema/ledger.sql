@@ -370,6 +370,24 @@ AS $function$
 $function$
 -- may be called by: tokenworks_posting
 
+CREATE OR REPLACE FUNCTION ledger.add_closing_v1(p_date date, p_now timestamp with time zone, p_actor text, p_statement text, p_signature text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    IF EXISTS (SELECT FROM ledger.closings WHERE closed_date > p_date) THEN
+        RAISE EXCEPTION 'a later date than % is closed', p_date USING ERRCODE = 'TW006';
+    END IF;
+    INSERT INTO ledger.closings (closed_date, closed_at, actor, statement, signature)
+    VALUES (p_date, p_now, p_actor, p_statement, p_signature)
+    ON CONFLICT DO NOTHING;
+    RETURN FOUND;
+END
+$function$
+-- may be called by: tokenworks_posting
+
 CREATE OR REPLACE FUNCTION ledger.append_batch(p_lane ledger.locked_lane, p_time timestamp with time zone, p_facts uuid[], p_operations text[], p_ordinals integer[], p_contents bytea[], p_accepted integer[], p_records text[], p_receipt_sequences bigint[], p_receipt_previous bytea[], p_receipt_head bytea, p_receipt_sequence bigint)
  RETURNS void
  LANGUAGE plpgsql
@@ -1552,6 +1570,24 @@ END
 $function$
 -- may be called by: tokenworks_posting
 
+CREATE OR REPLACE FUNCTION ledger.raise_lane_v1(p_lane integer, p_until timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    skew_max_ms integer;
+BEGIN
+    SELECT clock_skew_max_ms INTO skew_max_ms FROM ledger.settings;
+    IF skew_max_ms IS NOT NULL AND p_until > clock_timestamp() THEN
+        RAISE EXCEPTION 'lanes are never raised into the future' USING ERRCODE = 'TW003';
+    END IF;
+    UPDATE ledger.lanes SET last_time = p_until WHERE lane = p_lane AND last_time < p_until;
+END
+$function$
+-- may be called by: tokenworks_posting
+
 CREATE OR REPLACE FUNCTION ledger.refuse_archived_month()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1679,6 +1715,19 @@ CREATE OR REPLACE FUNCTION ledger.settle_owed_v1(p_account bigint, p_taken bigin
  SET search_path TO 'pg_catalog'
 AS $function$
     UPDATE ledger.limit_windows SET owed = greatest(0, owed - p_taken) WHERE account_id = p_account;
+$function$
+-- may be called by: tokenworks_posting
+
+CREATE OR REPLACE FUNCTION ledger.stop_lanes_v1()
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    PERFORM pg_advisory_xact_lock(7811);
+    PERFORM FROM ledger.lanes ORDER BY lane FOR NO KEY UPDATE;
+END
 $function$
 -- may be called by: tokenworks_posting
 

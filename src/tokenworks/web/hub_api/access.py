@@ -51,6 +51,14 @@ Services = Annotated[HubServices, Depends(services_of)]
 Caller = Annotated[Principal, Depends(principal_of)]
 Admin = Annotated[Principal, Depends(admin_of)]
 
+
+def actor_of(principal: Principal, name: str | None) -> str:
+    """
+    Return who did something, as the books keep it: the key, and whom it says it acts for.
+    """
+    return str(principal.key_id) if not name else f"{name} (key {principal.key_id})"
+
+
 ADMIN_ONLY: Final = [Depends(admin_of)]
 """Dependencies of a route that needs an admin and not its name."""
 

@@ -32,12 +32,14 @@ from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
     books,
     calls,
+    corrections,
     keys,
     limits,
     money,
     offers,
     parties,
     prices,
+    statements,
     suppliers,
 )
 from tokenworks.web.hub_api.services import HubServices
@@ -55,6 +57,8 @@ _ROUTERS: Final = (
     prices.router,
     calls.router,
     books.router,
+    corrections.router,
+    statements.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")

@@ -7,7 +7,7 @@ a limit or a share is never silently ignored.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
+from tokenworks.gateway.refunding import Bearer
 from tokenworks.identity.model import Level, PartyKind, PartyState, Role
 from tokenworks.metering.model import Axis
 from tokenworks.supply.model import PRIORITY_DEFAULT, SupplierKind
@@ -141,6 +142,37 @@ class SupplierTestIn(Body):
 
     model: ModelName | None = None
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 15
+
+
+class ReversalIn(Body):
+    """
+    Why an entry is reversed, and by whom; the key is recorded in any case.
+    """
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    actor: ShortText | None = None
+    accounting_date: date | None = None
+
+
+class RefundIn(Body):
+    """
+    What of a call's charge goes back, why, and who bears it.
+    """
+
+    amount: DecimalIn
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    borne_by: Bearer = Bearer.PLATFORM
+    reference: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    actor: ShortText | None = None
+
+
+class ClosingIn(Body):
+    """
+    The accounting date (UTC) to close.
+    """
+
+    date: date
+    actor: ShortText | None = None
 
 
 class SplitIn(Body):

@@ -21,7 +21,8 @@ from tokenworks.foundation.errors import (
     TooLargeError,
     UnauthenticatedError,
 )
-from tokenworks.identity.model import Principal
+from tokenworks.foundation.limits import STATEMENT_BYTES_MAX
+from tokenworks.identity.model import Principal, Role
 from tokenworks.web.errors import PROBLEM_MEDIA_TYPE, headers_of, status_of, to_problem
 from tokenworks.web.hub_api.idempotency import (
     KEY_CHARACTERS_MAX,
@@ -32,6 +33,9 @@ from tokenworks.web.hub_api.idempotency import (
 )
 
 BODY_BYTES_MAX: Final = 1024 * 1024
+FILE_BODY_BYTES_MAX: Final = 2 * STATEMENT_BYTES_MAX
+"""A file within a JSON document, some of its characters escaped."""
+FILE_PATHS: Final = frozenset({"/hub/v1/statements"})
 WRITE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 OPEN_PATHS: Final = frozenset({"/hub/v1/openapi.json"})
 
@@ -88,7 +92,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            body = await read_body(request)
+            body = await read_body(request, bytes_max=_bytes_max(request, principal))
         except ClientDisconnect:
             return
         key = idempotency_key_of(request)
@@ -205,9 +209,14 @@ def idempotency_key_of(request: Request) -> str | None:
     return key
 
 
-async def read_body(request: Request) -> bytes:
+def _bytes_max(request: Request, principal: Principal) -> int:
+    takes_file = request.scope["path"] in FILE_PATHS and principal.role is Role.ADMIN
+    return FILE_BODY_BYTES_MAX if takes_file else BODY_BYTES_MAX
+
+
+async def read_body(request: Request, *, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     """
-    Read a whole body, up to ``BODY_BYTES_MAX``.
+    Read a whole body, up to ``bytes_max``.
 
     Raises:
         TooLargeError: It is bigger; the rest is not read.
@@ -216,8 +225,8 @@ async def read_body(request: Request) -> bytes:
     size = 0
     async for part in request.stream():
         size += len(part)
-        if size > BODY_BYTES_MAX:
-            message = f"A request body is at most {BODY_BYTES_MAX} bytes."
+        if size > bytes_max:
+            message = f"A request body is at most {bytes_max} bytes."
             raise TooLargeError(message)
         parts.append(part)
     return b"".join(parts)

@@ -222,6 +222,7 @@ def to_entry(entry: EntryView, directory: Directory) -> shapes.EntryShape:
         recorded_at=entry.recorded_at,
         lane=entry.lane,
         batch=entry.batch,
+        meta=dict(entry.meta),
         legs=legs,
     )
 
@@ -377,6 +378,7 @@ def to_call_detail(call: CallRow, directory: Directory, reader: Reader) -> shape
         if reader.sees_buyer
     ]
     fields["attempts"] = [_to_attempt(row, call, reader) for row in attempts]
+    fields["refunded"] = _money(call.refunded_quanta, call) if reader.sees_buyer else None
     fields["quoted"] = _money(call.quoted_quanta, call) if reader.sees_buyer else None
     return shapes.CallDetailShape.model_validate(fields)
 

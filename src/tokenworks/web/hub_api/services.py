@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.identity.service import Identity
+from tokenworks.ledger.closing import DateClosings
+from tokenworks.ledger.correcting import Corrections
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.directory import Directory
 from tokenworks.web.hub_api.opening import Opening
@@ -31,6 +35,10 @@ class HubServices:
     supply: Supply
     prices: PriceBook
     ledger: Ledger
+    corrections: Corrections
+    closings: DateClosings
+    refunds: Refunds
+    reconciliation: Reconciliation
     calls: Calls
     receipts: Receipts
     upstream: Upstream  # for testing a supplier
@@ -47,6 +55,10 @@ def make_services(
     supply: Supply,
     prices: PriceBook,
     ledger: Ledger,
+    corrections: Corrections,
+    closings: DateClosings,
+    refunds: Refunds,
+    reconciliation: Reconciliation,
     calls: Calls,
     receipts: Receipts,
     upstream: Upstream,
@@ -62,6 +74,10 @@ def make_services(
         supply=supply,
         prices=prices,
         ledger=ledger,
+        corrections=corrections,
+        closings=closings,
+        refunds=refunds,
+        reconciliation=reconciliation,
         calls=calls,
         receipts=receipts,
         upstream=upstream,

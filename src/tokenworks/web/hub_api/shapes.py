@@ -6,8 +6,8 @@ Amounts are decimal text in whole units; a field a role may not see is ``None``.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -158,6 +158,77 @@ class DepositShape(Shape):
     rail: str
     reference: str
     recorded_at: Moment
+    replayed: bool
+
+
+class CorrectionShape(Shape):
+    """
+    A correction as it is booked; ``owed`` is what the party could not give and owes now.
+    """
+
+    fact_id: UUID
+    recorded_at: Moment
+    replayed: bool
+    owed: Decimal
+    currency: str
+
+
+class RefundShape(Shape):
+    """
+    A refund as it is booked; ``refunded`` is all that the call got back so far.
+    """
+
+    refund_id: UUID
+    call_id: UUID
+    amount: Decimal
+    refunded: Decimal
+    currency: str
+    borne_by: str
+    reference: str
+    recorded_at: Moment
+    replayed: bool
+
+
+class ClosingRow(Shape):
+    """
+    All accounts of one purpose and asset at the end of a closed date.
+    """
+
+    asset: str
+    purpose: str
+    account_class: str
+    debits_of_day: Decimal
+    credits_of_day: Decimal
+    debits: Decimal
+    credits: Decimal
+    balance: Decimal
+
+
+class ClosingProof(Shape):
+    """
+    The sums of one asset: debits equal credits, and what is safeguarded covers client money.
+    """
+
+    asset: str
+    debits: Decimal
+    credits: Decimal
+    client_money: Decimal
+    safeguarded: Decimal
+
+
+class ClosingShape(Shape):
+    """
+    A closed date; ``signature`` covers the text in ``statement``, byte for byte.
+    """
+
+    date: date
+    closed_at: Moment
+    actor: str
+    entries: int
+    rows: list[ClosingRow]
+    totals: list[ClosingProof]
+    statement: str
+    signature: str
     replayed: bool
 
 
@@ -390,6 +461,7 @@ class CallDetailShape(CallShape):
     lines: list[RatedLineShape]
     attempts: list[AttemptShape]
     quoted: Decimal | None
+    refunded: Decimal | None
 
 
 class SpendRowShape(Shape):
@@ -467,6 +539,7 @@ class EntryShape(Shape):
     recorded_at: Moment
     lane: int
     batch: int
+    meta: dict[str, Any]  # what it is: its kind, and of a correction the reason and the actor
     legs: list[LegShape]
 
 

@@ -34,6 +34,7 @@ from tokenworks.web.hub_api.access import (
     visible_party,
 )
 from tokenworks.web.hub_api.bodies import CallParameters, CallQuery, MomentIn, NameOrId, SpendBy
+from tokenworks.web.hub_api.csv_cells import to_cell
 from tokenworks.web.hub_api.rendering import call_parties, to_call, to_call_detail, to_spend_row
 from tokenworks.web.hub_api.services import HubServices
 from tokenworks.web.hub_api.shapes import (
@@ -47,7 +48,6 @@ from tokenworks.web.hub_api.shapes import (
 router: Final = APIRouter(tags=["calls"])
 
 SPEND_SPAN_DEFAULT: Final = timedelta(days=30)
-FORMULA_MARKS: Final = ("=", "+", "-", "@", "\t", "\r")
 CSV_COLUMNS: Final = (
     "call_id",
     "started_at",
@@ -220,7 +220,7 @@ async def _csv(
         await services.directory.load(call_parties(rows))
         for row in rows:
             shape = to_call(row, services.directory, reader)
-            writer.writerow([_cell(value) for value in _csv_values(shape)])
+            writer.writerow([to_cell(value) for value in _csv_values(shape)])
         yield text.getvalue()
         text.seek(0)
         text.truncate()
@@ -254,16 +254,6 @@ def _csv_values(call: CallShape) -> list[object]:
         call.first_token_ms,
         call.error_code,
     ]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
-    # A spreadsheet would run such a text as a formula; numbers never begin that way here.
-    return f"'{text}" if text.startswith(FORMULA_MARKS) else text
 
 
 async def _receipt_lines(
