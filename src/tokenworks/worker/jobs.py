@@ -60,8 +60,6 @@ class Worker:
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
-        refunds: Finishes what died between a refund's claim and its entry.
-        reconciliation: Likewise for accepted corrections.
         archive: Archives old months, blocking, given the time; ``None``: they stay.
     """
 
