@@ -251,6 +251,21 @@ TABLE ledger.partitions
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
+TABLE ledger.promotions
+    -- One row for each time that another server took the books over.
+    number bigint NOT NULL
+    cause text NOT NULL
+    timeline bigint NOT NULL
+    promoted_at timestamp with time zone NOT NULL
+    CONSTRAINT promotion_cause_known CHECK (cause = ANY (ARRAY['failover'::text, 'restore'::text]))
+    CONSTRAINT promotion_counted_from_one CHECK (number > 0)
+    CONSTRAINT promotion_timeline_positive CHECK (timeline > 0)
+    CONSTRAINT promotions_pkey PRIMARY KEY (number)
+    CREATE TRIGGER promotions_append_only BEFORE DELETE OR UPDATE ON ledger.promotions FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER promotions_not_truncated BEFORE TRUNCATE ON ledger.promotions FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
 TABLE ledger.retained_tables
     -- Tables that follow the months of ledger.partitions, and leave with them.
     name text NOT NULL
