@@ -48,6 +48,7 @@ HOLD_LIFETIME_S_MAX: Final = 86_400
 DRAIN_AFTER_DISCONNECT_S_MAX: Final = 600
 PAYABLE_HOLD_DAYS_MAX: Final = 3_650
 
+_FLAGS: Final = {"data_dir": "--data", "backup_dir": "--folder"}
 _MASK: Final = "********"
 _DEFAULT_SOURCE: Final = "default"
 
@@ -86,6 +87,7 @@ class Settings:
     retention_database_url: str | None = None  # None: the same role as database_url
     archive_dir: Path | None = None  # None: nothing is archived by itself
     archive_after_months: int = 13
+    backup_dir: Path | None = None  # None: the hub's own PostgreSQL archives nothing
     host: str = "127.0.0.1"
     port: int = 8700
     console_port: int = 8701
@@ -259,6 +261,10 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             help="How many whole months before this one stay in the database.",
             parse=_whole_number(1, ARCHIVE_AFTER_MONTHS_MAX),
         ),
+        "backup_dir": Rule(
+            help="The backup folder; with it the hub's own PostgreSQL archives its log there.",
+            parse=_path,
+        ),
         "host": Rule(help="Address the gateway and the console bind.", parse=_text),
         "port": Rule(
             help="Port of the gateway; 0 takes a free one.", parse=_whole_number(0, PORT_MAX)
@@ -371,7 +377,7 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
     for name, value in flags.items():
         assert name in RULES, f"{name} is no setting"
         if value is not None:
-            flag = "--" + name.removesuffix("_dir").replace("_", "-")
+            flag = _FLAGS.get(name) or "--" + name.replace("_", "-")
             found[name] = _Given(value=value, source=f"flag {flag}")
     return found
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from tokenworks.adapters.llama_cpp import weights
 from tokenworks.adapters.llama_cpp.errors import DemoModelAbsentError
 from tokenworks.adapters.operating_system.launch import launch_command
+from tokenworks.adapters.operating_system.private_file import write_private
 from tokenworks.adapters.operating_system.process import (
     ProcessIdentity,
     end_processes,
@@ -37,7 +38,6 @@ from tokenworks.cli.data_directory import (
     DataDirectoryLock,
     DataDirectoryUnusableError,
     end_leftovers,
-    write_private,
     write_runtime,
 )
 from tokenworks.cli.progress import Progress, Style

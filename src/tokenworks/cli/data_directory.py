@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Final
 import msgspec
 
 from tokenworks.adapters.embedded_postgres import attach, start
+from tokenworks.adapters.embedded_postgres.archiving import WAL_FOLDER
+from tokenworks.adapters.operating_system.private_file import write_private
 from tokenworks.adapters.operating_system.process import (
     ProcessIdentity,
     end_processes,
@@ -146,22 +147,6 @@ def _busy(data_dir: Path, record: _LockRecord | None) -> DataDirectoryBusyError:
     )
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """
-    Replace a file at once with one only its owner can read (mode 0600).
-    """
-    file_number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(file_number, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def write_runtime(data_dir: Path, runtime: Runtime) -> None:
     """
     Leave DATA/runtime.json for the hub's children and for commands on this machine.
@@ -198,6 +183,13 @@ def end_leftovers(data_dir: Path) -> int:
     return ended
 
 
+def wal_archive(settings: Settings) -> Path | None:
+    """
+    Return where the embedded server archives its log; every start of it must know.
+    """
+    return settings.backup_dir / WAL_FOLDER if settings.backup_dir else None
+
+
 @contextmanager
 def database_for_checks(settings: Settings) -> Generator[str]:
     """
@@ -222,7 +214,7 @@ def database_for_checks(settings: Settings) -> Generator[str]:
         raise HubNotRunningError(message, code="no_books")
     lock = DataDirectoryLock.acquire(settings.data_dir)
     try:
-        running = start(settings.data_dir)
+        running = start(settings.data_dir, wal_archive=wal_archive(settings))
         try:
             yield running.dsn_owner
         finally:

@@ -43,6 +43,8 @@ COMMANDS: Final = (
     Registration("worker", "tokenworks.cli.worker", "Run the periodic jobs."),
     Registration("console", "tokenworks.cli.console", "Run the console."),
     Registration("config", "tokenworks.cli.config", "Show the settings and their sources."),
+    Registration("backup", "tokenworks.cli.backup", "Backups of the books."),
+    Registration("restore", "tokenworks.cli.restore", "Restore the books from a backup."),
     # Opening a business.
     Registration("supplier", "tokenworks.cli.supplier", "Suppliers: who serves tokens."),
     Registration("offer", "tokenworks.cli.offer", "Offers: which model, at which tier."),

@@ -62,6 +62,7 @@ class PostgresService:
     """
 
     data_dir: Path
+    wal_archive: Path | None = None
     name: str = POSTGRES_NAME
     rank: int = _POSTGRES_RANK
     running: RunningPostgres | None = field(default=None, init=False)
@@ -88,7 +89,7 @@ class PostgresService:
         """
         Launch the server, after clearing what a crash left.
         """
-        self.running = launch(self.data_dir)
+        self.running = launch(self.data_dir, wal_archive=self.wal_archive)
         return self.running.process
 
     async def is_ready(self, pid: int) -> bool:

@@ -22,11 +22,12 @@ import msgspec
 import typer
 
 from tokenworks.adapters.llama_cpp.weights import find_weights
+from tokenworks.adapters.operating_system.private_file import write_private
 from tokenworks.cli.data_directory import (
     DataDirectoryLock,
     end_leftovers,
     remove_runtime,
-    write_private,
+    wal_archive,
     write_runtime,
 )
 from tokenworks.cli.progress import Progress, choose_style
@@ -234,7 +235,7 @@ class Hub:
         settings = self._settings
         if settings.database_url is not None:
             return settings.database_url, settings.posting_database_url or settings.database_url
-        service = PostgresService(data_dir=settings.data_dir)
+        service = PostgresService(data_dir=settings.data_dir, wal_archive=wal_archive(settings))
         with self._progress.step("postgres", "PostgreSQL"):
             self._supervisor.spawn(service)
             await self._supervisor.wait_until_ready(service.name)

@@ -21,6 +21,7 @@ from tokenworks.adapters.embedded_postgres.errors import (
 from tokenworks.adapters.embedded_postgres.server import (
     RunningPostgres,
     attach,
+    database_address,
     launch,
     start,
     start_throwaway,
@@ -33,6 +34,7 @@ __all__ = [
     "PostgresVersionError",
     "RunningPostgres",
     "attach",
+    "database_address",
     "launch",
     "start",
     "start_throwaway",

@@ -4,7 +4,7 @@ What can go wrong with the embedded server.
 
 from __future__ import annotations
 
-from tokenworks.foundation.errors import UnavailableError
+from tokenworks.foundation.errors import InvalidError, UnavailableError
 
 
 class PostgresAbsentError(UnavailableError):
@@ -37,3 +37,27 @@ class PostgresVersionError(UnavailableError):
     """
 
     code = "postgres_version"
+
+
+class PostgresToolError(UnavailableError):
+    """
+    One of PostgreSQL's tools failed; the end of its output is part of the message.
+    """
+
+    code = "postgres_tool_failed"
+
+
+class BackupUnusableError(InvalidError):
+    """
+    A backup cannot be used for what was asked; the message says why.
+    """
+
+    code = "backup_unusable"
+
+
+class DatabaseUnreachableError(UnavailableError):
+    """
+    A server that a command works on cannot be reached, or refused.
+    """
+
+    code = "database_unreachable"

@@ -30,6 +30,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from tokenworks.adapters.embedded_postgres.archiving import archive_settings
 from tokenworks.adapters.embedded_postgres.binaries import program
 from tokenworks.adapters.embedded_postgres.errors import (
     PostgresStartError,
@@ -153,7 +154,12 @@ class RunningPostgres:
         return postmaster is not None and postmaster.pid == self.pid and postmaster.is_ready
 
 
-def start(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> RunningPostgres:
+def start(
+    data_dir: Path,
+    *,
+    settings: Mapping[str, str] = SETTINGS,
+    wal_archive: Path | None = None,
+) -> RunningPostgres:
     """
     Start the server on ``data_dir/postgres`` and wait until it accepts connections.
 
@@ -164,7 +170,7 @@ def start(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> RunningP
         PostgresStartError: It did not become ready; the message ends with its log.
         PostgresVersionError: The cluster belongs to another major version.
     """
-    running = launch(data_dir, settings=settings)
+    running = launch(data_dir, settings=settings, wal_archive=wal_archive)
     running.wait_until_ready()
     return running
 
@@ -176,11 +182,22 @@ def start_throwaway(directory: Path) -> RunningPostgres:
     return start(directory, settings=THROWAWAY_SETTINGS)
 
 
-def launch(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> RunningPostgres:
+def launch(
+    data_dir: Path,
+    *,
+    settings: Mapping[str, str] = SETTINGS,
+    wal_archive: Path | None = None,
+) -> RunningPostgres:
     """
     Do as ``start`` does, without waiting; the caller calls ``wait_until_ready``.
 
     The server's messages are appended to ``data_dir/logs/postgres.log``.
+
+    Args:
+        data_dir: Where the cluster is, or is made.
+        settings: Pinned on the server's command line.
+        wal_archive: The folder that gets every segment of the log. A server that was
+            started without it leaves a hole, behind which nothing can be restored.
     """
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -193,6 +210,8 @@ def launch(data_dir: Path, *, settings: Mapping[str, str] = SETTINGS) -> Running
     if not (cluster / "PG_VERSION").exists():
         _make_cluster(cluster, user, with_sync=settings.get("fsync") != "off")
     _check_version(cluster)
+    if wal_archive is not None:
+        settings = {**settings, **archive_settings(wal_archive, user)}
     socket_directory = _socket_directory(data_dir, user)
     process = _spawn(cluster, socket_directory, settings, user, log_path)
     return RunningPostgres(
@@ -217,12 +236,21 @@ def attach(data_dir: Path) -> str | None:
 
     ``None`` when no server runs there.
     """
+    return database_address(data_dir, options="-c default_transaction_read_only=on")
+
+
+def database_address(
+    data_dir: Path, *, role: str = OWNER_ROLE, options: str | None = None
+) -> str | None:
+    """
+    Return a connection string to the server that runs on ``data_dir``, standby or not.
+
+    ``None`` when no server runs there.
+    """
     postmaster = running_postmaster(data_dir.absolute() / "postgres")
     if postmaster is None or postmaster.socket_directory is None or not postmaster.is_ready:
         return None
-    return _dsn(
-        postmaster.socket_directory, OWNER_ROLE, options="-c default_transaction_read_only=on"
-    )
+    return _dsn(postmaster.socket_directory, role, options=options)
 
 
 def _dsn(
