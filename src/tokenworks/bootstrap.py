@@ -26,6 +26,7 @@ import uvicorn
 from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
+from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -48,6 +49,7 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
 from tokenworks.metering.estimate import TokenCounter
+from tokenworks.postgres.fence import Fence
 from tokenworks.postgres.pool import Connection, Pool, connect, open_pool
 from tokenworks.pricing.service import PriceBook
 from tokenworks.pricing.tiers import load_tiers
@@ -68,6 +70,7 @@ from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
 from tokenworks.web.switch import Switch
 from tokenworks.worker.jobs import Worker, months_before
 
+MARK_FILE_NAME: Final = "promotion.json"
 POOL_CONNECTIONS_MAX: Final = 8
 WATCH_RETRY_S: Final = 1.0
 GRACEFUL_SHUTDOWN_S: Final = 40
@@ -91,6 +94,7 @@ class Hub:
 
     settings: Settings
     dsn: str
+    fence: Fence
     pool: Pool
     clock: Clock
     ids: IdentifierSource
@@ -131,9 +135,10 @@ async def open_hub(
     ids = IdentifierSource(clock)
     box = SecretBox(load_master_key(settings.data_dir))
     async with contextlib.AsyncExitStack() as stack:
-        pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX)
+        fence = make_fence(settings)
+        pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX, fence=fence)
         stack.push_async_callback(pool.close)
-        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway")
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway", fence=fence)
         await writer.start()
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
@@ -174,6 +179,7 @@ async def open_hub(
         yield Hub(
             settings=settings,
             dsn=dsn,
+            fence=fence,
             pool=pool,
             clock=clock,
             ids=ids,
@@ -320,7 +326,8 @@ async def create_admin_key(settings: Settings) -> tuple[ApiKey, str]:
     """
     Add an admin key directly in the database; return it with its secret.
     """
-    pool = await open_pool(posting_dsn(settings), name="admin", size_max=1)
+    fence = make_fence(settings)
+    pool = await open_pool(posting_dsn(settings), name="admin", size_max=1, fence=fence)
     try:
         clock = SystemClock()
         identity = Identity(pool, clock, IdentifierSource(clock))
@@ -415,6 +422,14 @@ def retention_dsn(settings: Settings, dsn: str) -> str:
     if settings.database_url is not None:
         return settings.retention_database_url or settings.database_url
     return conninfo.make_conninfo(dsn, user=RETENTION_ROLE, options="")
+
+
+def make_fence(settings: Settings) -> Fence:
+    """
+    Return what keeps a hub's processes away from a server whose books have gone on elsewhere.
+    """
+    path = settings.data_dir / MARK_FILE_NAME
+    return Fence(SharedPrivateFile(path), place=str(path))
 
 
 def posting_dsn(settings: Settings) -> str:
@@ -563,9 +578,9 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
     Hear what other processes change, on connections of their own, for as long as it runs.
     """
     watchers = [
-        asyncio.create_task(_watch(hub.dsn, "identity", hub.identity.watch)),
-        asyncio.create_task(_watch(hub.dsn, "supply", hub.supply.watch)),
-        asyncio.create_task(_watch(hub.dsn, "prices", hub.prices.watch)),
+        asyncio.create_task(_watch(hub, "identity", hub.identity.watch)),
+        asyncio.create_task(_watch(hub, "supply", hub.supply.watch)),
+        asyncio.create_task(_watch(hub, "prices", hub.prices.watch)),
     ]
     try:
         yield
@@ -575,10 +590,10 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
         await asyncio.gather(*watchers, return_exceptions=True)
 
 
-async def _watch(dsn: str, name: str, watch: Callable[[Connection], Awaitable[None]]) -> None:
+async def _watch(hub: Hub, name: str, watch: Callable[[Connection], Awaitable[None]]) -> None:
     while True:
         try:
-            connection = await connect(dsn, name=f"watch {name}")
+            connection = await connect(hub.dsn, name=f"watch {name}", fence=hub.fence)
             async with connection:
                 await watch(connection)
         except (psycopg.Error, TokenworksError, OSError) as error:

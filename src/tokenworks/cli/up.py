@@ -245,11 +245,17 @@ class Hub:
         return service.running.dsn_owner, service.running.dsn_posting
 
     async def _migrate(self, dsn_owner: str) -> None:
+        from tokenworks.bootstrap import make_fence
         from tokenworks.postgres.migrate import ALL_PHASES, Phase, migrate
 
         # Nobody else runs on the hub's own database; on one of yours another host may.
         is_own = self._settings.database_url is None
-        await migrate(dsn_owner, clock=self._clock, phases=ALL_PHASES if is_own else {Phase.PRE})
+        await migrate(
+            dsn_owner,
+            clock=self._clock,
+            phases=ALL_PHASES if is_own else {Phase.PRE},
+            fence=make_fence(self._settings),
+        )
 
     async def _open_demo(self, dsn_owner: str) -> Mapping[str, object] | None:
         supplier_url = self._supplier_url()

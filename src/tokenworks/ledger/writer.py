@@ -50,6 +50,7 @@ from tokenworks.ledger.model import (
     Refusal,
 )
 from tokenworks.postgres import arrays
+from tokenworks.postgres.fence import Fence, ServerRefusedError
 from tokenworks.postgres.pool import Connection, connect
 from tokenworks.postgres.queries import load
 
@@ -161,10 +162,21 @@ class Writer:
         clock: Ledger time never runs behind it.
         holder: Names this process in the lane's lease, e.g. ``host:pid:start``.
         rider: Name of the registered rider that gets the postings' ``rider_row``.
+        fence: Asked at every connection; a server that was demoted is not written.
     """
 
-    def __init__(self, dsn: str, *, clock: Clock, holder: str, rider: str | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        clock: Clock,
+        holder: str,
+        rider: str | None = None,
+        fence: Fence | None = None,
+    ) -> None:
         self._dsn = dsn
+        self._fence = fence
+        self._refusal: ServerRefusedError | None = None
         self._clock = clock
         self._holder = holder
         self._rider = rider
@@ -227,6 +239,11 @@ class Writer:
             LedgerUnavailableError: The queue is full, or no answer came in time. A caller
                 that stops waiting before the batch is formed withdraws its operation.
         """
+        if self._refusal is not None:
+            # Nothing would come of waiting: an operator has to act.
+            raise LedgerUnavailableError(
+                self._refusal.message, code=self._refusal.code, retry_after_s=2
+            )
         return await self._enqueue(self._placements, placement, is_timed=True)
 
     async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
@@ -344,6 +361,9 @@ class Writer:
                 if isinstance(error, _RERUN_WHOLE):
                     continue
                 _log.warning("ledger_connection_lost", reason=type(error).__name__)
+            except ServerRefusedError as error:
+                self._refusal = error
+                _log.error("ledger_server_refused", code=error.code, reason=error.message)
             except psycopg.Error as error:
                 # Never give up here: callers wait, and the next attempt may find a lane.
                 _log.warning("ledger_batch_refused", sqlstate=error.sqlstate, reason=str(error))
@@ -411,11 +431,13 @@ class Writer:
     # ------------------------------------------------------------------ the database
 
     async def _connect(self) -> None:
-        connection = await connect(self._dsn, name="ledger writer")
+        connection = await connect(self._dsn, name="ledger writer", fence=self._fence)
+        self._refusal = None
         arrays.register_arrays(connection)
         connection.prepare_threshold = 0
         connection.add_notice_handler(self._note_notice)
         self._connection = connection
+        notices = self._notices
         now = self._clock.now()
         cursor = await connection.execute(
             QUERIES["lease_lane"],
@@ -427,6 +449,7 @@ class Writer:
             },
         )
         row = await cursor.fetchone()
+        self._refuse_unconfirmed(notices)
         assert row is not None, "a lease is given or an error raised"
         lane = Lane(int(row[0]), int(row[1]))
         if self._lane is None or self._lane.number != lane.number:
@@ -475,10 +498,20 @@ class Writer:
         async with self._connection.cursor(binary=True) as cursor:
             await cursor.execute(query, parameters, prepare=True)
             rows = await cursor.fetchall()
+        self._refuse_unconfirmed(notices)
+        return rows
+
+    def _refuse_unconfirmed(self, notices: int) -> None:
+        """
+        Raise when a notice came with a commit.
+
+        Facts that are sent again after an unknown outcome may be found recorded, and then
+        nothing is written and nothing waited for. The lease before them is a commit that
+        waits for the standby, and with it for all that came before: it must be clean.
+        """
         if self._notices != notices:
             message = "a notice came with the commit"
             raise OutcomeUnknownError(message)
-        return rows
 
     async def _run_placements(self, batch: Sequence[Placement]) -> list[Outcome]:
         assert self._lane is not None, "leased before any work"

@@ -27,6 +27,7 @@ import psycopg
 
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import ConflictError, UnavailableError
+from tokenworks.postgres.fence import Fence
 from tokenworks.postgres.pool import Connection, connect
 
 LOCK_TIMEOUT_MS: Final = 250
@@ -157,6 +158,7 @@ async def migrate(
     phases: Collection[Phase] = ALL_PHASES,
     shipped: Sequence[Migration] | None = None,
     on_wait: Callable[[str, int], None] | None = None,
+    fence: Fence | None = None,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[str]:
     """
@@ -172,6 +174,7 @@ async def migrate(
         phases: ``PRE`` alone while old code runs.
         shipped: Other migrations than this version's.
         on_wait: Told the migration that waits for a lock, and how often it was tried.
+        fence: Decides whether the server may be used.
         pause: Waits before it is tried again.
 
     Raises:
@@ -179,8 +182,9 @@ async def migrate(
         MigrationChangedError: An applied file was edited afterwards.
         OldCodeRunningError: Only post-migrations were asked for, and somebody is connected
             since before the last pre-migration.
+        ServerRefusedError: The fence does not admit the server.
     """
-    connection = await connect(dsn, name="migrate")
+    connection = await connect(dsn, name="migrate", fence=fence)
     try:
         await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
         await connection.execute(_CREATE_TABLE)

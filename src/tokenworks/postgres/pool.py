@@ -1,25 +1,66 @@
 """
 Open connections to the database, always in autocommit mode and in UTC.
+
+A connection string may name several servers (``host=a,b``): a primary and its standbys.
+With a fence each is tried on its own, and the first that is writable and has the latest
+history of the books is used; so an old primary that runs again, first in the list, does
+not stand in the way of the new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, Self, TypeVar
 
-from psycopg import AsyncConnection, OperationalError, conninfo, waiting
+import psycopg
+from psycopg import AsyncConnection, OperationalError, conninfo, pq, waiting
 from psycopg.abc import RV, PQGen
 from psycopg_pool import AsyncConnectionPool
+
+from tokenworks.foundation.errors import UnavailableError
 
 POOL_WAIT_TIMEOUT_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 5
 ANSWER_TIMEOUT_S: Final = 5.0
+RECONNECT_TIMEOUT_S: Final = 4.0
+"""
+How long the pool tries again by itself, waiting twice as long each time; then the next
+caller starts anew. Without the bound a pool would sleep through a failover.
+"""
+NETWORK_LOSS: Final = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # in milliseconds
+}
+"""A host that lost its power sends no farewell: over a network it is given up after this."""
 
 Row = tuple[Any, ...]
 Connection = AsyncConnection[Row]
 Pool = AsyncConnectionPool[Connection]
+Opened = TypeVar("Opened", bound=AsyncConnection[Row])
 
+_NO_TRANSACTION: Final = pq.TransactionStatus.IDLE
 _SESSION: Final = "-c timezone=UTC -c client_min_messages=warning -c jit=off"
+
+
+class Admission(Protocol):
+    """
+    Decides whether a server may be used; ``fence.py`` has the real one.
+    """
+
+    async def admit(self, connection: AsyncConnection[Row], *, server: str) -> None:
+        """
+        Accept a fresh connection or raise an ``UnavailableError``.
+        """
+        ...
+
+    def in_order(self, servers: list[str]) -> list[str]:
+        """
+        Return the connection strings in the order in which they are tried.
+        """
+        ...
 
 
 class BoundedConnection(AsyncConnection[Row]):
@@ -28,7 +69,34 @@ class BoundedConnection(AsyncConnection[Row]):
 
     The driver would ask such a server to cancel the statement and wait for its word again;
     this one gives the connection up, and the caller gets the error of a lost one.
+
+    A warning that comes with a commit is taken for a lost connection too: a commit that was
+    not confirmed by the synchronous standby is reported as a success with only a warning.
     """
+
+    _warnings: int = 0
+
+    @classmethod
+    async def connect(  # pyright: ignore[reportIncompatibleMethodOverride] - the pool's use only
+        cls,
+        conninfo: str = "",
+        *,
+        fence: Admission | None = None,
+        **options: Any,  # noqa: ANN401 - the driver's own
+    ) -> Self:
+        """
+        Connect to the one server that the fence admits.
+        """
+
+        async def open_(server: str) -> Self:
+            connection = await super(BoundedConnection, cls).connect(server, **options)
+            connection.add_notice_handler(connection._count_warning)  # noqa: SLF001 - its own
+            return connection
+
+        return await _first_admitted(open_, conninfo, fence)
+
+    def _count_warning(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        self._warnings += 1
 
     async def wait(  # the signature is the driver's own
         self,
@@ -40,11 +108,13 @@ class BoundedConnection(AsyncConnection[Row]):
         Drive one exchange with the server, for at most ``ANSWER_TIMEOUT_S``.
 
         Raises:
-            psycopg.OperationalError: No answer in time; the connection is closed.
+            psycopg.OperationalError: No answer in time, or a commit with a warning; the
+                connection is closed.
         """
+        warnings = self._warnings
         try:
             async with asyncio.timeout(timeout or ANSWER_TIMEOUT_S):
-                return await waiting.wait_async(gen, self.pgconn.socket, interval=interval)
+                answer = await waiting.wait_async(gen, self.pgconn.socket, interval=interval)
         except TimeoutError as error:
             self.pgconn.finish()
             message = f"the database did not answer within {ANSWER_TIMEOUT_S:g} s"
@@ -52,11 +122,24 @@ class BoundedConnection(AsyncConnection[Row]):
         except asyncio.CancelledError:
             self.pgconn.finish()
             raise
+        if self._warnings != warnings and self.pgconn.transaction_status == _NO_TRANSACTION:
+            self.pgconn.finish()
+            message = "the database did not confirm the commit"
+            raise OperationalError(message)
+        return answer
 
 
-async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
+async def open_pool(
+    dsn: str, *, name: str, size_max: int = 4, fence: Admission | None = None
+) -> Pool:
     """
     Open a pool and wait until one connection works.
+
+    Args:
+        dsn: The connection string; may name several servers.
+        name: What the pool is called in the database.
+        size_max: Connections at most.
+        fence: Decides which server may be used; ``None``: any that answers.
 
     Raises:
         psycopg_pool.PoolTimeout: The server did not answer in time.
@@ -70,8 +153,10 @@ async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
         min_size=1,
         max_size=size_max,
         timeout=POOL_WAIT_TIMEOUT_S,
+        reconnect_timeout=RECONNECT_TIMEOUT_S,
         open=False,
         kwargs={
+            "fence": fence,
             "autocommit": True,
             "application_name": f"tokenworks {name}",
             "connect_timeout": CONNECT_TIMEOUT_S,
@@ -82,17 +167,86 @@ async def open_pool(dsn: str, *, name: str, size_max: int = 4) -> Pool:
     return pool
 
 
-async def connect(dsn: str, *, name: str) -> Connection:
+async def connect(dsn: str, *, name: str, fence: Admission | None = None) -> Connection:
     """
     Open one connection of its own, outside any pool.
+
+    Raises:
+        psycopg.OperationalError: No server answers.
+        UnavailableError: Those that answer are not admitted by the fence.
     """
-    return await AsyncConnection.connect(
-        dsn,
-        autocommit=True,
-        application_name=f"tokenworks {name}",
-        connect_timeout=CONNECT_TIMEOUT_S,
-        options=_options(dsn),
-    )
+
+    async def open_(server: str) -> Connection:
+        return await AsyncConnection.connect(
+            server,
+            autocommit=True,
+            application_name=f"tokenworks {name}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            options=_options(dsn),
+        )
+
+    return await _first_admitted(open_, dsn, fence)
+
+
+async def _first_admitted(
+    open_: Callable[[str], Awaitable[Opened]], dsn: str, fence: Admission | None
+) -> Opened:
+    given = conninfo.conninfo_to_dict(dsn)
+    bounds = {name: value for name, value in NETWORK_LOSS.items() if name not in given}
+    dsn = conninfo.make_conninfo(dsn, **bounds)
+    if fence is None:
+        return await open_(dsn)
+    refusal: UnavailableError | None = None
+    failure: psycopg.Error | None = None
+    for server in fence.in_order(servers_of(dsn)):
+        try:
+            connection = await open_(server)
+        except psycopg.OperationalError as error:
+            failure = error
+            continue
+        try:
+            await fence.admit(connection, server=server)
+        except (UnavailableError, psycopg.Error) as error:
+            await connection.close()
+            if isinstance(error, UnavailableError):
+                refusal = error
+            else:
+                failure = error
+        except BaseException:
+            await connection.close()
+            raise
+        else:
+            return connection
+    if refusal is not None:
+        raise refusal
+    assert failure is not None, "a connection string names a server"
+    raise failure
+
+
+def servers_of(dsn: str) -> list[str]:
+    """
+    Return one connection string for each server that ``dsn`` names, in its order.
+    """
+    given = conninfo.conninfo_to_dict(dsn)
+    lists = {
+        name: str(given[name]).split(",")
+        for name in ("host", "hostaddr", "port")
+        if given.get(name) is not None
+    }
+    count = max((len(lists.get(name, ())) for name in ("host", "hostaddr")), default=0)
+    if count <= 1:
+        return [dsn]
+    # A single port counts for every host.
+    return [
+        conninfo.make_conninfo(
+            dsn,
+            **{
+                name: values[index] if len(values) == count else values[0]
+                for name, values in lists.items()
+            },
+        )
+        for index in range(count)
+    ]
 
 
 def _options(dsn: str) -> str:
