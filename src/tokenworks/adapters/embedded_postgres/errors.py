@@ -4,7 +4,7 @@ What can go wrong with the embedded server.
 
 from __future__ import annotations
 
-from tokenworks.foundation.errors import InvalidError, UnavailableError
+from tokenworks.foundation.errors import ConflictError, InvalidError, UnavailableError
 
 
 class PostgresAbsentError(UnavailableError):
@@ -61,3 +61,11 @@ class DatabaseUnreachableError(UnavailableError):
     """
 
     code = "database_unreachable"
+
+
+class StandbyError(ConflictError):
+    """
+    A standby cannot be made, joined, promoted or removed as things are.
+    """
+
+    code = "standby_refused"

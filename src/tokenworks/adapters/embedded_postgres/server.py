@@ -31,11 +31,12 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from tokenworks.adapters.embedded_postgres.archiving import archive_settings
-from tokenworks.adapters.embedded_postgres.binaries import program
+from tokenworks.adapters.embedded_postgres.binaries import installed_version, program
 from tokenworks.adapters.embedded_postgres.errors import (
     PostgresStartError,
     PostgresVersionError,
 )
+from tokenworks.adapters.embedded_postgres.network import network_settings
 from tokenworks.adapters.embedded_postgres.postmaster import (
     FILE_NAME,
     processes_of,
@@ -67,6 +68,8 @@ SETTINGS: Final[Mapping[str, str]] = {
     "full_page_writes": "on",
     "wal_level": "replica",
     "max_wal_size": "1GB",
+    # What a standby that is away may keep from being removed; beyond it, it is made anew.
+    "max_slot_wal_keep_size": "8GB",
     "shared_buffers": "128MB",
     "max_connections": "100",
     "jit": "off",
@@ -84,6 +87,7 @@ THROWAWAY_SETTINGS: Final[Mapping[str, str]] = {
 }
 """For tests: fast, and lost with the machine."""
 
+_PORT_MAX: Final = 65_535
 _SOCKET_PATH_BYTES_MAX: Final = 107
 _SHORT_DIRECTORY_BYTES_MAX: Final = 60
 _POLL_S: Final = 0.01
@@ -97,6 +101,16 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """
+    A network address of a server.
+    """
+
+    address: str
+    port: int = PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningPostgres:
     """
     A server that was launched; it accepts connections after ``wait_until_ready``.
@@ -107,6 +121,7 @@ class RunningPostgres:
     pid: int
     cluster: Path
     socket_directory: Path
+    port: int  # of the socket, and of the network where it listens
     log_path: Path
     process: subprocess.Popen[bytes]
     notices: tuple[str, ...] = ()  # sentences for the operator
@@ -135,7 +150,7 @@ class RunningPostgres:
                 message = f"PostgreSQL took over {timeout_s:.0f} s:\n{_tail(self.log_path)}"
                 raise PostgresStartError(message)
             time.sleep(_POLL_S)
-        _ensure_database(self.socket_directory)
+        _ensure_database(self.socket_directory, self.port)
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """
@@ -187,6 +202,7 @@ def launch(
     *,
     settings: Mapping[str, str] = SETTINGS,
     wal_archive: Path | None = None,
+    listen: Listen | None = None,
 ) -> RunningPostgres:
     """
     Do as ``start`` does, without waiting; the caller calls ``wait_until_ready``.
@@ -198,6 +214,7 @@ def launch(
         settings: Pinned on the server's command line.
         wal_archive: The folder that gets every segment of the log. A server that was
             started without it leaves a hole, behind which nothing can be restored.
+        listen: A network address for standbys and hubs elsewhere; ``None``: only a socket.
     """
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -212,14 +229,19 @@ def launch(
     _check_version(cluster)
     if wal_archive is not None:
         settings = {**settings, **archive_settings(wal_archive, user)}
+    port = PORT if listen is None else listen.port
+    if listen is not None:
+        network = network_settings(cluster, user, listen=listen.address, port=port)
+        settings = {**settings, **network}
     socket_directory = _socket_directory(data_dir, user)
-    process = _spawn(cluster, socket_directory, settings, user, log_path)
+    process = _spawn(cluster, socket_directory, {"port": str(port), **settings}, user, log_path)
     return RunningPostgres(
-        dsn_owner=_dsn(socket_directory, OWNER_ROLE),
-        dsn_posting=_dsn(socket_directory, POSTING_ROLE),
+        dsn_owner=_dsn(socket_directory, OWNER_ROLE, port=port),
+        dsn_posting=_dsn(socket_directory, POSTING_ROLE, port=port),
         pid=process.pid,
         cluster=cluster,
         socket_directory=socket_directory,
+        port=port,
         log_path=log_path,
         process=process,
         notices=tuple(
@@ -250,14 +272,20 @@ def database_address(
     postmaster = running_postmaster(data_dir.absolute() / "postgres")
     if postmaster is None or postmaster.socket_directory is None or not postmaster.is_ready:
         return None
-    return _dsn(postmaster.socket_directory, role, options=options)
+    port = postmaster.port or PORT
+    return _dsn(postmaster.socket_directory, role, port=port, options=options)
 
 
 def _dsn(
-    socket_directory: Path, role: str, *, database: str = DATABASE, options: str | None = None
+    socket_directory: Path,
+    role: str,
+    *,
+    port: int,
+    database: str = DATABASE,
+    options: str | None = None,
 ) -> str:
     return make_conninfo(
-        host=str(socket_directory), port=PORT, user=role, dbname=database, options=options
+        host=str(socket_directory), port=port, user=role, dbname=database, options=options
     )
 
 
@@ -292,14 +320,7 @@ def _make_cluster(cluster: Path, user: ServerUser, *, with_sync: bool) -> None:
 
 def _check_version(cluster: Path) -> None:
     written_by = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-    output = subprocess.run(
-        [program("postgres"), "--version"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=START_TIMEOUT_S,
-    ).stdout
-    installed = output.rsplit(" ", 1)[-1].split(".", 1)[0].strip()
+    installed = str(installed_version())
     if written_by != installed:
         message = (
             f"{cluster} was written by PostgreSQL {written_by}, and {installed} is "
@@ -311,7 +332,7 @@ def _check_version(cluster: Path) -> None:
 
 def _socket_directory(data_dir: Path, user: ServerUser) -> Path:
     directory = data_dir / "run"
-    longest = os.fsencode(directory / f".s.PGSQL.{PORT}.lock")
+    longest = os.fsencode(directory / f".s.PGSQL.{_PORT_MAX}.lock")
     if len(longest) > _SOCKET_PATH_BYTES_MAX or b"," in longest:
         # The kernel limits a socket's path, and to libpq a comma separates two hosts;
         # a data directory may have both.
@@ -353,7 +374,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     # Quoted, because the setting is a list and a folder's name may hold a space.
     quoted = '"' + str(socket_directory).replace('"', '""') + '"'
-    command = [str(program("postgres")), "-D", str(cluster), "-p", str(PORT)]
+    command = [str(program("postgres")), "-D", str(cluster)]
     for name, value in {**settings, "unix_socket_directories": quoted}.items():
         command += ["-c", f"{name}={value}"]
     with log_path.open("ab") as log:
@@ -384,8 +405,8 @@ def _tail(path: Path) -> str:
         return "(no log)"
 
 
-def _ensure_database(socket_directory: Path) -> None:
-    dsn = _dsn(socket_directory, OWNER_ROLE, database="postgres")
+def _ensure_database(socket_directory: Path, port: int) -> None:
+    dsn = _dsn(socket_directory, OWNER_ROLE, port=port, database="postgres")
     try:
         with psycopg.connect(dsn, autocommit=True) as connection:
             found = connection.execute(

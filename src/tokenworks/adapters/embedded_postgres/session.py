@@ -22,6 +22,9 @@ def open_session(dsn: str) -> Generator[Session]:
     """
     Connect in autocommit mode; whatever goes wrong between us becomes one error.
 
+    What an operator changes (roles, slots) does not wait for a standby: a new standby must be
+    possible while the old one is away and every other commit waits for it.
+
     Raises:
         DatabaseUnreachableError: No connection, or a statement failed.
     """
@@ -32,6 +35,7 @@ def open_session(dsn: str) -> Generator[Session]:
             application_name="tokenworks operator",
             connect_timeout=CONNECT_TIMEOUT_S,
         ) as connection:
+            connection.execute("SET synchronous_commit = local")
             yield connection
     except psycopg.Error as error:
         message = f"The database refused or did not answer: {str(error).strip()}"
