@@ -21,6 +21,11 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
 		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
+.PHONY: help run install test test-unit failover-test check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
+
+help: ## List the commands
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
 
 # --------------------------------------------------------------------------- use
 
@@ -86,6 +91,9 @@ types: $(STAMPS)/project $(STAMPS)/dev ## Check types only
 
 tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
 	@$(BIN)/python tools/tidy.py
+
+failover-test: $(READY) $(STAMPS)/dev ## Lose the primary ROUNDS times under load, each time with a new standby (5)
+	@FAILOVER_ROUNDS="$(or $(ROUNDS),5)" $(BIN)/python -m pytest -n 0 tests/acceptance/test_failover.py $(ARGS)
 
 bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.run $(ARGS)

@@ -286,7 +286,8 @@ class HubProcess:
         """
         Run the check of the books; it must find them clean.
         """
-        done = run_command("ledger", "check", "--full", "--json", "--data", str(self.data_dir))
+        arguments = ("ledger", "check", "--full", "--json", "--data", str(self.data_dir))
+        done = run_command(*arguments, environment=self.environment)
         assert done.returncode == 0, f"{done.returncode} {done.stdout} {done.stderr}"
         return json.loads(done.stdout)
 
