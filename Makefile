@@ -16,17 +16,11 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean
-
-help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
-		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
-.PHONY: help run install test test-unit failover-test check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
-.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage docs wheel lock clean distclean
+.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
-		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-15s %s\n' "$$name" "$$text"; done
+		| while IFS="$$(printf '\t')" read -r name text; do printf '  make %-18s %s\n' "$$name" "$$text"; done
 
 # --------------------------------------------------------------------------- use
 
