@@ -22,6 +22,7 @@ from tests.simulation.simulator.laws import BrokenLawError, Law, law_of_codes
 from tests.simulation.simulator.naive_windows import NaiveLimits, NaiveWindow
 from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.model import NO_ACCOUNT, Outcome, Placement, Posting, PostingKind, Transfer
+from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Connection
 
@@ -109,6 +110,21 @@ class Auditor:
 
         vars(writer)["_run_placements"] = run_placements
         vars(writer)["_run_postings"] = run_postings
+
+    def follow(self, ledger: Ledger) -> None:
+        """
+        Learn which accounts a ledger freezes and thaws; whether it should is judged elsewhere.
+        """
+        change = ledger.set_account_state
+
+        async def set_state(account_id: int, state: str, connection: Connection) -> None:
+            await change(account_id, state, connection)
+            await self.learn_accounts()
+            for number, main in self.mains.items():
+                if main == account_id:
+                    self.naive.accounts[number].state = state
+
+        vars(ledger)["set_account_state"] = set_state
 
     async def _watch(
         self,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-TRIES_MAX = 120
+TRIES_MAX = 1_000
 Fails = Callable[[Sequence[int]], bool]
 
 
@@ -15,6 +15,7 @@ def shrink(
     fails: Fails,
     *,
     tries_max: int = TRIES_MAX,
+    is_enough: Callable[[], bool] = lambda: False,
     on_try: Callable[[int, int], None] = lambda _tries, _steps: None,
 ) -> list[int]:
     """
@@ -26,14 +27,15 @@ def shrink(
         steps: A plan that fails in its last step.
         fails: Runs a plan and says whether the same law is broken.
         tries_max: How many runs it may take.
+        is_enough: Asked before each run whether to stop here.
         on_try: Is told how many runs there were and how short the plan is by now.
     """
     kept, last = list(steps[:-1]), steps[-1]
     tries = 0
     size = max(1, len(kept) // 2)
-    while kept and tries < tries_max:
+    while kept and tries < tries_max and not is_enough():
         position, has_shrunk = 0, False
-        while position < len(kept) and tries < tries_max:
+        while position < len(kept) and tries < tries_max and not is_enough():
             shorter = kept[:position] + kept[position + size :]
             tries += 1
             on_try(tries, len(kept) + 1)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,8 +71,6 @@ class Simulation:
     sorted_answers: int = 0
     others: list[Move] = field(default_factory=list[Move])
     """What was moved in this step for something else than a call."""
-    after_step: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
-    """What the naive books have to learn once the real ones have done it."""
     background: set[asyncio.Task[object]] = field(default_factory=set[asyncio.Task[object]])
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -117,9 +115,6 @@ class Simulation:
         """
         self.collect_calls()
         self.answers.clear()
-        for learn in self.after_step:
-            learn()
-        self.after_step.clear()
         self.sorted_answers = 0
         others, self.others = self.others, []
         moved, expected = tally(others), +self.expected
@@ -198,7 +193,7 @@ class Simulation:
     async def _compare_accounts(self) -> None:
         await self.auditor.learn_accounts()
         cursor = await self.auditor.connection.execute(
-            "SELECT account_id, debits_pending, debits_posted, credits_posted, no_overdraft "
+            "SELECT account_id, debits_pending, debits_posted, credits_posted, no_overdraft, state "
             "FROM ledger.balances ORDER BY account_id"
         )
         rows = {int(row[0]): row[1:] for row in await cursor.fetchall()}
@@ -210,6 +205,9 @@ class Simulation:
             if found != naive:
                 message = f"{title} ({number}): {found}, naively {naive}"
                 raise BrokenLawError(Law.AVAILABLE, message)
+            if row[4] != account.state:
+                message = f"{title} ({number}): {row[4]}, naively {account.state}"
+                raise BrokenLawError(Law.SPEND_PATH, message)
             if row[3] != account.is_bounded or account.is_short:
                 raise BrokenLawError(Law.AVAILABLE, f"{title} ({number}): bounds are wrong")
         if rows:
@@ -318,6 +316,7 @@ async def open_simulation(seed: int, dsn: str, clock: FakeClock) -> AsyncGenerat
         )
         auditor = Auditor(clock=clock, connection=connection, naive=NaiveLedger(now=clock.now()))
         auditor.attach(hub.writer)
+        auditor.follow(hub.ledger)
         await auditor.learn_accounts()
         world = await open_world(hub, auditor, dice.begin(-1))
         simulation = Simulation(

@@ -137,6 +137,7 @@ async def _pay(simulation: Simulation, payment: Payment) -> str:
     title = f"{payment.kind} {payment.reference} {simulation.world.label(payment.party)}"
     try:
         posted = await _send(simulation, payment)
+        _judge_debt(simulation, payment)
     except TokenworksError as error:
         _require(error.code == code, payment, f"refused as {error.code}, not {code}")
         return f"{title} {payment.quanta} refused {error.code}"
@@ -151,6 +152,18 @@ async def _pay(simulation: Simulation, payment: Payment) -> str:
     _require(posted.replayed == is_repeat, payment, f"replayed is {posted.replayed}")
     payment.is_done = True
     return f"{title} {payment.quanta} {'replayed' if is_repeat else 'done'}"
+
+
+def _judge_debt(simulation: Simulation, payment: Payment) -> None:
+    """
+    Whoever owes more than a threshold is frozen, and nobody else.
+    """
+    if payment.kind == "payout":
+        return
+    owed = -_balances(simulation, bound_below=None).get((payment.party, "receivable", USD_ID), 0)
+    state = simulation.auditor.main((payment.party, "cash", USD_ID)).state
+    expected = "frozen" if owed > FREEZES_ABOVE else "active"
+    _require(state == expected, payment, f"{owed} is owed and the account is {state}")
 
 
 def _require(is_lawful: bool, payment: Payment, message: str) -> None:
@@ -185,17 +198,6 @@ def _expect_set_off(simulation: Simulation, party: UUID, more: int) -> None:
         return
     simulation.expect(cash_name, owed_name, quanta)
     simulation.expect(OWN_FUNDS, BANK, quanta)
-    # Nothing leaves a frozen account, so it is thawed; it stays so unless too much is owed.
-    _set_cash_state(simulation, party, "active")
-    simulation.after_step.append(
-        lambda: _set_cash_state(
-            simulation, party, "frozen" if owed - quanta > FREEZES_ABOVE else "active"
-        )
-    )
-
-
-def _set_cash_state(simulation: Simulation, party: UUID, state: str) -> None:
-    simulation.auditor.main((party, "cash", USD_ID)).state = state
 
 
 def _expect_chargeback(simulation: Simulation, payment: Payment) -> str | None:
@@ -203,16 +205,12 @@ def _expect_chargeback(simulation: Simulation, payment: Payment) -> str | None:
         return None
     cash_name = (payment.party, "cash", USD_ID)
     cash = simulation.auditor.main(cash_name)
-    if cash.state != "active":
-        return "account_frozen"
     given = min(payment.quanta, max(cash.available, 0))
     simulation.expect(cash_name, OWN_FUNDS, given)
     owed = payment.quanta - given
     simulation.expect((payment.party, "receivable", USD_ID), OWN_FUNDS, owed)
     # The bank is freed by what the client paid; the rest is the platform's loss.
     simulation.expect(OWN_FUNDS, BANK, given)
-    if owed > FREEZES_ABOVE:
-        simulation.after_step.append(lambda: _set_cash_state(simulation, payment.party, "frozen"))
     return None
 
 
