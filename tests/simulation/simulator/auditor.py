@@ -8,11 +8,12 @@ its answer. What was moved is kept until the simulation has said what it meant t
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -69,6 +70,22 @@ class Answered:
     expected: Result
 
 
+FAILING_COMMITS: LiteralString = """
+CREATE TABLE public.simulated_faults (is_failing boolean NOT NULL);
+CREATE FUNCTION public.simulate_fault() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF EXISTS (SELECT FROM public.simulated_faults) THEN
+        RAISE EXCEPTION 'SIMULATED: the disk does not write' USING ERRCODE = 'io_error';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER simulated_fault AFTER UPDATE ON ledger.lanes
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.simulate_fault();
+"""
+"""Lets a batch fail at its commit and not before, when ``simulated_faults`` has a row."""
+
+
 @dataclass
 class Auditor:
     """
@@ -86,7 +103,12 @@ class Auditor:
     scope_expiries: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
     scope_states: dict[UUID, str] = field(default_factory=dict[UUID, str])
     lose_next: str | None = None
-    """``request``: the next batch does not arrive; ``answer``: its answer does not."""
+    """
+    ``request``: the next batch does not arrive; ``answer``: its answer does not; ``commit``: the
+    database fails when it commits.
+    """
+    on_breach: Callable[[], object] = lambda: None
+    """Called at the first answer that breaks a law: nothing after it can be trusted."""
     answered: list[Answered] = field(default_factory=list[Answered])
     moves: list[Move] = field(default_factory=list[Move])
     breaches: list[BrokenLawError] = field(default_factory=list[BrokenLawError])
@@ -140,7 +162,10 @@ class Auditor:
         lost, self.lose_next = self.lose_next, None
         if lost == "request":
             raise psycopg.OperationalError("SIMULATED: the request was lost")
-        outcomes = await run(batch)
+        async with self._failing_commit(is_wished=lost == "commit"):
+            outcomes = await run(batch)
+        if lost == "commit":
+            await self._require_recorded(batch, outcomes)
         self.operations += len(batch)
         self.naive.now = self.clock.now()
         for wish, outcome, expected in zip(batch, outcomes, await decide(batch, lane), strict=True):
@@ -150,6 +175,32 @@ class Auditor:
         if lost == "answer":
             raise psycopg.OperationalError("SIMULATED: the answer was lost")
         return outcomes
+
+    @contextlib.asynccontextmanager
+    async def _failing_commit(self, *, is_wished: bool) -> AsyncGenerator[None]:
+        """
+        Let commits of batches fail for as long as the block runs.
+        """
+        if not is_wished:
+            yield
+            return
+        await self.connection.execute("INSERT INTO public.simulated_faults VALUES (true)")
+        try:
+            yield
+        finally:
+            await self.connection.execute("DELETE FROM public.simulated_faults")
+
+    async def _require_recorded(
+        self, batch: Sequence[Operation], outcomes: Sequence[Outcome]
+    ) -> None:
+        for wish, outcome in zip(batch, outcomes, strict=True):
+            if outcome.code == "ok":
+                cursor = await self.connection.execute(
+                    "SELECT FROM ledger.entries WHERE fact_id = %s AND operation = %s",
+                    (_fact(wish), _kind(wish)),
+                )
+                is_there = await cursor.fetchone() is not None
+                self._note(is_there, Law.DURABLE, f"{_title(wish)}: acknowledged, not recorded")
 
     async def _decide_placements(self, batch: Sequence[Placement], lane: int) -> list[Result]:
         named = {n.account_id for wish in batch for n in wish.reservations if n.account_id}
@@ -209,7 +260,7 @@ class Auditor:
         )
         for what, found, naive, law in pairs:
             self._note(found == naive, law, f"{said}; {what} {found}, naively {naive}")
-        if expected.code in {"ok", "insufficient"} and isinstance(wish, Posting):
+        if expected.code == "insufficient" or (expected.code == "ok" and isinstance(wish, Posting)):
             available = expected.available
             self._note(
                 outcome.available == available,
@@ -230,6 +281,7 @@ class Auditor:
     def _note(self, is_lawful: bool, law: Law, message: str) -> None:
         if not is_lawful:
             self.breaches.append(BrokenLawError(law, message))
+            self.on_breach()
 
     def _note_moves(self, wish: Operation, result: Result) -> None:
         for debit, credit, quanta in result.moves:

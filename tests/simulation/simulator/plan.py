@@ -50,6 +50,7 @@ OPERATIONS: Final[Mapping[str, tuple[int, Operation]]] = {
     "work": (6, time_operations.work),
     "lose_request": (2, time_operations.lose_request),
     "lose_answer": (2, time_operations.lose_answer),
+    "fail_commit": (2, time_operations.fail_commit),
 }
 """Each operation with its weight."""
 

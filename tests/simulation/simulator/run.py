@@ -101,12 +101,12 @@ async def _run(
     wish_to_stop: Callable[[], bool],
 ) -> None:
     trace, plan = Trace(), Plan(run.seed)
-    async with open_simulation(run.seed, dsn, clock) as simulation:
-        try:
+    try:
+        async with open_simulation(run.seed, dsn, clock) as simulation:
             for step in steps:
                 run.failed_step = step
                 kind = plan.kind(step)
-                said = await _bounded(_step(simulation, step, kind, audit_every))
+                said = await _bounded(simulation, _step(simulation, step, kind, audit_every))
                 trace.add(f"{step} {kind}: {said}")
                 run.steps_done += 1
                 run.counts[kind] += 1
@@ -115,12 +115,12 @@ async def _run(
                 on_step(run)
                 if wish_to_stop():
                     break
-            await _bounded(_audit(simulation))
+            await _bounded(simulation, _audit(simulation))
             run.failed_step = None
-        except BrokenLawError as broken:
-            run.broken = broken
-            trace.add(f"{run.failed_step}: {broken}")
-        run.digest, run.lines = trace.digest, list(trace.lines)
+    except BrokenLawError as broken:
+        run.broken = broken
+        trace.add(f"{run.failed_step}: {broken}")
+    run.digest, run.lines = trace.digest, list(trace.lines)
 
 
 async def _step(simulation: Simulation, step: int, kind: str, audit_every: int) -> str:
@@ -137,19 +137,29 @@ async def _audit(simulation: Simulation) -> str:
     return "audited"
 
 
-async def _bounded(work: Coroutine[Any, Any, str]) -> str:
+async def _bounded(simulation: Simulation, work: Coroutine[Any, Any, str]) -> str:
     """
-    Wait for one step, for a bounded real time: the loop's own time stands still.
+    Wait for one step: until a law is broken, and for a bounded real time at most.
+
+    The loop's own time stands still, so a thread counts the seconds.
     """
     task = asyncio.create_task(work)
     loop = asyncio.get_running_loop()
     timer = threading.Timer(STEP_SECONDS_MAX, loop.call_soon_threadsafe, [task.cancel])
     timer.daemon = True
     timer.start()
+    simulation.auditor.on_breach = task.cancel
     try:
         return await task
     except asyncio.CancelledError as error:
+        simulation.auditor.raise_breach()
         message = f"no answer within {STEP_SECONDS_MAX:g} s of real time"
+        raise BrokenLawError(Law.ANSWERED, message) from error
+    except BrokenLawError:
+        raise
+    except Exception as error:
+        simulation.auditor.raise_breach()
+        message = f"{type(error).__name__} instead of an answer: {error}"
         raise BrokenLawError(Law.ANSWERED, message) from error
     finally:
         timer.cancel()

@@ -21,7 +21,14 @@ from psycopg import conninfo
 
 from tests.simulation.books import fake_time
 from tests.simulation.naive_ledger import NaiveLedger
-from tests.simulation.simulator.auditor import Answered, Auditor, Move, Name, tally
+from tests.simulation.simulator.auditor import (
+    FAILING_COMMITS,
+    Answered,
+    Auditor,
+    Move,
+    Name,
+    tally,
+)
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.world import World, open_world
 from tokenworks.bootstrap import Hub, open_hub
@@ -204,7 +211,8 @@ class Simulation:
             title = self.name(self.auditor.names[number])
             if found != naive:
                 message = f"{title} ({number}): {found}, naively {naive}"
-                raise BrokenLawError(Law.AVAILABLE, message)
+                is_window = self.auditor.names[number][1] == "limit_available"
+                raise BrokenLawError(Law.WINDOW if is_window else Law.AVAILABLE, message)
             if row[4] != account.state:
                 message = f"{title} ({number}): {row[4]}, naively {account.state}"
                 raise BrokenLawError(Law.SPEND_PATH, message)
@@ -301,6 +309,7 @@ async def open_simulation(seed: int, dsn: str, clock: FakeClock) -> AsyncGenerat
         connection = await stack.enter_async_context(
             await psycopg.AsyncConnection.connect(dsn, autocommit=True)
         )
+        await connection.execute(FAILING_COMMITS)
         hub = await stack.enter_async_context(
             open_hub(
                 Settings(data_dir=Path(directory)),
@@ -334,18 +343,23 @@ async def open_simulation(seed: int, dsn: str, clock: FakeClock) -> AsyncGenerat
         simulation.background = set(asyncio.all_tasks())
         try:
             yield simulation
+        except BaseException:
+            # A writer that cannot settle its batch would try for ever.
+            await _drop([hub.writer._task])
+            hub.writer._task = None
+            raise
         finally:
-            await abandon(simulation.calls)
+            await _drop([call.task for call in simulation.calls])
 
 
-async def abandon(calls: Iterable[Call]) -> None:
+async def _drop(tasks: Iterable[asyncio.Task[None] | None]) -> None:
     """
-    Drop calls that still run, as a killed process would.
+    Drop what still runs, as a killed process would.
     """
-    tasks = [call.task for call in calls if call.task is not None and not call.task.done()]
-    for task in tasks:
+    running = [task for task in tasks if task is not None and not task.done()]
+    for task in running:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 __all__ = ["Parked", "Simulation", "open_simulation"]

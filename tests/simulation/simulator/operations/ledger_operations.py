@@ -72,6 +72,7 @@ async def place_again(simulation: Simulation, random: Random) -> str:
             more = (*wish.reservations, Reservation(asset_id=USD_ID, quanta=1))
             wish = replace(wish, reservations=more)
         wishes.append(replace(wish, deadline=_deadline(simulation, random)))
+    wishes += wishes[: random.randint(0, 1)]  # the same once more, in the same turn
     return await _place(simulation, wishes)
 
 
@@ -100,6 +101,9 @@ async def end(simulation: Simulation, random: Random) -> str:
                 deadline=_deadline(simulation, random),
             )
         )
+    if random.random() < 0.3:
+        # Two ends of one hold at once: the later one waits for the next batch.
+        wishes.append(Posting(kind=PostingKind.VOID, fact_id=wishes[0].fact_id))
     return await _post(simulation, wishes)
 
 
@@ -131,6 +135,7 @@ async def post_again(simulation: Simulation, random: Random) -> str:
         if random.random() < 0.4:
             wish = replace(wish, meta='{"changed":true}')
         wishes.append(replace(wish, deadline=_deadline(simulation, random)))
+    wishes += wishes[: random.randint(0, 1)]  # the same once more, in the same turn
     return await _post(simulation, wishes)
 
 

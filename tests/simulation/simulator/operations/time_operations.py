@@ -93,3 +93,12 @@ async def lose_answer(simulation: Simulation, random: Random) -> str:
     del random
     simulation.auditor.lose_next = "answer"
     return "the next answer is lost"
+
+
+async def fail_commit(simulation: Simulation, random: Random) -> str:
+    """
+    Let the database fail when it commits the next batch: nothing of it is done.
+    """
+    del random
+    simulation.auditor.lose_next = "commit"
+    return "the next commit fails"
