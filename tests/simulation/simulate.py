@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
 from tests.simulation.simulator.database import OpenDatabase, open_server
-from tests.simulation.simulator.run import AUDIT_EVERY, Run, run_steps
-from tests.simulation.simulator.shrink import shrink
+from tests.simulation.simulator.explain import explain
+from tests.simulation.simulator.run import Run, run_steps
 
 STEPS_A_SEED: Final = 1_000
 """So long is each seed's life when no end was given."""
 SHRINK_SECONDS_MAX: Final = 240.0
-SHOWN_LINES: Final = 30
 PROGRESS_EVERY_S: Final = 0.2
 
 
@@ -156,7 +155,7 @@ def _simulate(
         run = _run(seed, steps, open_database, summary, progress, stop)
         summary.add(run)
         if run.broken is not None:
-            summary.failure = _explain(run, steps, open_database, progress, options, stop)
+            summary.failure = _explain(options, run, steps, open_database, progress, stop)
             return
         seed += 1
 
@@ -181,61 +180,21 @@ def _run(
 
 
 def _explain(
+    options: argparse.Namespace,
     run: Run,
     steps: Sequence[int],
     open_database: OpenDatabase,
     progress: ProgressLine,
-    options: argparse.Namespace,
     stop: Stop,
 ) -> dict[str, Any]:
-    """
-    Find the shortest plan that breaks the same law, and say how to repeat it.
-    """
-    assert run.broken is not None, "there is something to explain"
-    law = run.broken.law
-    assert run.failed_step is not None, "it broke in a step"
-
-    def again(plan: Sequence[int], *, audit_every: int = AUDIT_EVERY) -> Run:
-        with open_database() as dsn:
-            return run_steps(run.seed, plan, dsn, audit_every=audit_every)
-
-    prefix = [step for step in steps if step <= run.failed_step]
-    # Looks after every step, so it may break earlier.
-    exact = again(prefix, audit_every=1)
-    shortest = exact if exact.broken is not None else run
-    if exact.broken is not None and exact.failed_step is not None:
-        prefix = [step for step in prefix if step <= exact.failed_step]
-        law = exact.broken.law
-    kept = list(prefix)
-    ends_at_s = time.monotonic() + SHRINK_SECONDS_MAX
-    if not options.no_shrink and exact.broken is not None:
-
-        def fails(plan: Sequence[int]) -> bool:
-            nonlocal shortest
-            tried = again(plan)
-            has_failed = tried.broken is not None and tried.broken.law is law
-            shortest = tried if has_failed else shortest
-            return has_failed
-
-        kept = shrink(
-            prefix,
-            fails,
-            is_enough=lambda: stop.is_wished or time.monotonic() > ends_at_s,
-            on_try=lambda tries, size: progress.show(f"shrinking: run {tries}, {size} steps"),
-        )
-    assert shortest.broken is not None, "it breaks"
-    keep = ",".join(str(step) for step in kept)
-    return {
-        "seed": run.seed,
-        "law": law.name.lower(),
-        "law_line": law.line,
-        "sentence": str(law),
-        "message": shortest.broken.message,
-        "prefix_steps": prefix[-1] + 1,
-        "kept_steps": kept,
-        "lines": shortest.lines[-SHOWN_LINES:],
-        "command": f"make simulate SEED={run.seed} KEEP={keep}",
-    }
+    ends_at_s = time.monotonic() + (0.0 if options.no_shrink else SHRINK_SECONDS_MAX)
+    return explain(
+        run,
+        steps,
+        open_database,
+        is_enough=lambda: stop.is_wished or time.monotonic() > ends_at_s,
+        on_try=lambda tries, size: progress.show(f"shrinking: run {tries}, {size} steps"),
+    )
 
 
 def _print(summary: Summary, *, as_json: bool) -> None:

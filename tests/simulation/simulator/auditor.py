@@ -253,7 +253,11 @@ class Auditor:
 
     def _compare(self, wish: Operation, outcome: Outcome, expected: Result) -> None:
         said = f"{_title(wish)}: answered {outcome.code}, naively {expected.code}"
-        self._note(outcome.code == expected.code, law_of_codes(expected.code, outcome.code), said)
+        short = expected.refused_account or outcome.refused_account
+        is_window = short is not None and self.names[short][1] == "limit_available"
+        law = law_of_codes(expected.code, outcome.code)
+        law = Law.LIMITED if is_window and law is Law.AVAILABLE else law
+        self._note(outcome.code == expected.code, law, said)
         pairs = (
             ("overrun", outcome.overrun, expected.overrun, Law.OVERRUN),
             ("account", outcome.refused_account, expected.refused_account, Law.REFUSAL),
@@ -264,7 +268,7 @@ class Auditor:
             available = expected.available
             self._note(
                 outcome.available == available,
-                Law.AVAILABLE,
+                Law.WINDOW if is_window else Law.AVAILABLE,
                 f"{said}; {outcome.available} available, naively {available}",
             )
         if outcome.is_done and expected.code in {"ok", "replayed"}:

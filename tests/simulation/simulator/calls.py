@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,10 @@ class Call:
     is_stream: bool
     max_tokens: int | None
     performances: list[Performance]
+    prices: Mapping[str, int]
+    """Of the model at the tier, when the call was made."""
+    offers: int
+    """How many offers could be asked then."""
     idempotency_key: str | None = None
     hangs_up: bool = False
     """Whether the client has gone, or goes at its next chance."""
@@ -70,6 +75,13 @@ class Call:
         Return whether the client has its answer.
         """
         return self.task is not None and self.task.done()
+
+    @property
+    def is_running(self) -> bool:
+        """
+        Return whether a hold is open for it and its client waits.
+        """
+        return self.open is not None and not self.is_over and not self.is_judged
 
     @property
     def output_cap(self) -> int:
@@ -123,13 +135,24 @@ class Call:
         self.heard += data
 
 
+def count_offers(simulation: Simulation, model: str, tier: str) -> int:
+    """
+    Return how many suppliers can be asked for a model at a tier now.
+    """
+    world = simulation.world
+    return sum(
+        (offer.model, offer.tier) == (model, tier) and offer.offer_id not in world.paused
+        for offer in world.offers.values()
+    )
+
+
 def draw_call(simulation: Simulation, random: Random, key: SimulatedKey) -> Call:
     """
     Draw a request and how suppliers will behave.
     """
     model, tier = random.choice(sorted(simulation.world.prices))
     is_stream = random.random() < 0.5
-    max_tokens = random.choice((None, 5, 40, 200))
+    max_tokens = random.choice((None, None, 5, 40, 200))
     words = " ".join(random.choice(("how", "much", "is", "a", "token", "水")) for _ in range(9))
     request: dict[str, Any] = {
         "model": f"{model}@{tier}",
@@ -147,5 +170,7 @@ def draw_call(simulation: Simulation, random: Random, key: SimulatedKey) -> Call
         body=json.dumps(request).encode(),
         is_stream=is_stream,
         max_tokens=max_tokens,
+        prices=simulation.world.prices[model, tier],
+        offers=count_offers(simulation, model, tier),
         performances=[Performance.draw(random) for _ in range(ATTEMPTS_MAX)],
     )

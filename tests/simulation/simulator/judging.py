@@ -131,6 +131,12 @@ def _judge_door(call: Call, simulation: Simulation, code: str) -> None:
         "closed": "party_closed",
     }
     reasons = {allowed[state] for state in known if state in allowed}
+    expires_at = call.key.key.expires_at
+    if expires_at is not None and expires_at <= simulation.clock.now():
+        reasons.add("key_expired")
+    if not call.offers:
+        # With another tier to offer, the client is told to take that one.
+        reasons |= {"no_supplier_available", "model_not_found"}
     if call.idempotency_key is not None:
         reasons |= {"call_in_flight", "call_already_settled", "idempotency_conflict"}
     _require(code in reasons, Law.REFUSAL, call, f"refused as {code}; reasons: {sorted(reasons)}")
@@ -156,8 +162,7 @@ def _placements(answers: list[Answered]) -> list[Answered]:
 
 
 def _judge_hold(call: Call, simulation: Simulation) -> None:
-    prices = simulation.world.prices[call.model, call.tier]
-    quoted = most(prices, input_tokens=call.input_tokens, output_tokens=call.output_cap)
+    quoted = most(call.prices, input_tokens=call.input_tokens, output_tokens=call.output_cap)
     done = [a for a in _placements(call.opening) if a.outcome.is_done]
     wish = done[-1].wish
     assert isinstance(wish, Placement), "only placements were kept"
@@ -175,8 +180,7 @@ def _held_quanta(call: Call, simulation: Simulation) -> int:
     """
     Return the money held at first and by every extension that was granted.
     """
-    prices = simulation.world.prices[call.model, call.tier]
-    held = most(prices, input_tokens=call.input_tokens, output_tokens=call.output_cap)
+    held = most(call.prices, input_tokens=call.input_tokens, output_tokens=call.output_cap)
     for answered in call.answers:
         wish = answered.wish
         if isinstance(wish, Placement) and wish.extension and answered.outcome.code == "ok":
@@ -201,17 +205,12 @@ def _judge_failure(call: Call, simulation: Simulation) -> str:
         )
     else:
         _require(code == "all_suppliers_failed", Law.REFUSAL, call, f"failed as {code}")
-        tries = min(len(_offers(call, simulation)), ATTEMPTS_MAX)
+        tries = min(call.offers, ATTEMPTS_MAX)
         _require(len(call.told) == tries, Law.REFUSAL, call, f"{len(call.told)} of {tries} tried")
         sold = [p.manner for p, _ in call.told if p.manner.is_sold]
         _require(not sold, Law.REFUSAL, call, f"somebody answered: {sold}")
     _require(hold.state in {"voided", "expired"}, Law.HOLD_ONCE, call, f"hold is {hold.state}")
     return f"failed {code}"
-
-
-def _offers(call: Call, simulation: Simulation) -> list[Offer]:
-    offers = simulation.world.offers.values()
-    return [o for o in offers if (o.model, o.tier) == (call.model, call.tier)]
 
 
 # ---------------------------------------------------------------------- settled
@@ -230,8 +229,7 @@ def _judge_settled(call: Call, row: CallRow | None, simulation: Simulation) -> s
     manner = call.told[-1][0].manner
     counts = _usage(call, row, manner)
     is_free = row.outcome in {"empty", "cut"}
-    prices = simulation.world.prices[call.model, call.tier]
-    rated = 0 if is_free else charge(counts, prices)
+    rated = 0 if is_free else charge(counts, call.prices)
     paid = min(rated, _held_quanta(call, simulation))
     _require(
         row.outcome in _outcomes(call, manner), Law.CHARGE, call, f"{row.outcome} after {manner}"

@@ -35,7 +35,7 @@ OPERATIONS: Final[Mapping[str, tuple[int, Operation]]] = {
     "payment_otherwise": (2, money_operations.tell_otherwise),
     "set_limit": (8, control_operations.set_limit),
     "remove_limit": (2, control_operations.remove_limit),
-    "stop_party": (3, control_operations.stop_party),
+    "stop_party": (4, control_operations.stop_party),
     "revoke_key": (1, control_operations.revoke_key),
     "publish_path": (2, control_operations.publish_path),
     "place": (8, ledger_operations.place),
@@ -50,6 +50,9 @@ OPERATIONS: Final[Mapping[str, tuple[int, Operation]]] = {
     "work": (6, time_operations.work),
     "lose_request": (2, time_operations.lose_request),
     "lose_answer": (2, time_operations.lose_answer),
+    "crash": (1, time_operations.crash),
+    "change_prices": (2, control_operations.change_prices),
+    "pause_offer": (2, control_operations.pause_offer),
     "fail_commit": (2, time_operations.fail_commit),
 }
 """Each operation with its weight."""

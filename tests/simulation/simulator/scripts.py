@@ -22,6 +22,7 @@ from tokenworks.gateway.ports import (
 from tokenworks.testing.simulated_upstream import Act, Break, Head, Pause, Piece, Script
 
 WORDS = ("water", "meter", "ledger", "token", "watt", "river", "agent")
+LONG_WORDS = 100
 FAULTS: Sequence[type[SupplierFaultError]] = (
     ConnectFaultError,
     UpstreamTimeoutError,
@@ -110,14 +111,17 @@ class Performance:
         Draw one.
         """
         manners = list(_WEIGHTS)
+        words = random.choice((1, 3, 12, 40, 150, 150))
+        pauses = frozenset(p for p in ("head", "body", "end") if random.random() < 0.3)
         return cls(
             manner=random.choices(manners, [_WEIGHTS[m] for m in manners])[0],
-            words=random.choice((1, 3, 12, 40)),
+            words=words,
             input_share=random.random(),
             output_share=random.random(),
             cached_share=random.choice((0.0, random.random())),
             reasoning_share=random.choice((0.0, random.random())),
-            pauses=frozenset(p for p in ("head", "body", "end") if random.random() < 0.3),
+            # A long answer outlives what was granted at first: something may happen meanwhile.
+            pauses=pauses | {"body"} if words > LONG_WORDS else pauses,
             fault=random.randrange(len(FAULTS)),
             excess=random.choice((1, 100, 4_000)),
         )

@@ -39,7 +39,7 @@ from tokenworks.gateway.ports import UpstreamRequest
 from tokenworks.ledger.check import check_books
 from tokenworks.ledger.model import Placement, Posting
 from tokenworks.settings import Settings
-from tokenworks.testing.simulated_upstream import Parked, Script, SimulatedUpstream
+from tokenworks.testing.simulated_upstream import Script, SimulatedUpstream
 
 if TYPE_CHECKING:
     from tests.simulation.simulator.calls import Call
@@ -60,10 +60,10 @@ class Simulation:
     dsn: str
     clock: FakeClock
     dice: Dice
-    hub: Hub
-    upstream: SimulatedUpstream
+    process: Process
     auditor: Auditor
-    world: World
+    world: World = field(default_factory=World)
+    upstream: SimulatedUpstream = field(init=False)
     calls: list[Call] = field(default_factory=list["Call"])
     """Every call that was tried, the oldest first."""
     expected: Counter[tuple[Name, Name]] = field(default_factory=Counter[tuple[Name, Name]])
@@ -78,8 +78,46 @@ class Simulation:
     sorted_answers: int = 0
     others: list[Move] = field(default_factory=list[Move])
     """What was moved in this step for something else than a call."""
+    main: asyncio.Task[object] | None = field(default_factory=asyncio.current_task)
     background: set[asyncio.Task[object]] = field(default_factory=set[asyncio.Task[object]])
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # ------------------------------------------------------------------ the hub
+
+    @property
+    def hub(self) -> Hub:
+        """
+        Return the hub of the process that runs now.
+        """
+        assert self.process.hub is not None, "a process runs"
+        return self.process.hub
+
+    async def open_hub(self) -> None:
+        """
+        Start a process, with the auditor between it and the database.
+        """
+        self.upstream = SimulatedUpstream(self._direct, on_park=self.changed.set)
+        before = asyncio.all_tasks()
+        await self.process.start(self.upstream)
+        self.auditor.attach(self.hub.writer)
+        self.auditor.follow(self.hub.ledger)
+        self.background |= asyncio.all_tasks() - before
+
+    def _direct(self, request: UpstreamRequest) -> Script:
+        task = asyncio.current_task()
+        return next(call for call in self.calls if call.task is task).answer(request, self)
+
+    async def crash(self) -> list[Call]:
+        """
+        Kill the process and start another one; return the calls that nobody will answer.
+        """
+        lost = [call for call in self.calls if call.task is not None and not call.is_over]
+        await _drop([call.task for call in lost])
+        for call in lost:
+            call.is_judged = True
+        await self.process.kill()
+        await self.open_hub()
+        return lost
 
     # ------------------------------------------------------------------ time
 
@@ -98,7 +136,8 @@ class Simulation:
             await asyncio.sleep(0)  # timers that are due start their tasks
         while True:
             waiting = {parked.task for parked in self.upstream.parked}
-            others = asyncio.all_tasks() - self.background - waiting - {asyncio.current_task()}
+            others = asyncio.all_tasks() - self.background - waiting
+            others -= {asyncio.current_task(), self.main}
             # Python 3.11 waits for an event with a time limit in a task of its own: the writer
             # does so when it has nothing to do.
             busy = {t for t in others if getattr(t.get_coro(), "__qualname__", "") != "Event.wait"}
@@ -293,63 +332,72 @@ async def open_simulation(seed: int, dsn: str, clock: FakeClock) -> AsyncGenerat
     """
     await fake_time(dsn)
     dice = Dice(seed)
-    changed = asyncio.Event()
-    running: list[Simulation] = []
-
-    def direct(request: UpstreamRequest) -> Script:
-        simulation = running[0]
-        task = asyncio.current_task()
-        return next(call for call in simulation.calls if call.task is task).answer(
-            request, simulation
-        )
-
-    upstream = SimulatedUpstream(direct, on_park=changed.set)
     async with contextlib.AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tw-simulation-"))
         connection = await stack.enter_async_context(
             await psycopg.AsyncConnection.connect(dsn, autocommit=True)
         )
         await connection.execute(FAILING_COMMITS)
-        hub = await stack.enter_async_context(
+        process = Process(
+            data_dir=Path(directory), dsn=dsn, clock=clock, ids=IdentifierSource(clock, dice.bytes)
+        )
+        auditor = Auditor(clock=clock, connection=connection, naive=NaiveLedger(now=clock.now()))
+        simulation = Simulation(
+            seed=seed, dsn=dsn, clock=clock, dice=dice, process=process, auditor=auditor
+        )
+        stack.push_async_callback(process.kill)
+        await simulation.open_hub()
+        await auditor.learn_accounts()
+        simulation.world = await open_world(simulation.hub, auditor, dice.begin(-1))
+        try:
+            yield simulation
+        finally:
+            await _drop([call.task for call in simulation.calls])
+
+
+@dataclass
+class Process:
+    """
+    The process that the hub runs in: it can be killed, and another one started.
+    """
+
+    data_dir: Path
+    dsn: str
+    clock: FakeClock
+    ids: IdentifierSource
+    hub: Hub | None = None
+    _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def start(self, upstream: SimulatedUpstream) -> Hub:
+        """
+        Open a hub as a new process does.
+        """
+        self._stack = contextlib.AsyncExitStack()
+        self.hub = await self._stack.enter_async_context(
             open_hub(
-                Settings(data_dir=Path(directory)),
-                conninfo.make_conninfo(dsn, user="tokenworks_posting"),
+                Settings(data_dir=self.data_dir),
+                conninfo.make_conninfo(self.dsn, user="tokenworks_posting"),
                 name="simulation",
-                clock=clock,
-                ids=IdentifierSource(clock, dice.bytes),
+                clock=self.clock,
+                ids=self.ids,
                 upstream=upstream,
             )
         )
-        hub.gateway.holding.rules = CallRules(
+        self.hub.gateway.holding.rules = CallRules(
             granted_output_tokens=GRANTED_TOKENS, hold_lifetime_s=HOLD_LIFETIME_S
         )
-        auditor = Auditor(clock=clock, connection=connection, naive=NaiveLedger(now=clock.now()))
-        auditor.attach(hub.writer)
-        auditor.follow(hub.ledger)
-        await auditor.learn_accounts()
-        world = await open_world(hub, auditor, dice.begin(-1))
-        simulation = Simulation(
-            seed=seed,
-            dsn=dsn,
-            clock=clock,
-            dice=dice,
-            hub=hub,
-            upstream=upstream,
-            auditor=auditor,
-            world=world,
-            changed=changed,
-        )
-        running.append(simulation)
-        simulation.background = set(asyncio.all_tasks())
-        try:
-            yield simulation
-        except BaseException:
-            # A writer that cannot settle its batch would try for ever.
-            await _drop([hub.writer._task])
-            hub.writer._task = None
-            raise
-        finally:
-            await _drop([call.task for call in simulation.calls])
+        return self.hub
+
+    async def kill(self) -> None:
+        """
+        End without a word: the lane stays leased, what was queued is lost.
+        """
+        if self.hub is not None:
+            writer, self.hub = self.hub.writer, None
+            await _drop([writer._task])
+            writer._task = None
+            await writer._disconnect()
+        await self._stack.aclose()
 
 
 async def _drop(tasks: Iterable[asyncio.Task[None] | None]) -> None:
@@ -362,4 +410,4 @@ async def _drop(tasks: Iterable[asyncio.Task[None] | None]) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-__all__ = ["Parked", "Simulation", "open_simulation"]
+__all__ = ["Payment", "Simulation", "open_simulation"]

@@ -64,6 +64,8 @@ class World:
     keys: list[SimulatedKey] = field(default_factory=list[SimulatedKey])
     suppliers: dict[str, Supplier] = field(default_factory=dict[str, Supplier])
     offers: dict[UUID, Offer] = field(default_factory=dict[UUID, Offer])
+    paused: set[UUID] = field(default_factory=set[UUID])
+    """Offers that take no calls now."""
     owners: dict[str, Party] = field(default_factory=dict[str, Party])
     """Power producer, rights holder and reseller."""
     prices: dict[tuple[str, str], Mapping[str, int]] = field(
@@ -205,12 +207,23 @@ async def _open_organisation(
             await add_key(hub, auditor, world, party)
 
 
-async def add_key(hub: Hub, auditor: Auditor, world: World, party: Party) -> SimulatedKey:
+async def add_key(
+    hub: Hub,
+    auditor: Auditor,
+    world: World,
+    party: Party,
+    *,
+    expires_at: datetime | None = None,
+) -> SimulatedKey:
     """
     Add a key of a party and remember it.
     """
     label = f"key{len(world.keys)}"
-    key, secret = await hub.opening.add_key(party.party_id, role=Role.BUYER, label=label)
+    key, secret = await hub.opening.add_key(
+        party.party_id, role=Role.BUYER, label=label, expires_at=expires_at
+    )
+    if expires_at is not None:
+        auditor.scope_expiries[key.key_id] = expires_at
     by_id = {known.party_id: known for known in world.parties}
     scopes = [key.key_id]
     above: UUID | None = party.party_id

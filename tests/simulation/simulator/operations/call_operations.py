@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from tests.simulation.simulator.calls import Call, draw_call
+from tests.simulation.simulator.calls import Call, count_offers, draw_call
 from tests.simulation.simulator.judging import judge
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.simulation import Simulation
@@ -94,6 +94,8 @@ async def try_again(simulation: Simulation, random: Random) -> str:
     if is_same:
         call.model, call.tier, call.body = first.model, first.tier, first.body
         call.is_stream, call.max_tokens = first.is_stream, first.max_tokens
+        call.prices = simulation.world.prices[call.model, call.tier]
+        call.offers = count_offers(simulation, call.model, call.tier)
     is_same = call.body == _claimed_body(simulation, first, default=call.body)
     expected = _expected_code(simulation, first, is_same=is_same)
     said = await start(simulation, call)
@@ -108,7 +110,14 @@ async def try_again(simulation: Simulation, random: Random) -> str:
 
 
 def _is_stopped(code: str | None) -> bool:
-    return code in {"key_revoked", "party_frozen", "party_closed"}
+    return code in {
+        "key_revoked",
+        "key_expired",
+        "party_frozen",
+        "party_closed",
+        "no_supplier_available",
+        "model_not_found",
+    }
 
 
 def _holders(simulation: Simulation, first: Call) -> list[Call]:

@@ -4,6 +4,7 @@ Limits are set and removed, parties and keys are stopped: what an owner does bes
 
 from __future__ import annotations
 
+from datetime import timedelta
 from random import Random
 
 from tests.simulation.simulator.auditor import PLATFORM
@@ -13,6 +14,7 @@ from tests.simulation.simulator.simulation import Simulation
 from tests.simulation.simulator.world import DOLLAR, USD_ID, add_key
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD
 from tokenworks.identity.model import PartyState
+from tokenworks.metering.model import Axis
 
 ASSETS = {11: LIMIT_USD, 13: LIMIT_TOKENS}
 ZONES = ("UTC", "Asia/Shanghai", "Europe/Berlin", "America/New_York")
@@ -111,11 +113,14 @@ async def stop_party(simulation: Simulation, random: Random) -> str:
     """
     Freeze a party, or thaw one.
     """
-    party = random.choice(simulation.world.parties)
-    was = simulation.auditor.scope_states[party.party_id]
-    state = PartyState.FROZEN if was == "active" else PartyState.ACTIVE
-    if state is PartyState.FROZEN and random.random() < 0.5:
-        return "left alone"
+    states = simulation.auditor.scope_states
+    frozen = [p for p in simulation.world.parties if states[p.party_id] != "active"]
+    is_thaw = len(frozen) > random.randint(0, 1)
+    # Most telling where something is going on: an open stream has to grow below it.
+    busy = [scope for call in simulation.calls if call.is_running for scope in call.key.scopes]
+    wanted = [p for p in simulation.world.parties if p.party_id in busy]
+    party = random.choice(frozen if is_thaw else wanted or simulation.world.parties)
+    state = PartyState.ACTIVE if party in frozen else PartyState.FROZEN
     await simulation.hub.opening.set_party_state(party, state)
     simulation.auditor.scope_states[party.party_id] = state.value
     history = simulation.world.states.setdefault(party.party_id, [])
@@ -134,7 +139,11 @@ async def revoke_key(simulation: Simulation, random: Random) -> str:
     simulation.auditor.scope_states[key.key_id] = "closed"
     simulation.world.states[key.key_id] = [(key.revoked_at, "revoked")]
     owner = next(p for p in simulation.world.parties if p.party_id == key.key.party_id)
-    fresh = await add_key(simulation.hub, simulation.auditor, simulation.world, owner)
+    lives = timedelta(days=random.choice((1, 30))) if random.random() < 0.3 else None
+    expires_at = None if lives is None else simulation.clock.now() + lives
+    fresh = await add_key(
+        simulation.hub, simulation.auditor, simulation.world, owner, expires_at=expires_at
+    )
     funding = await simulation.auditor.number((fresh.scopes[0], "cash", USD_ID))
     simulation.auditor.publish(fresh.key_id, 1, fresh.scopes, funding)
     return f"{key.label} is revoked, {fresh.label} is new"
@@ -157,3 +166,37 @@ async def publish_path(simulation: Simulation, random: Random) -> str:
     funding = await simulation.auditor.number((key.scopes[0], "cash", USD_ID))
     simulation.auditor.publish(key.key_id, version, list(scopes), funding)
     return f"{key.label} spends by version {version}"
+
+
+async def change_prices(simulation: Simulation, random: Random) -> str:
+    """
+    Set new prices of a model at a tier; calls that are open keep theirs.
+    """
+    model, tier = random.choice(sorted(simulation.world.prices))
+    if tier == "free":
+        return "free stays free"
+    # Prices are dated to the moment: two versions of one moment must be the same.
+    await simulation.advance(timedelta(seconds=1))
+    names = ("input", "cache_read", "output")
+    given = {Axis(name): random.randrange(1, 10**10) for name in names}
+    card = await simulation.hub.prices.set_prices(model, tier, given)
+    simulation.world.prices[model, tier] = {
+        axis.value: price.nano_per_million for axis, price in card.prices.items()
+    }
+    return f"{model}@{tier} costs {simulation.world.prices[model, tier]['output']}"
+
+
+async def pause_offer(simulation: Simulation, random: Random) -> str:
+    """
+    Pause an offer, or resume one.
+    """
+    offers, paused = simulation.world.offers, simulation.world.paused
+    offer = random.choice(list(offers.values()))
+    if offer.offer_id in paused or (paused and random.random() < 0.5):
+        offer_id = min(paused) if offer.offer_id not in paused else offer.offer_id
+        await simulation.hub.supply.resume_offer(offer_id)
+        paused.discard(offer_id)
+        return f"{offers[offer_id].supplier_name} sells {offers[offer_id].model} again"
+    await simulation.hub.supply.pause_offer(offer.offer_id)
+    paused.add(offer.offer_id)
+    return f"{offer.supplier_name} pauses {offer.model}@{offer.tier}"

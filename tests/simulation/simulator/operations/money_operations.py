@@ -27,7 +27,7 @@ async def deposit(simulation: Simulation, random: Random) -> str:
     Pay an organisation's money in.
     """
     party = random.choice(simulation.world.organisations).party_id
-    quanta = random.choice((1, 999, DOLLAR // 500, DOLLAR // 20, DOLLAR, 30 * DOLLAR))
+    quanta = random.choice((1, 999, DOLLAR // 500, DOLLAR // 50, DOLLAR // 20, DOLLAR, 20 * DOLLAR))
     return await _pay(simulation, _new(simulation, "deposit", party, "cash", quanta))
 
 

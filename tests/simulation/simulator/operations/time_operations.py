@@ -102,3 +102,13 @@ async def fail_commit(simulation: Simulation, random: Random) -> str:
     del random
     simulation.auditor.lose_next = "commit"
     return "the next commit fails"
+
+
+async def crash(simulation: Simulation, random: Random) -> str:
+    """
+    Kill the hub's process and start another: what was answered stays, open holds wait.
+    """
+    del random
+    simulation.auditor.lose_next = None
+    lost = await simulation.crash()
+    return f"a new process; {len(lost)} calls are lost"
