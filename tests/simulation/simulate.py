@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
-from tests.simulation.simulator.database import OpenDatabase, open_server
+from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
 from tests.simulation.simulator.explain import explain
 from tests.simulation.simulator.run import Run, run_steps
 
@@ -112,15 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Simulate, print a summary, and return the exit code.
     """
     options = _parser().parse_args(arguments)
-    if options.steps is not None and options.steps < 1:
-        print("simulate: --steps is at least 1", file=sys.stderr)
-        return 2
     progress, stop, summary = ProgressLine(sys.stderr), Stop(), Summary()
     started_s = time.monotonic()
     try:
         with open_server() as open_database:
             _simulate(options, open_database, summary, progress, stop)
-    except (OSError, RuntimeError) as error:
+    except NO_DATABASE as error:
         print(f"simulate: no database to run on: {error}", file=sys.stderr)
         return 2
     summary.seconds = time.monotonic() - started_s
@@ -131,12 +128,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="simulate", description="Simulate whole hubs.")
     parser.add_argument("--seed", type=int, help="the first seed; a random one when omitted")
-    parser.add_argument("--seeds", type=int, help="how many seeds, one after the other")
-    parser.add_argument("--steps", type=int, help="steps of each seed; endless when omitted")
-    parser.add_argument("--keep", help="only these steps of the seed, e.g. 3,17,40")
+    parser.add_argument("--seeds", type=_count, help="how many seeds, one after the other")
+    parser.add_argument("--steps", type=_count, help="steps of each seed; endless when omitted")
+    parser.add_argument("--keep", type=_steps, help="only these steps of the seed: 3,17,40")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter plan")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        message = f"{text!r} is no number from 1 on"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _steps(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() for word in words):
+        message = f"{text!r} is no list of step numbers such as 3,17,40"
+        raise argparse.ArgumentTypeError(message)
+    return sorted({int(word) for word in words})
 
 
 def _simulate(
@@ -151,7 +163,7 @@ def _simulate(
     count = options.seeds or (None if is_endless else 1)
     while not stop.is_wished and (count is None or summary.seeds < count):
         plan = range(options.steps or STEPS_A_SEED)
-        steps = plan if options.keep is None else [int(word) for word in options.keep.split(",")]
+        steps = plan if options.keep is None else options.keep
         run = _run(seed, steps, open_database, summary, progress, stop)
         summary.add(run)
         if run.broken is not None:

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import psycopg
 
-from tests.simulation.simulator.database import open_server
+from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.run import quiet_logs
 from tokenworks.foundation.clock import SystemClock
@@ -503,7 +503,7 @@ async def _run(work: Task, stress: Stress, rounds: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the stress by hand: `make stress SEED=3 ROUNDS=500`; 0 sound, 1 a law was broken.
+    Run the stress by hand: `make stress SEED=3 ROUNDS=500`; 0 sound, 1 a law broken, 2 no database.
     """
     parser = argparse.ArgumentParser(prog="stress", description="Let writers race.")
     parser.add_argument("--seed", type=int, default=1, help="of what each task wishes")
@@ -511,16 +511,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=200, help="of each of the spenders")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     options = parser.parse_args(arguments)
-    operations, started_s = 0, time.monotonic()
-    failure: dict[str, object] | None = None
-    with open_server() as open_database:
-        for seed in range(options.seed, options.seed + options.seeds):
-            with open_database() as dsn:
-                try:
-                    operations += run_stress(dsn, seed=seed, rounds=options.rounds).operations
-                except BrokenLawError as broken:
-                    failure = {"seed": seed, "law": broken.law.name.lower(), "said": str(broken)}
-                    break
+    started_s = time.monotonic()
+    try:
+        with open_server() as open_database:
+            operations, failure = _run_seeds(open_database, options)
+    except NO_DATABASE as error:
+        print(f"stress: no database to run on: {error}", file=sys.stderr)
+        return 2
     seconds = time.monotonic() - started_s
     if options.json:
         summary = {"operations": operations, "seconds": round(seconds, 1), "failure": failure}
@@ -531,6 +528,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"{operations} operations by {WRITERS} writers in {seconds:.1f} s: {verdict}")
     return 0 if failure is None else 1
+
+
+def _run_seeds(
+    open_database: OpenDatabase, options: argparse.Namespace
+) -> tuple[int, dict[str, object] | None]:
+    operations = 0
+    for seed in range(options.seed, options.seed + options.seeds):
+        with open_database() as dsn:
+            try:
+                operations += run_stress(dsn, seed=seed, rounds=options.rounds).operations
+            except BrokenLawError as broken:
+                law = broken.law.name.lower()
+                return operations, {"seed": seed, "law": law, "said": str(broken)}
+    return operations, None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
+from tests.simulation import simulate
 from tests.simulation.mutants.catalogue import MUTANTS
 from tests.simulation.simulator.database import OpenDatabase, databases_of
 from tests.simulation.simulator.explain import explain
@@ -84,6 +85,19 @@ def test_shrinking_keeps_what_is_needed_in_order() -> None:
         return {7, 31} <= set(plan)
 
     assert shrink(range(60), fails) == [7, 31, 59]
+
+
+@pytest.mark.parametrize("wish", [["--steps", "0"], ["--keep", "3,x"], ["--seeds", "-1"]])
+def test_wrong_arguments_are_refused_in_words(
+    wish: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Nothing is started for a plan that cannot be.
+    """
+    with pytest.raises(SystemExit) as ended:
+        simulate.main(wish)
+    assert ended.value.code == 2
+    assert wish[1] in capsys.readouterr().err
 
 
 def test_failing_seed_is_explained_by_a_short_plan(open_database: OpenDatabase) -> None:

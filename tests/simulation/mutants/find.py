@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.mutants.catalogue import MUTANTS, STRESS, Mutant
-from tests.simulation.simulator.database import OpenDatabase, open_server
+from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
 from tests.simulation.simulator.laws import BrokenLawError
 from tests.simulation.simulator.run import run_steps
 from tests.simulation.stress import run_stress
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found.append(find(mutant, open_database))
                 if not options.json:
                     _print_row(found[-1])
-    except OSError as error:
+    except NO_DATABASE as error:
         print(f"mutants: no database to run on: {error}", file=sys.stderr)
         return 2
     if options.json:

@@ -15,9 +15,12 @@ from psycopg import conninfo, sql
 
 from tokenworks.adapters.embedded_postgres import start_throwaway
 from tokenworks.foundation.clock import SystemClock
+from tokenworks.foundation.errors import TokenworksError
 from tokenworks.postgres.migrate import migrate
 
 TEMPLATE = "tokenworks_simulation_template"
+NO_DATABASE = (OSError, TokenworksError)
+"""What it is when no server can be started."""
 
 OpenDatabase = Callable[[], contextlib.AbstractContextManager[str]]
 """Gives a fresh, migrated database for as long as it is open."""
