@@ -16,7 +16,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-unit check fix format types tidy simulate mutants stress bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \

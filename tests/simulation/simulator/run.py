@@ -25,7 +25,7 @@ from tokenworks.ledger import writer as writer_module
 
 AUDIT_EVERY = 10
 CHECK_EVERY = 250
-STEP_SECONDS_MAX = 30.0
+STEP_SECONDS_MAX = 120.0
 """Of real time; an operation that is not answered by then never will be."""
 
 
