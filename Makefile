@@ -16,7 +16,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean
+.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -66,6 +66,15 @@ test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need a
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
 	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)
+
+simulate: $(READY) $(STAMPS)/dev ## Live whole hubs on a fake clock, audited: SEED= STEPS= (endless without)
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(if $(KEEP),--keep $(KEEP)) $(ARGS)
+
+mutants: $(READY) $(STAMPS)/dev ## Break the hub on purpose, twelve ways; each has to be found, and by which law
+	@$(BIN)/python -m tests.simulation.mutants.find $(ARGS)
+
+stress: $(READY) $(STAMPS)/dev ## Let several writers race on one database: SEED= ROUNDS=
+	@$(BIN)/python -m tests.simulation.stress $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 check: $(STAMPS)/project $(STAMPS)/dev ## Lint, format, types, layers, house rules: what CI runs before the tests
 	@$(BIN)/ruff check .

@@ -120,7 +120,13 @@ class Hub:
 
 @contextlib.asynccontextmanager
 async def open_hub(
-    settings: Settings, dsn: str, *, name: str, clock: Clock | None = None
+    settings: Settings,
+    dsn: str,
+    *,
+    name: str,
+    clock: Clock | None = None,
+    ids: IdentifierSource | None = None,
+    upstream: Upstream | None = None,
 ) -> AsyncGenerator[Hub]:
     """
     Open every service of a process on one database, and close them in reverse.
@@ -130,9 +136,11 @@ async def open_hub(
         dsn: Connection string of the posting role.
         name: What this process is called in the database, e.g. ``gateway-0``.
         clock: The machine's when omitted.
+        ids: Mints every id; unpredictable when omitted.
+        upstream: The way to suppliers, closed with the hub; the network when omitted.
     """
     clock = clock or SystemClock()
-    ids = IdentifierSource(clock)
+    ids = ids or IdentifierSource(clock)
     box = SecretBox(load_master_key(settings.data_dir))
     async with contextlib.AsyncExitStack() as stack:
         fence = make_fence(settings)
@@ -155,7 +163,7 @@ async def open_hub(
         await keys.ensure_root()
         signer = await keys.ensure_lane_key(writer.lane)
         issuer = ReceiptIssuer(keys, await keys.ensure_salt_key())
-        upstream = RelayUpstream()
+        upstream = upstream or RelayUpstream()
         stack.push_async_callback(upstream.close)
         counter = TokenCounter()
         gateway = Gateway(

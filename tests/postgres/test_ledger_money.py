@@ -22,7 +22,7 @@ from tokenworks.ledger.errors import (
     RefusedError,
 )
 from tokenworks.ledger.model import Refusal, Transfer
-from tokenworks.ledger.service import Posted
+from tokenworks.ledger.service import RECEIVABLE_FREEZE_QUANTA, Posted
 
 
 @pytest.fixture
@@ -58,6 +58,13 @@ async def _chargeback(books: Books, buyer: UUID, quanta: int, reference: str) ->
 async def _balance(books: Books, buyer: UUID, purpose: str) -> int:
     balances = {balance.purpose: balance for balance in await books.ledger.balances(buyer)}
     return balances[purpose].balance
+
+
+async def _state_of_cash(books: Books, buyer: UUID) -> str:
+    rows = await books.rows(
+        "SELECT state FROM ledger.balances WHERE account_id = %s", await books.cash(buyer)
+    )
+    return rows[0][0]
 
 
 async def test_payment_is_recorded_once_for_ever(books: Books) -> None:
@@ -165,6 +172,29 @@ async def test_chargeback_passes_an_account_that_a_debt_froze(books: Books) -> N
         "SELECT state FROM ledger.balances WHERE account_id = %s", await books.cash(buyer)
     )
     assert state == "frozen"
+
+
+async def test_small_chargebacks_freeze_together(books: Books) -> None:
+    """
+    What counts is all that is owed, not what the last one added.
+    """
+    buyer = await books.buyer()
+    await _chargeback(books, buyer, RECEIVABLE_FREEZE_QUANTA, "c-1")
+    assert await _state_of_cash(books, buyer) == "active"
+    await _chargeback(books, buyer, 1, "c-2")
+    assert await _state_of_cash(books, buyer) == "frozen"
+
+
+async def test_chargeback_told_again_freezes_nobody_who_has_paid(books: Books) -> None:
+    """
+    A repeat years later changes nothing: the debt is settled by then.
+    """
+    buyer = await books.buyer()
+    await _chargeback(books, buyer, RECEIVABLE_FREEZE_QUANTA + 1, "c-1")
+    await _deposit(books, buyer, RECEIVABLE_FREEZE_QUANTA + 50, "r-1")
+    assert (await _chargeback(books, buyer, RECEIVABLE_FREEZE_QUANTA + 1, "c-1")).replayed
+    assert await _state_of_cash(books, buyer) == "active"
+    await books.hold_cash(buyer, 49)
 
 
 async def test_next_deposit_pays_what_is_owed_first(books: Books) -> None:

@@ -18,6 +18,7 @@ from tokenworks.ledger.model import NO_ACCOUNT, Placement, Posting, Transfer
 CLIENT_MONEY = 1
 SAFEGUARD = 2
 QUANTA_MAX = 2**62
+SPENDABLE = frozenset({1, 2, 11, 12})  # money and limits of money
 
 
 @dataclass
@@ -92,6 +93,9 @@ class Result:
     refused_account: int | None = None
     available: int | None = None
     overrun: int = 0
+    moves: tuple[tuple[int, int, int], ...] = ()
+    """What was moved: (debited account, credited account, quanta)."""
+    recorded_at: datetime | None = None
 
 
 @dataclass
@@ -118,6 +122,7 @@ class NaiveLedger:
         fact = (wish.hold_id, wish.operation, wish.extension)
         result = self._known(fact, wish.content) or self._place(wish)
         if result.code == "ok":
+            result.recorded_at = self.now
             self.facts[fact] = (wish.content, result)
         return result
 
@@ -127,7 +132,7 @@ class NaiveLedger:
         stored, result = self.facts[fact]
         if stored != content:
             return Result("conflict")
-        return Result("replayed", overrun=result.overrun)
+        return Result("replayed", overrun=result.overrun, recorded_at=result.recorded_at)
 
     def _place(self, wish: Placement) -> Result:
         hold = self.holds.get(wish.hold_id)
@@ -262,15 +267,29 @@ class NaiveLedger:
         known = self._known(fact, wish.content)
         if known:
             return known
-        before = copy.deepcopy((self.accounts, self.holds))
+        before = self._touched(wish)
         result = self._post(wish)
         if result.code == "ok":
+            result.recorded_at = self.now
             self.facts[fact] = (wish.content, result)
         else:
+            accounts, holds = before
             if result.refused_account is not None:
-                result.available = before[0][result.refused_account].available
-            self.accounts, self.holds = before
+                result.available = accounts[result.refused_account].available
+            self.accounts.update(accounts)
+            self.holds.update(holds)
         return result
+
+    def _touched(self, wish: Posting) -> tuple[dict[int, Account], dict[UUID, Hold]]:
+        """
+        Return copies of every account and hold that a posting may change.
+        """
+        numbers = {n for t in wish.transfers for n in (t.debit, t.credit, t.fallback)}
+        hold = self.holds.get(wish.fact_id)
+        if hold is not None:
+            numbers |= hold.held.keys() | {hold.payee or NO_ACCOUNT}
+        accounts = {n: copy.copy(self.accounts[n]) for n in numbers if n in self.accounts}
+        return accounts, {} if hold is None else {wish.fact_id: copy.deepcopy(hold)}
 
     def _post(self, wish: Posting) -> Result:
         if wish.deadline is not None and wish.deadline < self.now:
@@ -335,7 +354,8 @@ class NaiveLedger:
 
     def _move(self, wish: Posting, transfers: list[Transfer], hold: Hold | None) -> Result:
         kind = wish.kind.value
-        start = copy.deepcopy(self.accounts)
+        start, _ = self._touched(wish)
+        moves: list[tuple[int, int, int]] = []
         growth: dict[int, int] = {}
         if hold is not None and kind == "capture":
             growth = self._growth(transfers, hold)
@@ -364,6 +384,8 @@ class NaiveLedger:
                 watched.append(transfer.debit)
             debit.debits += given
             credit.credits += given
+            if given:
+                moves.append((transfer.debit, transfer.credit, given))
             rest = quanta - given
             if rest:
                 overrun += rest if debit.asset < 10 else 0
@@ -371,22 +393,33 @@ class NaiveLedger:
                 if has_fallback:
                     self.accounts[transfer.fallback].debits += rest
                     credit.credits += rest
+                    moves.append((transfer.fallback, transfer.credit, rest))
                     watched.append(transfer.fallback)
         short = next((a for a in watched if self.accounts[a].is_short), None)
         if short is not None:
             return Result("insufficient", short)
         if self._is_uncovered(start):
             return Result("client_money_unsafeguarded")
+        left: int | None = None
         if hold is not None:
             self._end(wish, hold)
-        return Result("ok", overrun=overrun)
+            left = self._spendable(hold)
+        return Result("ok", available=left, overrun=overrun, moves=tuple(moves))
+
+    def _spendable(self, hold: Hold) -> int | None:
+        """
+        Return what the spender may still spend: the tightest of its money and money limits.
+        """
+        parts = [self.accounts[number] for number in hold.held]
+        tight = [a.available for a in parts if a.is_bounded and a.asset in SPENDABLE]
+        return min(tight, default=None)
 
     def _is_uncovered(self, start: dict[int, Account]) -> bool:
         excess: dict[int, int] = {}
-        for number, account in self.accounts.items():
+        for number, before in start.items():
+            account = self.accounts[number]
             if account.role:
-                change = account.credits - account.debits
-                change -= start[number].credits - start[number].debits
+                change = account.credits - account.debits - before.credits + before.debits
                 excess[account.asset] = excess.get(account.asset, 0) + change
         return any(value > 0 for value in excess.values())
 

@@ -247,7 +247,7 @@ class Twin:
         return Posting(
             kind=wish.kind,
             fact_id=fact_id,
-            transfers=() if wish.kind is PostingKind.EXPIRE else self._transfers(wish),
+            transfers=self._transfers(wish),
             ordinal=ordinal,
             closes=wish.closes,
             deadline=now + timedelta(seconds=-1 if wish.is_late else 60),

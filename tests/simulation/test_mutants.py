@@ -1,0 +1,40 @@
+"""
+A law that nothing can break is no law: each mutant is found, by a law that says what is wrong.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.mutants.catalogue import MUTANTS, Mutant
+from tests.simulation.mutants.find import find
+from tests.simulation.mutants.patching import AnchorMissingError, patch_function
+from tests.simulation.simulator.database import OpenDatabase, databases_of
+
+
+@pytest.fixture(scope="session")
+def open_database(server_dsn: str, template_database: str) -> OpenDatabase:
+    """
+    Fresh, migrated databases.
+    """
+    return databases_of(server_dsn, template_database)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_mutant_is_found(open_database: OpenDatabase, mutant: Mutant) -> None:
+    """
+    The auditor names the law that the mutant breaks.
+    """
+    found = find(mutant, open_database)
+    assert found.broken is not None, f"{mutant.meaning}: nobody noticed"
+    assert found.is_found, f"{mutant.meaning}: caught as {found.broken}"
+
+
+def test_mutant_without_its_anchor_fails_loudly(dsn: str) -> None:
+    """
+    A rewritten function must not turn a mutant into a healthy hub.
+    """
+    with pytest.raises(AnchorMissingError, match="0 times"):
+        patch_function(dsn, "place_v1", [("no such words", "")])
+    with pytest.raises(AnchorMissingError, match="no function"):
+        patch_function(dsn, "place_v99", [("a", "b")])
