@@ -221,7 +221,7 @@ async def make_way(kind: str, hub: Hub, business: Business, *, suppliers: int) -
     templates: list[OpenCall] = []
     for model in business.models[:suppliers]:
         # Opened by the gateway once, given back, and copied for every call that is measured.
-        body = chat_body(f"{model}@{TIER}", is_stream=False, max_tokens=64)
+        body = chat_body(f"{model}@{TIER}", is_stream=True, max_tokens=64)
         call = await hub.gateway.open(payer, body)
         await hub.ledger.void(call.call_id, reason="a template")
         templates.append(call)

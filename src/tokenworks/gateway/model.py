@@ -97,8 +97,11 @@ class Settled:
     tier: str
     balance: str | None
     """What the key may still spend, its tightest limit; ``None`` when nothing is limited."""
-    document: Mapping[str, object]
-    """The buyer's view of the signed receipt: ``{"receipt": ..., "jws": ...}``."""
+    document: Mapping[str, object] | None
+    """
+    The buyer's view of the signed receipt, ``{"receipt": ..., "jws": ...}``, on a stream. A plain
+    answer carries none: its root is in the chain, and it is signed whenever it is asked for.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class Settling:
         self, call: OpenCall, served: Attempt, *, outcome: CallOutcome, bill: Bill
     ) -> Settled:
         """
-        Capture the hold into legs and sign the receipt; durable when it returns.
+        Capture the hold into legs and commit to the receipt; durable when it returns.
 
         Raises:
             LedgerUnavailableError: Not durable in time; the posting goes on in memory
@@ -136,8 +136,10 @@ class Settling:
                 else quanta_to_text(max(posted.available, 0), scale=USD.scale)
             ),
             # On a stream the document is all a buyer gets: it carries its key's certificate.
-            document=await self._receipts.document(
-                prepared, posted, with_certificate=call.request.is_stream
+            document=(
+                await self._receipts.document(prepared, posted, with_certificate=True)
+                if call.request.is_stream
+                else None
             ),
         )
 
