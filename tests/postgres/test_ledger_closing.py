@@ -352,6 +352,41 @@ async def test_closes_are_verified_offline(books: Books, closings: DateClosings)
     assert len(chain_problems(good, distrust)) == 3
 
 
+async def test_check_of_the_books_finds_a_close_that_was_changed(
+    books: Books, closings: DateClosings
+) -> None:
+    """
+    Altered content and a missing close break the chain; a signature of nobody's is not good.
+    """
+    day = _today(books)
+    for number in range(3):
+        await books.buyer(100 + number)
+        _go_to(books, day + (number + 1) * DAY)
+        await closings.close(day + number * DAY, actor="ann")
+    signed = {c.signature: c.content.encode() for c in await closings.closings(3)}
+
+    async def findings() -> set[str]:
+        report = await books.check(
+            verify_checkpoint=lambda content, signature: signed.get(signature) == content
+        )
+        assert report.counts["closings"] <= 3
+        return {problem.code.value for problem in report.problems}
+
+    assert await findings() == set()
+    first = "WHERE closed_date = (SELECT min(closed_date) FROM ledger.closings)"
+    for change, undo in (
+        ("replace(statement, 'ann', 'eve')", "replace(statement, 'eve', 'ann')"),
+        ("'x' || statement", "substr(statement, 2)"),
+    ):
+        await books.tamper(f"UPDATE ledger.closings SET statement = {change} {first}")
+        assert await findings() == {"closing_differs"}
+        await books.tamper(f"UPDATE ledger.closings SET statement = {undo} {first}")
+    assert await findings() == set()
+    await books.tamper("DELETE FROM ledger.closings WHERE closed_date = %s", day + DAY)
+    assert await findings() == {"closing_differs"}
+    await books.tamper("DELETE FROM ledger.closings")
+
+
 async def test_books_that_do_not_balance_are_not_closed(
     books: Books, closings: DateClosings
 ) -> None:

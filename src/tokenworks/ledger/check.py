@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,7 @@ from tokenworks.ledger.check_start import (
     since_parameters,
 )
 from tokenworks.ledger.checkpoint import checkpoint_bytes, hash_balances
+from tokenworks.ledger.closing_statement import chain_problems
 from tokenworks.ledger.errors import ArchiveNeededError, LedgerUnavailableError
 from tokenworks.ledger.findings import CheckReport, Findings, ProblemCode
 from tokenworks.ledger.hold_history import CheckedAccount
@@ -150,6 +151,7 @@ class _Check:
             overdue_before=self._overdue_before,
         )
         await holds.run()
+        await self._check_closings(verify)
         self._compare_pending(holds.pending)
         self._check_sums()
 
@@ -245,6 +247,22 @@ class _Check:
                 where = f"checkpoint {taken_at.isoformat()}"
                 message = "Its signature is not good."
                 self._findings.problem(ProblemCode.CHECKPOINT_DIFFERS, where, message)
+
+    async def _check_closings(self, verify: Verify | None) -> None:
+        closings: list[tuple[date, str, str]] = await self._rows.fetch("closings")
+        self._counts["closings"] = len(closings)
+        signed = {signature: content.encode() for _, content, signature in closings}
+
+        def taken_for_granted(signature: str, _certificate: str, _made_at_s: int) -> bytes:
+            return signed[signature]  # signatures have their turn below
+
+        chain = [(content, signature) for _, content, signature in closings]
+        for message in chain_problems(chain, taken_for_granted):
+            self._findings.problem(ProblemCode.CLOSING_DIFFERS, "closings", message)
+        for day, content, signature in closings:
+            if verify and not verify(content.encode(), signature):
+                message = "Its signature is not good."
+                self._findings.problem(ProblemCode.CLOSING_DIFFERS, f"close of {day}", message)
 
     def _compare_pending(self, left: Counter[int]) -> None:
         for account_id in sorted(left.keys() | self._accounts.keys()):

@@ -209,3 +209,9 @@ SELECT call.call_id, call.charge_quanta
 FROM touched
 CROSS JOIN LATERAL (SELECT * FROM gateway.calls AS one WHERE one.call_id = touched.fact_id OFFSET 0) AS call
 ORDER BY call.call_id
+
+-- name: closings
+-- Closes, in the order of their dates.
+SELECT closed_date, statement, signature
+FROM ledger.closings
+ORDER BY closed_date

@@ -43,6 +43,8 @@ class ProblemCode(StrEnum):
     """A call's charge is not what its capture took."""
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     """A signed checkpoint saw another history, or its signature is not good."""
+    CLOSING_DIFFERS = "closing_differs"
+    """The close of a date does not go on from the one before, or its signature is not good."""
     ARCHIVE_DIFFERS = "archive_differs"
     """An archived file is not what was written before its month was dropped."""
     HOLD_OVERDUE = "hold_overdue"
