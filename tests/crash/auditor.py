@@ -61,6 +61,11 @@ CROSS JOIN LATERAL unnest(h.part_accounts, h.part_held) AS part (account_id, hel
 JOIN ledger.accounts AS a USING (account_id)
 WHERE h.state = 'open' AND a.purpose = 'cash'
 """
+LATE: Final = """
+SELECT coalesce(max(extract(epoch FROM closed_at - expires_at)), 0)
+FROM ledger.holds
+WHERE state = 'expired'
+"""
 OPEN_HOLDS: Final = """
 SELECT hold_id::text, expires_at, clock_timestamp() FROM ledger.holds WHERE state = 'open'
 """
@@ -81,6 +86,7 @@ class Books:
     balance: int
     pending: int
     held: int
+    late_s_max: float  # from a hold's expiry until it was closed for that
     open_holds: list[tuple[str, datetime, datetime]]  # id, expiry, the database's clock
 
 
@@ -99,6 +105,8 @@ class Audit:
     calls_settled: int
     calls_unpaid: int
     holds_expired_unpaid: int
+    holds_open: int
+    late_s_max: float
     charged: str
 
 
@@ -124,6 +132,7 @@ def read_books(dsn: str) -> Books:
             balance=int(posted),
             pending=int(pending),
             held=int(rows(HELD)[0][0]),
+            late_s_max=float(rows(LATE)[0][0]),
             open_holds=rows(OPEN_HOLDS),
         )
 
@@ -153,6 +162,8 @@ def audit(books: Books, sightings: Sequence[Sighting], *, slack: timedelta) -> A
         calls_settled=len(books.charges),
         calls_unpaid=len(books.unpaid),
         holds_expired_unpaid=len(claimed - books.charges.keys() - books.unpaid),
+        holds_open=len(books.open_holds),
+        late_s_max=round(books.late_s_max, 1),
         charged=str(Decimal(sum(books.charges.values())) / SCALE),
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from tests.crash.auditor import Audit
@@ -25,7 +25,6 @@ class Report:
     harm: Counter[str] = field(default_factory=Counter)  # what was done, how often
     recovery_s: list[float] = field(default_factory=list)
     """From each harm to the first answer of a call that began after it."""
-    overdue_s_max: float = 0.0  # the longest that a hold was open past its expiry
     tries: Counter[str] = field(default_factory=Counter)  # how calls ended for clients
     facts: dict[str, object] = field(default_factory=dict)  # what only this scenario measures
     audit: Audit | None = None
@@ -43,10 +42,13 @@ class Report:
         """
         Return all of it as JSON has it.
         """
-        document = asdict(self)
-        document["is_clean"] = self.is_clean
-        document["recovery_s"] = [round(seconds, 3) for seconds in self.recovery_s]
-        return document
+        document = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {
+            **document,
+            "is_clean": self.is_clean,
+            "recovery_s": [round(seconds, 3) for seconds in self.recovery_s],
+            "audit": None if self.audit is None else asdict(self.audit),
+        }
 
     def to_text(self) -> str:
         """
@@ -67,9 +69,6 @@ class Report:
             )
         if self.audit is not None:
             lines += _audit_lines(self.audit)
-        lines.append(
-            f"  {'holds':<14}open past their expiry for at most {self.overdue_s_max:.1f} s"
-        )
         lines += [f"  {name:<14}{value}" for name, value in self.facts.items()]
         lines += [f"  FINDING {finding}" for finding in self.findings]
         return "\n".join(lines)
@@ -83,6 +82,7 @@ def _audit_lines(audit: Audit) -> list[str]:
         ("charged", f"{audit.calls_settled} calls, {audit.charged} USD"),
         ("ended unpaid", f"{audit.calls_unpaid} calls"),
         ("cut off", f"{audit.holds_expired_unpaid} calls, whose holds expired"),
+        ("holds", f"{audit.holds_open} open; ended within {audit.late_s_max:.1f} s of expiry"),
     )
     return [f"  {name:<14}{text}" for name, text in lines]
 

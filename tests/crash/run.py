@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.crash.cut_commits import run_cuts
+from tests.crash.filling import run_full_disk
 from tests.crash.freezing import run_freeze
 from tests.crash.killing import run_kills
 from tests.crash.load import LoadPlan
@@ -71,6 +72,7 @@ def choose_scenarios(
             kills=arguments.kills, seed=seed, keep=keep / "kills", plan=plan, say=say
         ),
         "freeze": lambda: run_freeze(seed=seed, keep=keep / "freeze", plan=plan, say=say),
+        "disk": lambda: run_full_disk(seed=seed, keep=keep / "disk", plan=plan, say=say),
         "cuts": lambda: run_cuts(
             cuts=arguments.cuts, seed=seed, keep=keep / "cuts", plan=plan, say=say
         ),

@@ -25,6 +25,7 @@ GOOD: Final = Books(
     balance=4_000,
     pending=50,
     held=50,
+    late_s_max=11.0,
     open_holds=[("call-9", NOW, NOW + SLACK)],
 )
 """Two keys; the first try of the second one was cut off, and its hold expired."""

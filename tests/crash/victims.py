@@ -13,8 +13,10 @@ from typing import Final
 
 import psutil
 
-from tests.acceptance.hub_process import HubProcess
+from tests.acceptance.hub_process import HubProcess, wait_for
 
+LIVING_TIMEOUT_S: Final = 90.0
+"""The supervisor waits up to 30 s before it starts what ends again and again."""
 BACKEND: Final = "backend"
 """One of PostgreSQL's processes that serve the hub: the server restarts all of them."""
 
@@ -31,20 +33,41 @@ def backends(postmaster_pid: int) -> list[psutil.Process]:
     return found
 
 
+def living(hub: HubProcess, names: tuple[str, ...]) -> dict[str, int] | None:
+    """
+    Return the pids of the hub's services if those that are named run, else ``None``.
+    """
+    with suppress(OSError, ValueError):
+        pids = hub.children()
+        needed = ["postgres" if name == BACKEND else name for name in names]
+        if all(is_alive(pids.get(name)) for name in needed):
+            return pids
+    return None
+
+
+def is_alive(pid: int | None) -> bool:
+    """
+    Tell whether a process runs and is no zombie.
+    """
+    with suppress(psutil.NoSuchProcess):
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def kill_dead(hub: HubProcess, names: tuple[str, ...], dice: random.Random) -> dict[str, int]:
     """
     ``kill -9`` services at once; return the pids they had.
 
-    A service that is down when its time comes is left out.
+    Who just starts again, after a kill before, is waited for: the dead cannot be killed.
     """
-    pids = hub.children()
+    pids = wait_for(f"{names} run", lambda: living(hub, names), timeout_s=LIVING_TIMEOUT_S)
     killed: dict[str, int] = {}
     for name in names:
         if name == BACKEND:
             serving = backends(pids["postgres"])
             pid = dice.choice(serving).pid if serving else None
         else:
-            pid = pids.get(name)
+            pid = pids[name]
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
