@@ -22,7 +22,14 @@ from tests.acceptance.hub_process import data_directory, wait_for
 from tests.crash.cutting_proxy import Cut, CuttingProxy, cutting
 from tests.crash.load import LoadPlan
 from tests.crash.report import Report
-from tests.crash.workshop import RECOVERY_TIMEOUT_S, Say, Workshop, conclude, open_workshop
+from tests.crash.workshop import (
+    RECOVERY_TIMEOUT_S,
+    Place,
+    Say,
+    Workshop,
+    conclude,
+    open_workshop,
+)
 from tokenworks.adapters.embedded_postgres import start
 
 PAUSE_S_MAX: Final = 0.5
@@ -30,7 +37,13 @@ CUT_TIMEOUT_S: Final = 30.0
 
 
 def run_cuts(
-    *, cuts: int, seed: int, keep: Path, plan: LoadPlan | None = None, say: Say = print
+    *,
+    cuts: int,
+    seed: int,
+    keep: Path,
+    place: Place = data_directory,
+    plan: LoadPlan | None = None,
+    say: Say = print,
 ) -> Report:
     """
     Cut so many commits, each kind equally often, in an order and at moments from the seed.
@@ -41,7 +54,7 @@ def run_cuts(
     dice.shuffle(kinds)
     begun_s = time.monotonic()
     with (
-        open_behind_proxy(keep) as (workshop, proxy),
+        open_behind_proxy(keep, place) as (workshop, proxy),
         workshop.calling(seed=seed, plan=plan or LoadPlan()) as load,
     ):
         for number, cut in enumerate(kinds, start=1):
@@ -60,12 +73,13 @@ def run_cuts(
 
 
 @contextmanager
-def open_behind_proxy(keep: Path) -> Generator[tuple[Workshop, CuttingProxy]]:
+def open_behind_proxy(keep: Path, place: Place) -> Generator[tuple[Workshop, CuttingProxy]]:
     """
     Run a durable PostgreSQL, the proxy before it, and a hub that knows only the proxy.
     """
     with (
-        data_directory() as database_dir,
+        place() as database_dir,
+        data_directory() as data_dir,
         tempfile.TemporaryDirectory(prefix="tw-front-") as front,
     ):
         server = start(database_dir)
@@ -76,7 +90,7 @@ def open_behind_proxy(keep: Path) -> Generator[tuple[Workshop, CuttingProxy]]:
             }
             with (
                 cutting(Path(front), server.socket_directory) as proxy,
-                open_workshop(keep=keep, environment=environment) as workshop,
+                open_workshop(data_dir, keep=keep, environment=environment) as workshop,
             ):
                 yield workshop, proxy
         finally:

@@ -20,13 +20,13 @@ from tests.crash.load import Load, LoadPlan
 from tests.crash.report import Report, named
 from tests.crash.sighting import Seen, Sighting
 from tests.crash.small_disk import NoDiskError, SmallDisk, mounted_disk
-from tests.crash.victims import is_alive
 from tests.crash.workshop import Say, Workshop, conclude, keep_reading, open_workshop
 
 DISK_MB: Final = 128
 """PostgreSQL's cluster takes about 40 MB at first."""
 REFUSALS_IN_A_ROW: Final = 16
 FULL_TIMEOUT_S: Final = 90.0
+CONNECT_TIMEOUT_S: Final = 5
 PROBES: Final = 4
 REFUSED: Final = "503 with Retry-After"
 PROBE_PAUSE_S: Final = 0.5
@@ -45,7 +45,7 @@ def run_full_disk(
     try:
         with (
             mounted_disk(DISK_MB) as disk,
-            open_workshop(keep=keep, data_dir=disk.folder / "hub") as workshop,
+            open_workshop(disk.folder / "hub", keep=keep) as workshop,
             workshop.calling(seed=seed, plan=plan or LoadPlan()) as load,
         ):
             fill_and_probe(workshop, load, disk, report, say)
@@ -97,24 +97,25 @@ def break_the_log(workshop: Workshop, disk: SmallDisk, report: Report, say: Say)
     """
     Make PostgreSQL need room for its log: it ends in a panic, and cannot start again.
     """
-    postmaster = workshop.hub.children()["postgres"]
-    record = json.loads((workshop.hub.data_dir / "runtime.json").read_text(encoding="utf-8"))
 
     def is_broken() -> bool:
         disk.fill()
-        with (
-            suppress(psycopg.Error),
-            psycopg.connect(record["dsn_owner"], autocommit=True) as connection,
-        ):
+        try:
+            connection = psycopg.connect(
+                workshop.owner_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+            )
+        except psycopg.OperationalError:
+            return True
+        with suppress(psycopg.Error), connection:
             connection.execute("SELECT pg_switch_wal()")
             connection.execute("SELECT pg_logical_emit_message(true, 'crash', 'test')")
-        return not is_alive(postmaster)
+        return False
 
     wait_for("PostgreSQL is down", is_broken, timeout_s=FULL_TIMEOUT_S)
     report.harm["log without room"] += 1
     say("PostgreSQL found no room for its log and is down")
     probes = Counter(probe(workshop, disk) for _ in range(PROBES))
-    report.facts["without database"] = named(probes)
+    report.facts["no database"] = named(probes)
     if set(probes) != {REFUSED}:
         report.findings.append(f"full: calls without a database got {named(probes)}")
 

@@ -8,18 +8,26 @@ import time
 from pathlib import Path
 from typing import Final
 
+from tests.acceptance.hub_process import data_directory
 from tests.crash.load import LoadPlan
 from tests.crash.report import Report
 from tests.crash.sighting import Seen, Sighting
 from tests.crash.victims import stopped
-from tests.crash.workshop import RECOVERY_TIMEOUT_S, Say, conclude, open_workshop
+from tests.crash.workshop import RECOVERY_TIMEOUT_S, Place, Say, conclude, open_workshop
 
 FROZEN_S: Final = 10.0
 SETTLING_S: Final = 0.5
 """What was committed just before may still be on its way to its client."""
 
 
-def run_freeze(*, seed: int, keep: Path, plan: LoadPlan | None = None, say: Say = print) -> Report:
+def run_freeze(
+    *,
+    seed: int,
+    keep: Path,
+    place: Place = data_directory,
+    plan: LoadPlan | None = None,
+    say: Say = print,
+) -> Report:
     """
     Freeze every process of PostgreSQL, let them go on, and audit.
 
@@ -29,7 +37,8 @@ def run_freeze(*, seed: int, keep: Path, plan: LoadPlan | None = None, say: Say 
     report = Report(scenario="freeze", seed=seed)
     begun_s = time.monotonic()
     with (
-        open_workshop(keep=keep) as workshop,
+        place() as data_dir,
+        open_workshop(data_dir, keep=keep) as workshop,
         workshop.calling(seed=seed, plan=plan or LoadPlan()) as load,
     ):
         say(f"PostgreSQL stands still for {FROZEN_S:.0f} s")

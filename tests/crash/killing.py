@@ -10,11 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.acceptance.hub_process import wait_for
+import psycopg
+
+from tests.acceptance.hub_process import data_directory, wait_for
 from tests.crash.load import Load, LoadPlan
 from tests.crash.report import Report
 from tests.crash.victims import BACKEND, is_back, kill_dead
-from tests.crash.workshop import RECOVERY_TIMEOUT_S, Say, Workshop, conclude, open_workshop
+from tests.crash.workshop import (
+    RECOVERY_TIMEOUT_S,
+    Place,
+    Say,
+    Workshop,
+    conclude,
+    open_workshop,
+)
 
 PAUSE_S_MAX: Final = 1.0
 """Between an answer after one kill and the next kill."""
@@ -56,18 +65,38 @@ def plan_rounds(kills: int, dice: random.Random) -> Iterator[Round]:
 
 
 def run_kills(
-    *, kills: int, seed: int, keep: Path, plan: LoadPlan | None = None, say: Say = print
+    *,
+    kills: int,
+    seed: int,
+    keep: Path,
+    place: Place = data_directory,
+    plan: LoadPlan | None = None,
+    say: Say = print,
+    is_durable: bool = True,
 ) -> Report:
     """
     Open a hub, kill its processes under load, and audit the books.
+
+    Args:
+        kills: How many processes die.
+        seed: Decides who dies when.
+        keep: Where logs are found afterwards.
+        place: Where the books are.
+        plan: How much load.
+        say: Takes the progress.
+        is_durable: ``False`` lets PostgreSQL answer before a commit is on the disk, so that
+            the audit must find answers that are not in the books.
     """
     report = Report(scenario="kills", seed=seed)
     dice = random.Random(seed)
     begun_s = time.monotonic()
     with (
-        open_workshop(keep=keep) as workshop,
+        place() as data_dir,
+        open_workshop(data_dir, keep=keep) as workshop,
         workshop.calling(seed=seed, plan=plan or LoadPlan()) as load,
     ):
+        if not is_durable:
+            weaken(workshop)
         for names in plan_rounds(kills, dice):
             time.sleep(dice.uniform(0.0, PAUSE_S_MAX))
             recovery_s = kill_and_recover(workshop, load, names, dice, report)
@@ -80,6 +109,25 @@ def run_kills(
         conclude(workshop, load, report)
     report.seconds = time.monotonic() - begun_s
     return report
+
+
+def weaken(workshop: Workshop) -> None:
+    """
+    Make the commit of every batch asynchronous, by a trigger that only the owner can add.
+    """
+    with psycopg.connect(workshop.owner_dsn, autocommit=True) as connection:
+        connection.execute("""
+            CREATE FUNCTION ledger.answer_too_early() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                PERFORM set_config('synchronous_commit', 'off', true);
+                RETURN NULL;
+            END
+            $$
+        """)
+        connection.execute("""
+            CREATE TRIGGER answer_too_early AFTER INSERT ON ledger.batches
+            FOR EACH STATEMENT EXECUTE FUNCTION ledger.answer_too_early()
+        """)
 
 
 def kill_and_recover(

@@ -37,6 +37,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat a run; a new one is drawn and printed")
     parser.add_argument("--slots", type=int, default=4, help="calls at once of each of 2 clients")
     parser.add_argument("--keep", type=Path, default=KEEP, help=f"folder for the logs ({KEEP})")
+    parser.add_argument(
+        "--asynchronous",
+        action="store_true",
+        help="kills: let PostgreSQL answer before the disk has it; the audit must find that",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument("scenarios", nargs="*", help="of: kills disk freeze cuts")
     arguments = parser.parse_args()
@@ -69,7 +74,12 @@ def choose_scenarios(
     keep: Path = arguments.keep
     return {
         "kills": lambda: run_kills(
-            kills=arguments.kills, seed=seed, keep=keep / "kills", plan=plan, say=say
+            kills=arguments.kills,
+            seed=seed,
+            keep=keep / "kills",
+            plan=plan,
+            say=say,
+            is_durable=not arguments.asynchronous,
         ),
         "freeze": lambda: run_freeze(seed=seed, keep=keep / "freeze", plan=plan, say=say),
         "disk": lambda: run_full_disk(seed=seed, keep=keep / "disk", plan=plan, say=say),

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from tests.crash.cut_commits import run_cuts
+from tests.crash.workshop import memory_directory
 
 SEED: Final = 20_261_127
 CUTS: Final = 9
@@ -22,7 +23,7 @@ def test_cut_commits_are_booked_once(tmp_path: Path) -> None:
     """
     Before the server sees the batch, while it works on it, and after it has committed.
     """
-    report = run_cuts(cuts=CUTS, seed=SEED, keep=tmp_path)
+    report = run_cuts(cuts=CUTS, seed=SEED, keep=tmp_path, place=memory_directory)
     print(report.to_text())
     assert report.findings == []
     each = CUTS // 3

@@ -12,6 +12,7 @@ import pytest
 from tests.crash.freezing import judge_freeze, run_freeze
 from tests.crash.report import Report
 from tests.crash.sighting import Seen, Sighting
+from tests.crash.workshop import memory_directory
 
 SEED: Final = 20_261_126
 
@@ -22,7 +23,7 @@ def test_database_that_stands_still_for_ten_seconds_sells_nothing(tmp_path: Path
     """
     Every call of that time is a 503 with Retry-After or is answered later; the books are clean.
     """
-    report = run_freeze(seed=SEED, keep=tmp_path)
+    report = run_freeze(seed=SEED, keep=tmp_path, place=memory_directory)
     print(report.to_text())
     assert report.findings == []
     assert report.facts["refused"] != 0

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.crash.killing import plan_rounds, run_kills
+from tests.crash.workshop import memory_directory
 
 SEED: Final = 20_261_125
 KILLS: Final = 10
@@ -23,7 +24,7 @@ def test_ten_kills_lose_nothing_and_charge_nothing_twice(tmp_path: Path) -> None
     """
     Gateways, worker and PostgreSQL are killed alone and together, at moments from the seed.
     """
-    report = run_kills(kills=KILLS, seed=SEED, keep=tmp_path)
+    report = run_kills(kills=KILLS, seed=SEED, keep=tmp_path, place=memory_directory)
     print(report.to_text())
     assert report.findings == []
     assert report.harm.total() == KILLS

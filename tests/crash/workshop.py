@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -35,14 +36,36 @@ HOLDS_TIMEOUT_S: Final = 60.0
 STEADY_ANSWERS: Final = 10
 DEPOSIT_USD: Final = "1000"
 
+MEMORY: Final = Path("/dev/shm")
+MEMORY_BYTES_MIN: Final = 512 * 1024 * 1024
+
 Say = Callable[[str], None]
 """Takes a line about the progress."""
+Place = Callable[[], AbstractContextManager[Path]]
+"""Makes a folder for a database, and takes it away."""
 
 SUPPLIER: Final[Mapping[str, Behaviour]] = {
     "quick-model": Behaviour(first_byte_delay_ms=10),
     "slow-model": Behaviour(first_byte_delay_ms=50, chunk_pace_ms=8),
 }
 """Calls take 10 to 300 ms, so that many are in flight at any moment."""
+
+
+@contextmanager
+def memory_directory() -> Generator[Path]:
+    """
+    Give a data directory in memory where there is room, for short tests on busy machines.
+
+    A killed process loses nothing of it, as it loses nothing that it wrote to a disk.
+    """
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES_MIN:
+        with data_directory() as directory:
+            yield directory
+        return
+    with tempfile.TemporaryDirectory(
+        prefix="tw-crash-", dir=MEMORY, ignore_cleanup_errors=True
+    ) as directory:
+        yield Path(directory) / "hub"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,32 +90,32 @@ class Workshop:
         """
         Return the connection string of the books.
         """
+        return self._runtime("dsn_posting")
+
+    @property
+    def owner_dsn(self) -> str:
+        """
+        Return the connection string of the database's owner.
+        """
+        return self._runtime("dsn_owner")
+
+    def _runtime(self, name: str) -> str:
         record = json.loads((self.hub.data_dir / "runtime.json").read_text(encoding="utf-8"))
-        return str(record["dsn_posting"])
+        return str(record[name])
 
 
 @contextmanager
 def open_workshop(
-    *,
-    keep: Path,
-    data_dir: Path | None = None,
-    environment: Mapping[str, str] | None = None,
+    data_dir: Path, *, keep: Path, environment: Mapping[str, str] | None = None
 ) -> Generator[Workshop]:
     """
     Open a business on a new hub of two gateway processes.
 
     Args:
+        data_dir: The hub's.
         keep: Where the logs of the hub and of its clients are found afterwards.
-        data_dir: The hub's; one of its own when ``None``.
         environment: More settings.
     """
-    if data_dir is None:
-        with (
-            data_directory() as own,
-            open_workshop(keep=keep, data_dir=own, environment=environment) as workshop,
-        ):
-            yield workshop
-        return
     keep.mkdir(parents=True, exist_ok=True)
     settings = {"TOKENWORKS_HOLD_LIFETIME_S": str(HOLD_LIFETIME_S), **(environment or {})}
     hub = HubProcess(data_dir, "--no-console", "--workers", "2", environment=settings)
