@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,6 @@ FULL_TIMEOUT_S: Final = 90.0
 CONNECT_TIMEOUT_S: Final = 5
 PROBES: Final = 4
 REFUSED: Final = "503 with Retry-After"
-PROBE_PAUSE_S: Final = 0.5
 BACK_TIMEOUT_S: Final = 75.0
 """The supervisor waits up to 30 s before it starts what fails again and again."""
 
@@ -84,7 +84,7 @@ def fill_and_probe(
     wait_for("refusals", is_refused, timeout_s=FULL_TIMEOUT_S)
     refused_s = time.monotonic()
     say(f"nothing is sold any more {refused_s - filled_s:.1f} s after the disk was full")
-    probes = Counter(probe(workshop, disk) for _ in range(PROBES))
+    probes = probe_together(workshop, disk)
     report.facts["probes"] = named(probes)
     if set(probes) != {REFUSED}:
         report.findings.append(f"full: calls on a full disk got {named(probes)}")
@@ -114,7 +114,7 @@ def break_the_log(workshop: Workshop, disk: SmallDisk, report: Report, say: Say)
     wait_for("PostgreSQL is down", is_broken, timeout_s=FULL_TIMEOUT_S)
     report.harm["log without room"] += 1
     say("PostgreSQL found no room for its log and is down")
-    probes = Counter(probe(workshop, disk) for _ in range(PROBES))
+    probes = probe_together(workshop, disk)
     report.facts["no database"] = named(probes)
     if set(probes) != {REFUSED}:
         report.findings.append(f"full: calls without a database got {named(probes)}")
@@ -127,12 +127,19 @@ def is_sold(seen: Sighting) -> bool:
     return seen.seen is Seen.ANSWERED
 
 
-def probe(workshop: Workshop, disk: SmallDisk) -> str:
+def probe_together(workshop: Workshop, disk: SmallDisk) -> Counter[str]:
+    """
+    Make some calls at once and count what came.
+    """
+    disk.fill()
+    with ThreadPoolExecutor(PROBES) as pool:
+        return Counter(pool.map(probe, [workshop] * PROBES))
+
+
+def probe(workshop: Workshop) -> str:
     """
     Make one call and say what came.
     """
-    disk.fill()
-    time.sleep(PROBE_PAUSE_S)
     body = {"model": "quick-model", "messages": [{"role": "user", "content": "probe"}]}
     url = f"{workshop.hub.base_url}/chat/completions"
     try:

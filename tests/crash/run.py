@@ -11,7 +11,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,15 +27,17 @@ KEEP: Final = Path("artefacts/crash")
 SEEDS: Final = 2**31
 
 
-def main() -> int:
+def main(arguments_given: Sequence[str] | None = None) -> int:
     """
     Run the scenarios that were asked for, all by default.
     """
     parser = argparse.ArgumentParser(description="Harm a hub under load, then audit its books.")
-    parser.add_argument("--kills", type=int, default=100, help="processes to kill (100)")
-    parser.add_argument("--cuts", type=int, default=60, help="commits to cut (60)")
+    parser.add_argument("--kills", type=positive, default=100, help="processes to kill (100)")
+    parser.add_argument("--cuts", type=positive, default=60, help="commits to cut (60)")
     parser.add_argument("--seed", type=int, help="repeat a run; a new one is drawn and printed")
-    parser.add_argument("--slots", type=int, default=4, help="calls at once of each of 2 clients")
+    parser.add_argument(
+        "--slots", type=positive, default=4, help="calls at once of each of 2 clients"
+    )
     parser.add_argument("--keep", type=Path, default=KEEP, help=f"folder for the logs ({KEEP})")
     parser.add_argument(
         "--asynchronous",
@@ -44,7 +46,7 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument("scenarios", nargs="*", help="of: kills disk freeze cuts")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments_given)
     seed = random.randrange(SEEDS) if arguments.seed is None else arguments.seed
     say = say_json if arguments.json else say_text
     say(f"seed {seed}")
@@ -62,6 +64,16 @@ def main() -> int:
         else:
             write_line(report.to_text())
     return 0 if is_clean else 1
+
+
+def positive(text: str) -> int:
+    """
+    Read a number that is at least one.
+    """
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
 
 
 def choose_scenarios(
