@@ -4,6 +4,8 @@
 PYTHON ?= $(shell sh tools/find_python.sh)
 # Where the hub of `make run` keeps its data.
 DATA ?= .tokenworks
+# How many processes `make crash-test` kills.
+KILLS ?= 100
 # More arguments for `tokenworks up` or pytest: `make run ARGS="--port 9000"`.
 ARGS ?=
 
@@ -16,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit test-postgres15 failover-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -75,6 +77,9 @@ mutants: $(READY) $(STAMPS)/dev ## Break the hub on purpose, twelve ways; each h
 
 stress: $(READY) $(STAMPS)/dev ## Let several writers race on one database: SEED= ROUNDS=
 	@$(BIN)/python -m tests.simulation.stress $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+crash-test: $(READY) $(STAMPS)/dev ## Kill, freeze, cut off and fill a hub under load, then audit it (KILLS=100 SEED=...)
+	@$(BIN)/python -m tests.crash.run --kills $(KILLS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: $(STAMPS)/project $(STAMPS)/dev ## Lint, format, types, layers, house rules: what CI runs before the tests
 	@$(BIN)/ruff check .

@@ -4,11 +4,12 @@ Structured logs: one JSON object a line, call ids in, secrets out.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
@@ -19,6 +20,33 @@ _SECRET_NAMES: Final = frozenset(
 _REDACTED: Final = "[redacted]"
 _DEPTH_MAX: Final = 4
 """What is nested deeper is not logged."""
+
+
+class LossyStream:
+    """
+    A text stream that drops what cannot be written.
+
+    On a full disk nobody hears the complaint, but whoever complains goes on: a ledger writer
+    that fell over its own warning would never commit again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """
+        Write what can be written; say that all was.
+        """
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """
+        Flush what can be flushed.
+        """
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(level: str, *, process: str) -> None:
@@ -39,7 +67,7 @@ def configure_logs(level: str, *, process: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", LossyStream(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

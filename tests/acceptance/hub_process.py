@@ -297,7 +297,8 @@ class HubProcess:
         """
         Make the first admin key as an operator does, in the database itself.
         """
-        done = run_command("key", "add", "--admin", "--data", str(self.data_dir), "--json")
+        arguments = ("key", "add", "--admin", "--data", str(self.data_dir), "--json")
+        done = run_command(*arguments, environment=self.environment)
         assert done.returncode == 0, done.stderr
         self.admin_key = json.loads(done.stdout)["secret"]
 

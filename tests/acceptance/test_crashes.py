@@ -22,11 +22,11 @@ from decimal import Decimal
 from typing import Final
 
 import httpx
-import psutil
 import pytest
 
 from tests.acceptance.conftest import STUB_MODEL, Shop, open_shop
 from tests.acceptance.hub_process import Document, data_directory, raw_call, wait_for
+from tests.crash.victims import backends, is_back, stopped
 from tokenworks.testing.supplier_behaviour import Behaviour
 
 CLIENTS: Final = 6
@@ -227,28 +227,6 @@ def test_killed_database_loses_no_answered_call(fragile: Shop) -> None:
     check_every_answer_is_booked_once(fragile, load)
 
 
-def is_back(shop: Shop, name: str, old_pid: int) -> bool:
-    """
-    Tell whether a service runs as another process now.
-    """
-    with suppress(OSError, ValueError):
-        return shop.children().get(name, old_pid) != old_pid
-    return False
-
-
-def backends(postmaster_pid: int) -> list[psutil.Process]:
-    """
-    Return the processes that serve the hub's connections.
-    """
-    found = [
-        process
-        for process in psutil.Process(postmaster_pid).children()
-        if "tokenworks" in " ".join(process.cmdline())
-    ]
-    assert found, "no connection is open"
-    return found
-
-
 def test_database_that_does_not_answer_is_503_and_nothing_is_free(fragile: Shop) -> None:
     """
     While PostgreSQL stands still a call is 503 with Retry-After, health says so or waits, and
@@ -292,23 +270,6 @@ def call_apart(shop: Shop, body: Document) -> httpx.Response:
     """
     with httpx.Client(timeout=REFUSAL_TIMEOUT_S) as http:
         return http.post(f"{shop.base_url}/chat/completions", **raw_call(shop.buyer_key, body))
-
-
-@contextmanager
-def stopped(postmaster_pid: int) -> Generator[None]:
-    """
-    Freeze a database server, all its processes, until the block ends.
-    """
-    postmaster = psutil.Process(postmaster_pid)
-    tree = [postmaster, *postmaster.children(recursive=True)]
-    try:
-        for process in tree:
-            process.suspend()
-        yield
-    finally:
-        for process in tree:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
 
 
 def test_holds_of_killed_gateways_expire_and_the_money_is_back(fragile: Shop) -> None:

@@ -76,13 +76,14 @@ async def test_a_keyed_call_without_books_is_refused_like_any_other(
     rig: Rig, outage: Outage
 ) -> None:
     """
-    A door that looks something up first answers in the same shape.
+    A door that looks something up first answers in the same shape, and not as for a bug.
     """
     outage.begin()
 
     answer = await rig.ask(headers={"idempotency-key": "order-1"})
 
     assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "unavailable"
     assert "retry-after" in answer.headers
     assert rig.first.stats()["calls"] == 1
 

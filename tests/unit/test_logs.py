@@ -5,15 +5,18 @@ Logs: one JSON object a line, and no credential on any of them.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from tokenworks.logs import configure_logs, redact_secrets
+from tokenworks.logs import LossyStream, configure_logs, redact_secrets
 
 KEY = "tw_Abcd" + "x" * 39
 SHOWN = "tw_Abcd[redacted]"
@@ -118,3 +121,22 @@ def test_a_traceback_is_masked_too(capsys: pytest.CaptureFixture[str]) -> None:
     written = capsys.readouterr().err
     assert "ValueError" in written
     assert KEY not in written
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_drops_the_line_and_not_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A ledger writer that fell over its own warning would never commit again.
+    """
+    device = io.FileIO("/dev/full", "w")
+    full = io.TextIOWrapper(device, write_through=True)
+    with pytest.raises(OSError, match="No space left"):
+        full.write("a line\n")
+    monkeypatch.setattr(sys, "stderr", full)
+    with configured():
+        for _ in range(3):
+            structlog.get_logger("test").warning("ledger_connection_lost")
+    assert LossyStream(full).write("a line\n") == len("a line\n")
+    with contextlib.suppress(OSError):
+        full.close()
+    device.close()

@@ -5,6 +5,7 @@ Supervision: processes start in order, come back, and stop in order.
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -228,6 +229,76 @@ def test_log_keeps_its_size(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new\n"
     assert (tmp_path / "worker.log.1").read_bytes() == b"old\n" * 10
     rotate_log(tmp_path / "absent.log")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_log_stays_where_its_copy_has_no_room(tmp_path: Path) -> None:
+    """
+    A full disk must not end the hub that looks after its logs.
+    """
+    path = tmp_path / "worker.log"
+    path.write_bytes(b"old\n" * 10)
+    (tmp_path / "worker.log.1").symlink_to("/dev/full")
+    rotate_log(path, bytes_max=10)
+    assert path.read_bytes() == b"old\n" * 10
+
+
+async def test_record_that_had_no_room_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Processes are looked after although their pids cannot be noted, and noted when they can be.
+    """
+
+    class Full(_Recorder):
+        has_room = True
+
+        def children_changed(self, children: tuple[ChildRecord, ...]) -> None:
+            if not self.has_room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().children_changed(children)
+
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_S", 0.05)
+    monkeypatch.setattr(supervisor_module, "_ROTATE_EVERY_S", 0.05)
+    recorder = Full()
+    supervisor = Supervisor(recorder, SystemClock())
+    supervisor.spawn(_service(tmp_path, "worker"))
+    first = recorder.pid("worker")
+    stop = asyncio.Event()
+    watching = asyncio.create_task(supervisor.watch(stop))
+    recorder.has_room = False
+    os.kill(first, signal.SIGKILL)
+    await _until(lambda: any("was started again" in text for text in recorder.notices))
+    assert recorder.pid("worker") == first
+    recorder.has_room = True
+    await _until(lambda: recorder.pid("worker") != first)
+    stop.set()
+    await watching
+    await supervisor.stop()
+
+
+async def test_pauses_begin_anew_after_a_steady_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What ran long enough and ends is news, whatever happened to it before.
+    """
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_S", 0.05)
+    recorder = _Recorder()
+    supervisor = Supervisor(recorder, SystemClock())
+    supervisor.spawn(_service(tmp_path, "worker"))
+    stop = asyncio.Event()
+    watching = asyncio.create_task(supervisor.watch(stop))
+    os.kill(recorder.pid("worker"), signal.SIGKILL)
+    await _until(lambda: len(recorder.notices) == 2)
+    monkeypatch.setattr(supervisor_module, "STEADY_AFTER_S", 0.0)
+    os.kill(recorder.pid("worker"), signal.SIGKILL)
+    await _until(lambda: len(recorder.notices) == 4)
+    assert "starting it again in 0.05 s" in recorder.notices[0]
+    assert "starting it again in 0.05 s" in recorder.notices[2]
+    stop.set()
+    await watching
+    await supervisor.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the parent-death signal")

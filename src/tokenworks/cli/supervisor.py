@@ -3,10 +3,13 @@ Keep a set of processes running: start in order, restart with patience, stop in 
 
 Invariants:
     * A service that ends by itself is started again after a pause that doubles from
-      ``RESTART_PAUSE_S`` to ``RESTART_PAUSE_S_MAX``; running ``STEADY_AFTER_S`` resets it.
+      ``RESTART_PAUSE_S`` to ``RESTART_PAUSE_S_MAX``; running ``STEADY_AFTER_S`` resets it:
+      then what ended it was news. Nothing is ever given up: a full disk or a broken network
+      mends, and until then the others refuse what they cannot book.
     * Services stop in the reverse order of their rank, one rank after the other, each
       asked first and killed only when its patience is over.
-    * Every change of a process is reported before anything else happens.
+    * Every change of a process is reported before anything else happens; on a full disk,
+      where it cannot be, as soon as there is room.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ from tokenworks.settings import ChildRecord
 
 RESTART_PAUSE_S: Final = 0.5
 RESTART_PAUSE_S_MAX: Final = 30.0
-STEADY_AFTER_S: Final = 60.0
+STEADY_AFTER_S: Final = 10.0
+"""Long enough that starting again and again costs next to nothing."""
 READY_TIMEOUT_S: Final = 60.0
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 LOG_TAIL_LINES: Final = 20
@@ -188,6 +192,7 @@ class Supervisor:
         self._listener = listener
         self._clock = clock
         self._children: list[_Child] = []
+        self._is_reported = True
         self._is_hurried = False
 
     def spawn(self, service: Service) -> None:
@@ -229,6 +234,8 @@ class Supervisor:
                 rotate_at_s = self._clock.monotonic_s() + _ROTATE_EVERY_S
                 for child in self._children:
                     rotate_log(child.service.log_path)
+                if not self._is_reported:
+                    self._report_children()
             try:
                 await asyncio.wait_for(until.wait(), _WATCH_S)
             except TimeoutError:
@@ -308,7 +315,13 @@ class Supervisor:
                         started_at_s=identity.started_at_s,
                     )
                 )
-        self._listener.children_changed(tuple(records))
+        try:
+            self._listener.children_changed(tuple(records))
+        except OSError as error:
+            self._is_reported = False
+            self._listener.notice(f"The record of the processes cannot be written: {error}")
+        else:
+            self._is_reported = True
 
 
 def _ending(child: _Child) -> str:
@@ -323,7 +336,8 @@ def rotate_log(path: Path, *, bytes_max: int = LOG_BYTES_MAX) -> None:
     Move a log that has grown over ``bytes_max`` to ``<name>.1``.
 
     The content is copied and the file cut, because its process keeps it open (and
-    appends); lines written in that moment may be lost.
+    appends); lines written in that moment may be lost. Where there is no room for the
+    copy the log stays as it is.
     """
     try:
         if path.stat().st_size <= bytes_max:
@@ -333,7 +347,7 @@ def rotate_log(path: Path, *, bytes_max: int = LOG_BYTES_MAX) -> None:
         older.chmod(0o600)
         with path.open("r+b") as log:
             log.truncate(0)
-    except FileNotFoundError:
+    except OSError:
         return
 
 

@@ -9,6 +9,7 @@ SIGTERM stops in the reverse order; a second one does not wait.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -143,9 +144,10 @@ class Hub:
 
     def notice(self, text: str) -> None:
         """
-        Pass the supervisor's sentences on.
+        Pass the supervisor's sentences on, where somebody can still read them.
         """
-        self._progress.notice(text)
+        with contextlib.suppress(OSError):  # a full disk, a pipe whose reader has left
+            self._progress.notice(text)
 
     def children_changed(self, children: tuple[ChildRecord, ...]) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Open connections to the database, always in autocommit mode and in UTC.
+Open connections to the database: in autocommit mode, in UTC, and durable on commit.
 
 A connection string may name several servers (``host=a,b``): a primary and its standbys.
 With a fence each is tried on its own, and the first that is writable and has the latest
@@ -44,7 +44,10 @@ Opened = TypeVar("Opened", bound=AsyncConnection[Row])
 
 _NO_TRANSACTION: Final = pq.TransactionStatus.IDLE
 _log = structlog.get_logger("tokenworks.postgres")
-_SESSION: Final = "-c timezone=UTC -c client_min_messages=warning -c jit=off"
+_SESSION: Final = (
+    "-c timezone=UTC -c client_min_messages=warning -c jit=off -c synchronous_commit=on"
+)
+"""Stronger than what a server, database or role was set to: what is answered is on the disk."""
 
 
 class Admission(Protocol):

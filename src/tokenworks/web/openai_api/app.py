@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 import msgspec
+import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
 from tokenworks.foundation.errors import (
     InvalidError,
@@ -101,6 +103,12 @@ class OpenAiApi:
         except TokenworksError as error:
             self._metrics.refused(error.code)
             await _send_error(send, error)
+        except (psycopg.OperationalError, PoolTimeout) as error:
+            # A look-up outside the ledger (an idempotency key's): nothing is acknowledged.
+            _log.warning("database_unavailable", error=type(error).__name__, path=path)
+            unavailable = UnavailableError("The database does not answer right now.")
+            self._metrics.refused(unavailable.code)
+            await _send_error(send, unavailable)
         except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
             _log.exception("unexpected_error", path=path)
             self._metrics.refused("internal_error")
