@@ -570,3 +570,20 @@ async def test_receipts_of_a_lane_form_one_chain(books: Books) -> None:
     assert again.code == "replayed"
     assert again.receipt_sequence == 2
     assert again.receipt_previous == outcomes[1].receipt_previous
+
+
+async def test_void_takes_no_more_than_was_held(books: Books) -> None:
+    """
+    Only a settle may take more than its hold; found by the machine, shrunk.
+    """
+    buyer = await books.buyer(100)
+    held = await books.hold_cash(buyer, 22)
+    cash, other = await books.cash(buyer), await books.cash(await books.buyer())
+    await books.writer.post(
+        Posting(
+            kind=PostingKind.VOID,
+            fact_id=held,
+            transfers=(Transfer(debit=cash, credit=other, quanta=42),),
+        )
+    )
+    assert await books.counters(cash) == (0, 22, 100)

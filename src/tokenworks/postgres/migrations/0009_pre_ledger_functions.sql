@@ -766,7 +766,9 @@ BEGIN
                 own := part_at[debit_index[i]];
                 IF own IS NOT NULL THEN
                     owns[i] := own;
-                    part_grown[own] := part_grown[own] + amounts[i];  -- first all that is wanted
+                    IF p_operations[op] = 'capture' THEN
+                        part_grown[own] := part_grown[own] + amounts[i];  -- first all that is wanted
+                    END IF;
                 END IF;
             END LOOP;
             FOR j IN first_part..last_part LOOP
