@@ -401,7 +401,7 @@ async def test_amount_beyond_the_largest_is_refused(books: Books, quanta: int) -
 
 async def test_thousand_operations_are_a_few_batches(books: Books) -> None:
     """
-    Each batch takes half of what waits, in order: exactly as many holds as the balance covers.
+    They are decided in order: exactly as many holds as the balance covers.
     """
     cash = await books.cash(await books.buyer(7_000))
     batch = [

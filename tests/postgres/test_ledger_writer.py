@@ -435,16 +435,21 @@ async def test_caller_that_leaves_before_the_batch_withdraws_its_hold(books: Boo
     assert (await books.place(_of(books, cash, 0))).code == "ok"
 
 
-async def test_half_of_many_waiting_operations_go_together(books: Books, second: Writer) -> None:
+async def test_many_waiting_postings_go_little_by_little(books: Books, second: Writer) -> None:
     """
-    Callers of one half work while the other commits; few are not divided.
+    Callers of one batch work while another commits; holds go at once, few are not divided.
     """
     cash = await books.cash(await books.buyer(100))
     before = second.batches
     placements = [_of(books, cash, 1) for _ in range(64)]
     outcomes = await asyncio.gather(*(second.place(item) for item in placements))
     assert {outcome.code for outcome in outcomes} == {"ok"}
-    assert second.batches - before == len((32, 16, 16))
+    assert second.batches - before == 1
+    before = second.batches
+    voids = [Posting(kind=PostingKind.VOID, fact_id=item.hold_id) for item in placements]
+    outcomes = await asyncio.gather(*(second.post(item) for item in voids))
+    assert {outcome.code for outcome in outcomes} == {"ok"}
+    assert second.batches - before == len((16, 16, 16, 16))
 
 
 async def test_rider_is_written_with_the_entry_or_not_at_all(

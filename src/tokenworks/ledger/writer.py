@@ -1,10 +1,11 @@
 """
 Group commit: many callers, one durable transaction at a time.
 
-Order of life of an operation: queued -> gathered into a batch (one event-loop turn, half of
-what waits, at most ``BATCH_OPERATIONS_MAX``; while one batch commits, the next one fills, and
-the callers of the one before work) -> decided and written by ``ledger.place_v1`` or
-``ledger.post_v1`` in its own transaction -> answered, only after the commit.
+Order of life of an operation: queued -> gathered into a batch (one event-loop turn, at most
+``BATCH_OPERATIONS_MAX``; every placement that waits, but only some of the postings, so that
+the callers of one batch work while another commits) -> decided and written by
+``ledger.place_v1`` or ``ledger.post_v1`` in its own transaction -> answered, only after the
+commit.
 Postings go before placements, since they free what those need.
 
 What cannot be known is never guessed: when the connection dies during a batch its
@@ -327,25 +328,27 @@ class Writer:
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
             await self._until_settled(self._renew_lease)
-        size = self._batch_size()
-        if self._postings and isinstance(self._postings[0].answer, _Place):
-            size = BATCH_OPERATIONS_MAX  # one caller with a list: nobody could work meanwhile
+        size = self._postings_size()
         if batch := _gather(self._postings, size, key=_fact_of_posting, is_withdrawable=False):
             await self._until_settled(lambda: self._execute(batch, self._run_postings))
-        size = self._batch_size()
-        if round_ := _gather(self._placements, size, key=_fact_of_placement, is_withdrawable=True):
+        if round_ := _gather(
+            self._placements, BATCH_OPERATIONS_MAX, key=_fact_of_placement, is_withdrawable=True
+        ):
             await self._until_settled(lambda: self._execute(round_, self._run_placements))
 
-    def _batch_size(self) -> int:
+    def _postings_size(self) -> int:
         """
-        Return how many operations the next batch takes: half of all that wait.
+        Return how many postings the next batch takes: a quarter of all that waits.
 
-        All of them would make their callers go in step: none could work while a batch
-        commits, and nothing would commit while they work. A few are not divided, since a
-        batch has a price of its own.
+        With all of them in one batch the callers would go in step: none could work while it
+        commits, and nothing would commit while they work. So postings go little by little, and
+        placements, on which first tokens wait, all at once. A few are not divided, since a
+        batch has a price of its own; nor is the list of one caller, who could not work meanwhile.
         """
+        if self._postings and isinstance(self._postings[0].answer, _Place):
+            return BATCH_OPERATIONS_MAX
         waiting = len(self._postings) + len(self._placements)
-        return min(BATCH_OPERATIONS_MAX, max(BATCH_UNDIVIDED_OPERATIONS, -(-waiting // 2)))
+        return min(BATCH_OPERATIONS_MAX, max(BATCH_UNDIVIDED_OPERATIONS, waiting // 4))
 
     async def _until_settled(self, work: Callable[[], Any]) -> None:
         """
