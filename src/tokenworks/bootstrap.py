@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -273,6 +274,7 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
     """
     configure_logs(settings.log_level, process=f"gateway-{index}")
     async with open_hub(settings, posting_dsn(settings), name=f"gateway-{index}") as hub:
+        hub.writer.on_failure(_end_process)
         app, openai_api = make_app(hub)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -304,6 +306,7 @@ async def run_worker(settings: Settings) -> None:
     """
     configure_logs(settings.log_level, process="worker")
     async with open_hub(settings, posting_dsn(settings), name="worker") as hub:
+        hub.writer.on_failure(_end_process)
         signer = await hub.keys.ensure_lane_key(hub.writer.lane)
         worker = Worker(
             ledger=hub.ledger,
@@ -607,6 +610,11 @@ async def _watch(hub: Hub, name: str, watch: Callable[[Connection], Awaitable[No
         except (psycopg.Error, TokenworksError, OSError) as error:
             _log.warning("watch_interrupted", what=name, reason=type(error).__name__)
         await asyncio.sleep(WATCH_RETRY_S)
+
+
+def _end_process() -> None:
+    # A process that cannot book is of no use: it drains, ends, and is started again.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _calm_collector() -> None:

@@ -452,6 +452,33 @@ async def test_many_waiting_postings_go_little_by_little(books: Books, second: W
     assert second.batches - before == len((16, 16, 16, 16))
 
 
+async def test_writer_that_a_bug_ends_says_so(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its process is told, and looks no healthier than it is.
+    """
+    writer = Writer(books.dsn, clock=books.clock, holder="doomed")
+    told = asyncio.Event()
+    writer.on_failure(told.set)
+    await writer.start()
+
+    async def fail() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(writer, "_commit_one_round", fail)
+    writer._wake.set()
+    waiting = asyncio.create_task(
+        writer.post(Posting(kind=PostingKind.VOID, fact_id=books.ids.mint()))
+    )
+    await told.wait()
+    assert not writer.is_connected
+    assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(RuntimeError):
+        await writer.close()
+
+
 async def test_rider_is_written_with_the_entry_or_not_at_all(
     dsn: str, clock: FakeClock, ids: IdentifierSource
 ) -> None:

@@ -192,6 +192,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._on_failure: Callable[[], None] | None = None
         self._notices = 0
         self.batches = 0
         self.operations = 0
@@ -207,9 +208,9 @@ class Writer:
     @property
     def is_connected(self) -> bool:
         """
-        Return whether the last attempt to reach the database succeeded.
+        Return whether the last attempt to reach the database succeeded, and batches go on.
         """
-        return self._connection is not None
+        return self._connection is not None and not (self._task is not None and self._task.done())
 
     async def start(self) -> None:
         """
@@ -217,6 +218,22 @@ class Writer:
         """
         await self._connect()
         self._task = asyncio.create_task(self._run(), name="ledger-writer")
+        self._task.add_done_callback(self._note_end)
+
+    def on_failure(self, call: Callable[[], None]) -> None:
+        """
+        Say what is to be done when a bug ends the loop: nothing is committed from then on.
+        """
+        self._on_failure = call
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        # What was under way is not acknowledged; whoever asks later is refused in time.
+        _log.critical("ledger_writer_failed", exc_info=error)
+        if self._on_failure is not None:
+            self._on_failure()
 
     async def close(self) -> None:
         """
@@ -224,13 +241,15 @@ class Writer:
         """
         self._is_closing = True
         self._wake.set()
-        if self._task is not None:
-            await self._task
-        if self._connection is not None and self._lane is not None:
-            with contextlib.suppress(psycopg.Error):
-                await self._renew(until=self._clock.now())
-            await self._connection.close()
-        self._connection = None
+        try:
+            if self._task is not None:
+                await self._task
+        finally:
+            if self._connection is not None and self._lane is not None:
+                with contextlib.suppress(psycopg.Error):
+                    await self._renew(until=self._clock.now())
+                await self._connection.close()
+            self._connection = None
 
     async def place(self, placement: Placement) -> Outcome:
         """
