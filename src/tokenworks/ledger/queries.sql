@@ -21,11 +21,12 @@ FROM ledger.lease_lane_v1(%(holder)s, %(now)s, %(until)s, %(lanes_max)s)
 -- Keep a lane; false when it was lost.
 SELECT ledger.renew_lane_v1(%(lane)s, %(epoch)s, %(until)s)
 
--- name: is_laned
--- Whether one main account is laned; the answer never changes.
-SELECT is_laned AND lane = 0
+-- name: are_laned
+-- Which accounts there are, and whether each is a laned main account; the answers never change.
+SELECT account_id, is_laned AND lane = 0
 FROM ledger.accounts
-WHERE account_id = %(account_id)s
+WHERE account_id = ANY (%(account_ids)s)
+ORDER BY account_id
 
 -- name: lane_account
 -- This lane's share of a laned account; made when first needed.

@@ -57,6 +57,8 @@ from tokenworks.postgres.queries import load
 
 QUERIES: Final = load("tokenworks.ledger")
 LANES_MAX: Final = 1_024
+LANE_ACCOUNTS_MAX: Final = 100_000
+"""Accounts a writer remembers; with more it begins anew."""
 LEASE_LIFETIME_S: Final = 30.0
 LEASE_RENEWAL_S: Final = 8.0
 OVERDUE_CHECK_S: Final = 0.25
@@ -629,13 +631,19 @@ class Writer:
         """
         Find this lane's share of each account; an account without lanes stands for itself.
         """
-        for account_id in sorted(account_ids - self._lane_accounts.keys()):
-            assert self._connection is not None, "connected before any work"
-            assert self._lane is not None, "leased before any work"
-            cursor = await self._connection.execute(QUERIES["is_laned"], {"account_id": account_id})
-            row = await cursor.fetchone()
+        if len(self._lane_accounts) > LANE_ACCOUNTS_MAX:
+            self._lane_accounts.clear()
+        strangers = account_ids - self._lane_accounts.keys()
+        if not strangers:
+            return
+        assert self._connection is not None, "connected before any work"
+        assert self._lane is not None, "leased before any work"
+        cursor = await self._connection.execute(
+            QUERIES["are_laned"], {"account_ids": sorted(strangers)}
+        )
+        for account_id, is_laned in await cursor.fetchall():
             share = account_id
-            if row is not None and row[0]:
+            if is_laned:
                 cursor = await self._connection.execute(
                     QUERIES["lane_account"],
                     {
@@ -647,8 +655,7 @@ class Writer:
                 row = await cursor.fetchone()
                 assert row is not None, "a laned account gets its share"
                 share = int(row[0])
-            if row is not None:
-                self._lane_accounts[account_id] = share
+            self._lane_accounts[account_id] = share
 
 
 def _queue_is_full() -> LedgerUnavailableError:
