@@ -160,6 +160,15 @@ async def test_entry_counts_in_the_date_it_names_and_the_date_is_part_of_it(book
     assert (await books.writer.post(replace(posting, accounting_date=None))).code == "conflict"
 
 
+def test_only_an_entry_of_its_own_names_a_date(ids: IdentifierSource) -> None:
+    """
+    Who asks for a capture on a date is told at once; the writer never sees it.
+    """
+    for kind in set(PostingKind) - {PostingKind.POST}:
+        with pytest.raises(AssertionError, match="names a date"):
+            Posting(kind=kind, fact_id=ids.mint(), accounting_date=date(2026, 1, 1))
+
+
 async def test_ends_of_a_hold_pass_a_closed_date(books: Books) -> None:
     """
     What was promised is kept: captures and voids go to the first open date.

@@ -187,6 +187,12 @@ class Posting:
     rider_row: str | None = None
     """One row for the writer's rider (a read model in the same transaction), as text."""
 
+    def __post_init__(self) -> None:
+        # Here, with the caller who is wrong: in the writer it would end everybody's batches.
+        assert self.accounting_date is None or self.kind is PostingKind.POST, (
+            "only an entry of its own names a date"
+        )
+
     @cached_property
     def content(self) -> bytes:
         """

@@ -47,7 +47,6 @@ from tokenworks.ledger.model import (
     Part,
     Placement,
     Posting,
-    PostingKind,
     Refusal,
 )
 from tokenworks.postgres import arrays
@@ -680,9 +679,6 @@ def _places_of_paths(batch: Sequence[Placement]) -> dict[tuple[UUID | None, int 
 def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:
     # Only corrections name one: a batch without any sends nothing.
     dates = [posting.accounting_date for posting in batch]
-    assert all(
-        posting.kind is PostingKind.POST or posting.accounting_date is None for posting in batch
-    ), "only an entry of its own names a date"
     return arrays.date_array(dates) if any(dates) else None
 
 
