@@ -35,7 +35,6 @@ from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Am
 from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
-from tokenworks.gateway.receipt import ReceiptIssuer
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
@@ -54,6 +53,7 @@ from tokenworks.postgres.fence import Fence
 from tokenworks.postgres.pool import Connection, Pool, connect, open_pool
 from tokenworks.pricing.service import PriceBook
 from tokenworks.pricing.tiers import load_tiers
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.service import ReceiptKeys, published_keys
 from tokenworks.receipts.statements import is_statement_good
 from tokenworks.receipts.trust import TrustedKeys

@@ -40,9 +40,10 @@ CNY: Final = Asset("CNY", 9)
 MICROJOULE: Final = Asset("UJ", 6)
 LIMIT_USD: Final = Asset("LIMIT.USD", 9)
 LIMIT_TOKENS: Final = Asset("LIMIT.TOK", 0)
+LIMIT_PAYMENTS: Final = Asset("LIMIT.PAYMENTS", 0)
 
 ASSETS: Final[dict[str, Asset]] = {
-    asset.code: asset for asset in (USD, CNY, MICROJOULE, LIMIT_USD, LIMIT_TOKENS)
+    asset.code: asset for asset in (USD, CNY, MICROJOULE, LIMIT_USD, LIMIT_TOKENS, LIMIT_PAYMENTS)
 }
 
 

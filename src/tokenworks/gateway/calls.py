@@ -21,11 +21,11 @@ from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import ASSETS, USD, Asset, quanta_from_text
 from tokenworks.gateway.errors import CallNotFoundError
 from tokenworks.gateway.model import Attempt
-from tokenworks.gateway.receipt import ReceiptIssuer
 from tokenworks.ledger.model import Outcome
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
+from tokenworks.receipts.issuing import ReceiptIssuer
 
 QUERIES: Final = load("tokenworks.gateway")
 LAST_CALLS: Final = 20

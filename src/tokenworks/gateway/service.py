@@ -43,7 +43,6 @@ from tokenworks.gateway.holding import CallRules, Holding
 from tokenworks.gateway.model import Attempt, CallOutcome, PlainResult
 from tokenworks.gateway.open_call import OpenCall, Quote
 from tokenworks.gateway.ports import Upstream
-from tokenworks.gateway.receipt import ReceiptIssuer
 from tokenworks.gateway.request import parse_chat_request
 from tokenworks.gateway.routing import HealthBook, rank_offers
 from tokenworks.gateway.settling import Settling
@@ -56,6 +55,7 @@ from tokenworks.pricing.errors import PriceMissingError
 from tokenworks.pricing.model import RateCard
 from tokenworks.pricing.rating import ceiling
 from tokenworks.pricing.service import PriceBook
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.supply.model import Offer, SupplySnapshot
 from tokenworks.supply.service import Supply
 

@@ -24,12 +24,13 @@ from tokenworks.gateway.call_row import composite_text
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome, Settled, to_iso
 from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
-from tokenworks.gateway.receipt import ReceiptIssuer, receipt_fields
+from tokenworks.gateway.receipt import receipt_fields
 from tokenworks.gateway.routing import HealthBook, misses_floor
 from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
 from tokenworks.identity.model import PLATFORM_ID
 from tokenworks.ledger.model import ASSET_IDS, Outcome, Posting, PostingKind, Transfer
 from tokenworks.ledger.service import Ledger
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.model import JsonValue
 from tokenworks.supply.service import Supply
 

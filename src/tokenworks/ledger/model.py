@@ -32,6 +32,7 @@ ASSET_IDS: Final[Mapping[str, int]] = {
     "LIMIT.USD": 11,
     "LIMIT.CNY": 12,
     "LIMIT.TOK": 13,
+    "LIMIT.PAYMENTS": 14,
 }
 ASSET_CODES: Final[Mapping[int, str]] = {number: code for code, number in ASSET_IDS.items()}
 

@@ -62,7 +62,7 @@ SAFEGUARDED: Final = 2
 RECEIVABLE_FREEZE_QUANTA: Final = 10 * 10**USD.scale
 """A party that owes more than this places no new holds until it has paid."""
 
-WINDOWS: Final = ("ever", "day", "month", "year")
+WINDOWS: Final = ("ever", "minute", "hour", "day", "week", "month", "quarter", "year")
 PARTITION_MONTHS_AHEAD: Final = 1
 TAKE_BACK_TRIES_MAX: Final = 8
 
@@ -83,7 +83,7 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 _LIMIT_PURPOSES: Final = ("limit_source", "limit_spent", "limit_overrun")
-_LIMIT_ASSETS: Final = ("LIMIT.USD", "LIMIT.TOK")
+_LIMIT_ASSETS: Final = ("LIMIT.USD", "LIMIT.TOK", "LIMIT.PAYMENTS")
 
 
 class Ledger:

@@ -232,11 +232,11 @@ TABLE ledger.limits
     time_zone text NOT NULL
     opened_at timestamp with time zone NOT NULL
     closed_at timestamp with time zone
+    CONSTRAINT limit_window_known CHECK (window_kind = ANY (ARRAY['ever'::text, 'minute'::text, 'hour'::text, 'day'::text, 'week'::text, 'month'::text, 'quarter'::text, 'year'::text]))
     CONSTRAINT limits_asset_id_fkey FOREIGN KEY (asset_id) REFERENCES ledger.assets(asset_id)
     CONSTRAINT limits_pkey PRIMARY KEY (limit_id)
     CONSTRAINT limits_quanta_check CHECK (quanta >= 0 AND quanta <= '4611686018427387904'::bigint)
     CONSTRAINT limits_scope_id_fkey FOREIGN KEY (scope_id) REFERENCES ledger.scopes(scope_id)
-    CONSTRAINT limits_window_kind_check CHECK (window_kind = ANY (ARRAY['ever'::text, 'day'::text, 'month'::text, 'year'::text]))
     CREATE UNIQUE INDEX limit_open_once ON ledger.limits USING btree (scope_id, asset_id, window_kind) WHERE (closed_at IS NULL)
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
@@ -1752,7 +1752,7 @@ CREATE OR REPLACE FUNCTION ledger.window_end(p_kind text, p_zone text, p_start t
  RETURNS timestamp with time zone
  LANGUAGE sql
  STABLE
-RETURN CASE p_kind WHEN 'day'::text THEN (((p_start AT TIME ZONE p_zone) + '1 day'::interval) AT TIME ZONE p_zone) WHEN 'month'::text THEN (((p_start AT TIME ZONE p_zone) + '1 mon'::interval) AT TIME ZONE p_zone) WHEN 'year'::text THEN (((p_start AT TIME ZONE p_zone) + '1 year'::interval) AT TIME ZONE p_zone) ELSE NULL::timestamp with time zone END
+RETURN CASE p_kind WHEN 'minute'::text THEN (p_start + '00:01:00'::interval) WHEN 'hour'::text THEN (p_start + '01:00:00'::interval) WHEN 'day'::text THEN (((p_start AT TIME ZONE p_zone) + '1 day'::interval) AT TIME ZONE p_zone) WHEN 'week'::text THEN (((p_start AT TIME ZONE p_zone) + '7 days'::interval) AT TIME ZONE p_zone) WHEN 'month'::text THEN (((p_start AT TIME ZONE p_zone) + '1 mon'::interval) AT TIME ZONE p_zone) WHEN 'quarter'::text THEN (((p_start AT TIME ZONE p_zone) + '3 mons'::interval) AT TIME ZONE p_zone) WHEN 'year'::text THEN (((p_start AT TIME ZONE p_zone) + '1 year'::interval) AT TIME ZONE p_zone) ELSE NULL::timestamp with time zone END
 -- may be called by: tokenworks_posting
 
 CREATE OR REPLACE FUNCTION ledger.window_start(p_kind text, p_zone text, p_moment timestamp with time zone, p_opened timestamp with time zone)

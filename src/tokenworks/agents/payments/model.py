@@ -1,0 +1,97 @@
+"""
+What a wallet signs, and what becomes of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from tokenworks.agents.brake.model import Decision
+
+AUTHORISATION_TYPE: Final = "tokenworks-payment+jwt"
+"""``typ`` of the compact JWS that a wallet signs."""
+
+LIFETIME_S_MAX: Final = 3_600
+"""The longest time between ``iat`` and ``exp`` of an authorisation."""
+
+
+class Scheme(StrEnum):
+    """
+    x402's schemes on the hub's own network.
+    """
+
+    EXACT = "exact"
+    UPTO = "upto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """
+    The one request that an authorisation pays for.
+    """
+
+    method: str  # upper case
+    url: str
+    body_sha256: str  # base64url; of nothing for a request without a body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorisation:
+    """
+    A verified signature and what it says.
+    """
+
+    payment_id: UUID  # ``payment_id_of(payer, nonce)``
+    payer: str  # wallet address; claim ``iss``
+    network: str  # claim ``aud``
+    nonce: UUID  # a UUIDv7 minted by the payer; claim ``jti``
+    issued_at: datetime
+    expires_at: datetime
+    scheme: Scheme
+    amount: int  # quanta; for ``upto`` the most
+    asset: str
+    pay_to: UUID
+    binding: Binding
+    mandate_id: UUID | None  # ``None``: the wallet's only one
+    reference: str | None
+    jws: str
+
+    digest: bytes  # SHA-256 of everything above but times and signature
+
+
+class PaymentState(StrEnum):
+    """
+    Where a payment stands.
+    """
+
+    HELD = "held"  # money is reserved
+    IN_REVIEW = "in_review"  # money is reserved, a person decides
+    CAPTURED = "captured"
+    RELEASED = "released"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """
+    A payment as it stands in the books.
+    """
+
+    payment_id: UUID
+    state: PaymentState
+    payer: str
+    agent_id: UUID
+    organisation_id: UUID
+    mandate_id: UUID
+    payee_id: UUID
+    scheme: str  # a ``Scheme``, ``call`` or ``escrow``
+    currency: str
+    authorised_quanta: int
+    captured_quanta: int
+    resource: str
+    decision: Decision
+    recorded_at: datetime
