@@ -55,6 +55,8 @@ COMMANDS: Final = (
     Registration("limit", "tokenworks.cli.limit", "What a party or key may spend."),
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
+    # Agents that pay.
+    Registration("x402", "tokenworks.cli.x402", "x402 facilitators: attack one."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
