@@ -63,7 +63,16 @@ $(STAMPS)/chromium: $(STAMPS)/dev
 	@sh tools/find_chromium.sh --install >/dev/null
 	@touch $@
 
-test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them
+# Where node and npm are, the official TypeScript client takes part in the tests.
+$(STAMPS)/typescript: examples/typescript/package-lock.json examples/typescript/.npmrc | $(STAMPS)/venv
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		echo "installing examples/typescript (npm ci)" && cd examples/typescript && npm ci --silent; \
+	else \
+		echo "SKIPPED: node or npm is missing, so the official TypeScript client is not tested"; \
+	fi
+	@touch $@
+
+test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium $(STAMPS)/typescript ## Install what the tests need and run all of them
 	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser

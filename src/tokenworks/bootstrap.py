@@ -28,6 +28,7 @@ from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
@@ -149,7 +150,7 @@ async def open_hub(
         fence = make_fence(settings)
         pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX, fence=fence)
         stack.push_async_callback(pool.close)
-        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway", fence=fence)
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="hub", fence=fence)
         await writer.start()
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
@@ -158,6 +159,7 @@ async def open_hub(
         corrections = Corrections(ledger, clock)
         calls = CallStore(pool, clock)
         await calls.ensure_partitions()
+        await PaymentStore(pool).ensure_partitions()
         identity = Identity(pool, clock, ids)
         supply = Supply(pool, clock, ids, box)
         await supply.reload()
@@ -318,6 +320,7 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            payments=PaymentStore(hub.pool),
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             pool=hub.pool,
