@@ -9,6 +9,9 @@ KILLS ?= 100
 # More arguments for `tokenworks up` or pytest: `make run ARGS="--port 9000"`.
 ARGS ?=
 
+# Tests that start whole hubs run one after the other, the rest beside them; BESIDE= for one at a time.
+BESIDE ?= -n 2 --dist loadgroup
+
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -73,7 +76,7 @@ $(STAMPS)/typescript: examples/typescript/package-lock.json examples/typescript/
 	@touch $@
 
 test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium $(STAMPS)/typescript ## Install what the tests need and run all of them
-	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
+	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(BESIDE) $(ARGS)
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
 	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)
