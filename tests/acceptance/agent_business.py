@@ -192,13 +192,6 @@ class AgentBusiness:
         paid = await self.cash(payee)
         assert paid.balance == payments * PRICE
 
-    def assert_clean(self) -> None:
-        """
-        Check the books of the whole hub: trial balance, holds, chain.
-        """
-        assert self.process.get("ledger/trial-balance")["is_balanced"] is True
-        self.process.check_books()
-
 
 @asynccontextmanager
 async def open_agent_business(process: HubProcess) -> AsyncGenerator[AgentBusiness]:
