@@ -37,21 +37,6 @@ if OTHER_PROGRAMS:
     binaries.install_directory = lambda: Path(OTHER_PROGRAMS).parent
 
 
-# Folders whose tests start hubs of their own, and want a machine to themselves.
-WHOLE_MACHINE = ("acceptance", "crash", "console")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """
-    Give what starts whole hubs to one worker, one after the other; the rest goes beside it.
-    """
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(here).parts[0] in WHOLE_MACHINE:
-            item.add_marker(pytest.mark.xdist_group("hubs"))
-
-
 def pytest_report_header() -> str:
     """
     Say which PostgreSQL the tests run on.
