@@ -33,7 +33,7 @@ from benchmarks.x402_baseline.rig import (
 from tokenworks.conformance.facilitator import Facilitator
 from tokenworks.conformance.ground import Ground
 from tokenworks.conformance.model import Check, Finding, Report
-from tokenworks.conformance.suite import GENERAL, audit
+from tokenworks.conformance.suite import CHECKS, audit
 from tokenworks.foundation.clock import SystemClock
 
 TABLE: Final = ROOT / "src" / "tokenworks" / "conformance" / "official_defaults.json"
@@ -89,7 +89,7 @@ async def attack(
             clock=SystemClock(),
             in_parallel=in_parallel,
         )
-        return rows, await audit(ground, GENERAL, listener=Lines(console))
+        return rows, await audit(ground, CHECKS, listener=Lines(console))
 
 
 def to_table(rows: list[dict[str, Any]], report: Report, chain_version: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import psutil
@@ -23,7 +22,6 @@ from tests.acceptance.agent_business import (
     IN_PARALLEL,
     PRICE,
     AgentBusiness,
-    Money,
     open_agent_business,
     orders_of,
 )
@@ -31,7 +29,7 @@ from tests.acceptance.hub_process import HubProcess, data_directory, run_command
 from tokenworks.agents.mandates.errors import MandateTooDeepError
 from tokenworks.conformance.facilitator import Answer, Order
 from tokenworks.conformance.ground import at_once
-from tokenworks.conformance.rails import Wallet, order_for, to_base64url
+from tokenworks.conformance.rails import order_for
 
 GATEWAYS: Final = 2
 RECOVERY_TIMEOUT_S: Final = 60
@@ -73,24 +71,18 @@ def reasons(answers: list[Answer]) -> set[str]:
     return {answer.reason for answer in answers if not (answer.is_valid or answer.is_settled)}
 
 
-async def test_published_suite_is_survived(business: AgentBusiness, tmp_path: Path) -> None:
+def test_published_suite_is_survived(market: HubProcess) -> None:
     """
-    ``tokenworks x402 audit`` finds nothing, with fifty at once; the books agree.
+    ``tokenworks x402 audit`` with an admin key opens its own agents and finds nothing.
     """
-    rich = await business.payer(payments=10_000)
-    poor = await business.payer(payments=1)
-    payee = await business.payee()
-    words = ["x402", "audit", f"{business.process.url}/x402", "--json"]
-    words += ["--pay-to", str(payee.party_id), "--amount", str(PRICE)]
-    words += ["--wallet", _wallet_file(tmp_path / "rich", rich.wallet)]
-    words += ["--poor-wallet", _wallet_file(tmp_path / "poor", poor.wallet)]
-    done = await asyncio.to_thread(run_command, *words)
+    words = ["x402", "audit", f"{market.url}/x402", "--key", market.admin_key, "--json"]
+    done = run_command(*words)
+    assert done.returncode in {0, 1}, done.stderr
     report = json.loads(done.stdout)
     verdicts = {row["check_id"]: (row["verdict"], row["because"]) for row in report["findings"]}
     assert {verdict for verdict, _ in verdicts.values()} == {"survived"}, verdicts
     assert done.returncode == 0
     assert report["in_parallel"] == IN_PARALLEL
-    assert await business.cash(poor.organisation) == Money(balance=0, available=0)
 
 
 async def test_one_payment_sent_many_times_at_once_is_paid_once(business: AgentBusiness) -> None:
@@ -345,9 +337,3 @@ async def settle_until_answered(business: AgentBusiness, orders: list[Order]) ->
             told = zip(open_numbers, sent, strict=True)
             answers |= {number: answer for number, answer in told if not answer.is_fault}
     return [answers[number] for number in range(len(orders))]
-
-
-def _wallet_file(path: Path, wallet: Wallet) -> str:
-    jwk = {"kty": "OKP", "crv": "Ed25519", "x": wallet.address, "d": to_base64url(wallet.secret)}
-    path.write_text(json.dumps(jwk), encoding="utf-8")
-    return str(path)

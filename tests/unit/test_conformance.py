@@ -24,7 +24,7 @@ from tokenworks.conformance.hub_rail import HubRail, hub_wallet
 from tokenworks.conformance.model import SUITE_VERSION, Report, Verdict
 from tokenworks.conformance.official import read_official_defaults
 from tokenworks.conformance.rails import Sale, Wallet, to_base64url
-from tokenworks.conformance.suite import GENERAL, STILL_SELLS, audit, choose
+from tokenworks.conformance.suite import CHECKS, STILL_SELLS, audit, choose
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 
@@ -87,7 +87,7 @@ class Stage:
                 clock=self.clock,
                 in_parallel=8,
             )
-            return await audit(ground, choose(GENERAL, only))
+            return await audit(ground, choose(CHECKS, only))
 
 
 def stage(*flaws: str) -> Stage:
@@ -130,7 +130,7 @@ async def test_careful_facilitator_survives_everything() -> None:
     report = await stage().audit()
     verdicts = {f.check_id: (f.outcome.verdict, f.outcome.because) for f in report.findings}
     assert {verdict for verdict, _ in verdicts.values()} == {Verdict.SURVIVED}, verdicts
-    assert [*verdicts] == [*(check.check_id for check in GENERAL), STILL_SELLS.check_id]
+    assert [*verdicts] == [*(check.check_id for check in CHECKS), STILL_SELLS.check_id]
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
@@ -148,7 +148,7 @@ def test_every_check_is_known_to_fail() -> None:
     """
     found = set[str]().union(*FLAWS.values())
     # Ends before it begins: found by the expiry as well, so no single flaw lets it through.
-    assert {check.check_id for check in (*GENERAL, STILL_SELLS)} - found == {"backwards-in-time"}
+    assert {check.check_id for check in (*CHECKS, STILL_SELLS)} - found == {"backwards-in-time"}
 
 
 async def test_ending_before_beginning_is_found_when_nothing_else_looks() -> None:
@@ -184,7 +184,7 @@ async def test_overdraft_needs_a_wallet_with_money_for_one() -> None:
             clock=standing.clock,
             in_parallel=8,
         )
-        report = await audit(ground, choose(GENERAL, ["overdraft-at-once"]))
+        report = await audit(ground, choose(CHECKS, ["overdraft-at-once"]))
     assert report.findings[0].outcome.verdict is Verdict.NOT_APPLICABLE
 
 
@@ -194,7 +194,7 @@ def test_official_defaults_cover_this_suite() -> None:
     """
     defaults = read_official_defaults()
     assert defaults.suite_version == SUITE_VERSION
-    assert set(defaults.verdicts) == {check.check_id for check in (*GENERAL, STILL_SELLS)}
+    assert set(defaults.verdicts) == {check.check_id for check in (*CHECKS, STILL_SELLS)}
 
 
 # The command

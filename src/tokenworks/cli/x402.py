@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, cast
 
@@ -26,11 +28,12 @@ from tokenworks.cli.client import (
 from tokenworks.cli.rendering import PIPE_WIDTH, Output, clean
 from tokenworks.conformance.facilitator import Facilitator
 from tokenworks.conformance.ground import GivenPurse, Ground
+from tokenworks.conformance.hub_business import HubBusiness
 from tokenworks.conformance.hub_rail import HubRail, hub_wallet
 from tokenworks.conformance.model import Check, Finding, JsonObject, Report, Verdict
 from tokenworks.conformance.official import OfficialDefaults, read_official_defaults
 from tokenworks.conformance.rails import Rail, Sale, Wallet, from_base64url
-from tokenworks.conformance.suite import GENERAL, audit, choose
+from tokenworks.conformance.suite import CHECKS, audit, choose
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 
@@ -54,7 +57,7 @@ class Target:
     url: str
     sale: Sale
     rail: Rail
-    purse: GivenPurse
+    wallets: GivenPurse | None  # ``None``: the hub opens them
     headers: dict[str, str]
 
 
@@ -89,6 +92,10 @@ def audit_facilitator(
         typer.Option(help="The same of a wallet with the money of exactly one payment."),
     ] = None,
     mandate: Annotated[str | None, typer.Option(help="Of a hub: the mandate that pays.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Of a hub: an admin key, to open throwaway payers and attack mandates."),
+    ] = None,
     extra: Annotated[
         str | None,
         typer.Option(help='JSON for the requirements, on eip155 {"name": .., "version": ..}.'),
@@ -112,7 +119,7 @@ def audit_facilitator(
     """
     output = Output(as_json=as_json)
     with reporting(output):
-        checks = choose(GENERAL, only or [])
+        checks = choose(CHECKS, only or [])
         target = asyncio.run(
             _find_target(
                 url,
@@ -123,11 +130,14 @@ def audit_facilitator(
                 wallet=wallet,
                 poor_wallet=poor_wallet,
                 mandate=mandate,
+                is_opened=key is not None,
                 extra=_parse_extra(extra),
                 headers=_parse_headers(header or []),
             )
         )
-        report = asyncio.run(_run(target, checks, in_parallel=in_parallel, is_shown=not as_json))
+        report = asyncio.run(
+            _run(target, checks, key=key, in_parallel=in_parallel, is_shown=not as_json)
+        )
     defaults = read_official_defaults()
     if as_json:
         output.document(to_document(report, defaults))
@@ -150,6 +160,7 @@ async def _find_target(
     wallet: Path | None,
     poor_wallet: Path | None,
     mandate: str | None,
+    is_opened: bool,
     extra: JsonObject,
     headers: dict[str, str],
 ) -> Target:
@@ -177,22 +188,32 @@ async def _find_target(
     else:
         message = f"The suite cannot pay on {chosen}: it knows hub:.. and eip155:.. networks."
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    if pay_to is None or wallet is None or (asset is None and rail.family != "hub"):
-        message = "Name --pay-to and --wallet, and --asset on eip155: the suite pays for real."
+    if is_opened and rail.family != "hub":
+        # A foreign facilitator must never be sent a hub's key.
+        message = f"--key is for hubs; {chosen} is none."
+        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
+    is_named = pay_to is not None and wallet is not None
+    if not (is_named or is_opened) or (asset is None and rail.family != "hub"):
+        message = (
+            "Name --pay-to and --wallet (and --asset on eip155): the suite pays for real."
+            " For a hub of yours an admin key does it too: --key."
+        )
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
     sale = Sale(
         scheme="exact",
         network=chosen,
         asset=asset or "USD",
         amount=amount,
-        pay_to=pay_to,
+        pay_to=pay_to or "",
         method="GET",
         url="http://seller.invalid/audit",
         extra=extra,
     )
-    poor: Wallet | None = None if poor_wallet is None else read(poor_wallet)
-    purse = GivenPurse(rich=read(wallet), poor=poor)
-    return Target(url=url, sale=sale, rail=rail, purse=purse, headers=headers)
+    wallets = None
+    if wallet is not None:
+        poor = None if poor_wallet is None else read(poor_wallet)
+        wallets = GivenPurse(rich=read(wallet), poor=poor)
+    return Target(url=url, sale=sale, rail=rail, wallets=wallets, headers=headers)
 
 
 def _first_network(kinds: list[JsonObject]) -> str:
@@ -289,24 +310,53 @@ class _Shown:
 
 
 async def _run(
-    target: Target, checks: tuple[Check, ...], *, in_parallel: int, is_shown: bool
+    target: Target,
+    checks: tuple[Check, ...],
+    *,
+    key: str | None,
+    in_parallel: int,
+    is_shown: bool,
 ) -> Report:
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:28}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, transient=True, disable=not is_shown)
-    async with Facilitator(
-        target.url, connections=in_parallel, headers=target.headers
-    ) as facilitator:
+    async with AsyncExitStack() as stack:
+        facilitator = await stack.enter_async_context(
+            Facilitator(target.url, connections=in_parallel, headers=target.headers)
+        )
+        hub = None
+        sale = target.sale
+        if key is not None:
+            hub = await stack.enter_async_context(_hub(target, key))
+            sale = replace(sale, pay_to=sale.pay_to or await hub.payee())
+        purse = target.wallets or hub
+        assert purse is not None, "wallets were named, or a key that opens them"
         ground = Ground(
             facilitator=facilitator,
             rail=target.rail,
-            sale=target.sale,
-            purse=target.purse,
+            sale=sale,
+            purse=purse,
             clock=SystemClock(),
             in_parallel=in_parallel,
+            hub=hub,
         )
         with progress:
             return await audit(ground, checks, listener=_Shown(progress))
+
+
+def _hub(target: Target, key: str) -> HubBusiness:
+    try:
+        price = int(target.sale.amount)
+    except ValueError as error:
+        message = f"--amount {target.sale.amount!r} is no number."
+        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
+    return HubBusiness(
+        target.url.rstrip("/").removesuffix("/x402"),
+        key,
+        price=price,
+        mint=IdentifierSource(SystemClock()).mint,
+        random_bytes=os.urandom,
+    )
 
 
 # ------------------------------------------------------------------ showing

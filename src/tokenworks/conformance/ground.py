@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from tokenworks.conformance.facilitator import Answer, Facilitator, Order
+from tokenworks.conformance.hub_business import HubBusiness
 from tokenworks.conformance.model import JsonObject
 from tokenworks.conformance.rails import Rail, Sale, Times, Wallet, order_for
 from tokenworks.foundation.clock import Clock
@@ -103,6 +104,7 @@ class Ground:
     purse: Purse
     clock: Clock
     in_parallel: int
+    hub: HubBusiness | None = None  # who may revoke and delegate; ``None``: no admin key
 
     def now_s(self) -> int:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from tokenworks.conformance import amounts, money, refusals, wire
+from tokenworks.conformance import amounts, authority, money, refusals, wire
 from tokenworks.conformance.errors import AuditImpossibleError
 from tokenworks.conformance.ground import Ground
 from tokenworks.conformance.model import (
@@ -20,13 +20,14 @@ from tokenworks.conformance.model import (
     survived,
 )
 
-GENERAL: Final[tuple[Check, ...]] = (
+CHECKS: Final[tuple[Check, ...]] = (
     *money.CHECKS,
     *refusals.CHECKS,
     *amounts.CHECKS,
+    *authority.CHECKS,
     *wire.CHECKS,
 )
-"""The checks that make sense for every facilitator, in the order in which they run."""
+"""All checks in the order in which they run: the one that may end a process is the last."""
 
 
 class Listener(Protocol):
