@@ -335,5 +335,9 @@ async def settle_until_answered(business: AgentBusiness, orders: list[Order]) ->
             open_numbers = [number for number in range(len(orders)) if number not in answers]
             sent = await at_once(facilitator.settle, [orders[number] for number in open_numbers])
             told = zip(open_numbers, sent, strict=True)
-            answers |= {number: answer for number, answer in told if not answer.is_fault}
+            answers |= {
+                number: answer
+                for number, answer in told
+                if not (answer.is_fault or answer.is_unfinished)
+            }
     return [answers[number] for number in range(len(orders))]

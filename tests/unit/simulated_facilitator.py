@@ -20,7 +20,9 @@ from tokenworks.conformance.rails import from_base64url
 
 NETWORK: Final = "hub:simulation000000"
 PAYEE: Final = "019a0000-0000-7000-8000-000000000001"
+PAYEE_KEY: Final = "payee"
 BODY_BYTES_MAX: Final = 1024 * 1024
+SCHEMES: Final = frozenset({"exact", "upto"})
 DIGITS: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 AMOUNT_MAX: Final = 2**63 - 1
 CLOCK_SKEW_S: Final = 60
@@ -75,6 +77,7 @@ class SimulatedFacilitator:
             return httpx.Response(500 if is_careless else 400, json={"code": "malformed"})
         settle = path == "/settle"
         try:
+            body["is_payee"] = request.headers.get("authorization") == f"Bearer {PAYEE_KEY}"
             done = await (self._settle(body) if settle else self._verify(body))
         except RefusedError as error:
             return httpx.Response(200, json=_refusal(str(error), settle=settle))
@@ -115,7 +118,7 @@ class SimulatedFacilitator:
 
     # ------------------------------------------------------------------ judging
 
-    def _judge(self, body: Document) -> tuple[Document, int]:
+    def _judge(self, body: Document, *, is_settling: bool = False) -> tuple[Document, int]:
         said = self._claims(body)
         asked = body["echo"] if "echo_counts" in self._flaws else body["requirements"]
         binding = asked["extra"]["binding"]
@@ -123,7 +126,7 @@ class SimulatedFacilitator:
         pairs = (
             ("no_network", said["aud"], asked["network"]),
             ("no_network", said["aud"], NETWORK),
-            ("no_scheme", asked["scheme"], "exact"),
+            ("no_scheme", asked["scheme"] in SCHEMES, True),
             ("no_scheme", said["scheme"], asked["scheme"]),
             ("no_asset", said["asset"], asked["asset"]),
             ("no_payee", said["pay_to"], asked["payTo"]),
@@ -132,9 +135,16 @@ class SimulatedFacilitator:
             ("no_body", said["body_sha256"], binding["bodySha256"]),
             ("no_amount", said["amount"], asked["amount"]),
         )
+        is_less = is_settling and asked["scheme"] == "upto" and asked["amount"] in {"0", "1"}
+        if is_less and not body["is_payee"] and "payer_ends_cheaply" not in self._flaws:
+            raise RefusedError("unauthorized_server")
         for flaw, left, right in pairs:
+            if flaw == "no_amount" and is_less:
+                continue
             if left != right and flaw not in self._flaws:
                 raise RefusedError(f"mismatch:{flaw}")
+        if is_less:
+            return said, int(asked["amount"])
         return said, self._amount(said["amount"])
 
     def _check_times(self, said: Mapping[str, int]) -> None:
@@ -170,7 +180,7 @@ class SimulatedFacilitator:
         return {"isValid": True, "payer": said["iss"]}
 
     async def _settle(self, body: Document) -> Document:
-        said, amount = self._judge(body)
+        said, amount = self._judge(body, is_settling=True)
         nonce = said["jti"]
         if nonce in self.receipts and "pays_again" not in self._flaws:
             if "forgets_receipts" in self._flaws:
@@ -178,9 +188,11 @@ class SimulatedFacilitator:
             return self.receipts[nonce]
         if "settle_race" in self._flaws:
             await asyncio.sleep(0)
-        if nonce not in self.claims:
+        if amount == 0:
+            self._give_back(said)
+        elif nonce not in self.claims:
             self._hold(said, amount)
-        if self.balances.get(said["iss"], 0) < amount and "no_claim" in self._flaws:
+        if self.balances.get(self._account(said), 0) < amount and "no_claim" in self._flaws:
             raise RefusedError("insufficient_funds")
         self._settlements += 1
         paid = 0 if "rounds_dust" in self._flaws and amount < 10 else amount
@@ -192,18 +204,30 @@ class SimulatedFacilitator:
             "amount": str(paid),
         }
         if "no_claim" in self._flaws:
-            self.balances[said["iss"]] -= amount
+            self.balances[self._account(said)] -= amount
         self.receipts[nonce] = receipt
         return receipt
 
     def _hold(self, said: Document, amount: int) -> None:
-        if self.balances.get(said["iss"], 0) < amount:
+        account = self._account(said)
+        if self.balances.get(account, 0) < amount:
             raise RefusedError("insufficient_funds")
         if "no_claim" in self._flaws:
             return
         if "no_hold" not in self._flaws:
-            self.balances[said["iss"]] -= amount
+            self.balances[account] -= amount
         self.claims[said["jti"]] = amount
+
+    def _give_back(self, said: Document) -> None:
+        held = self.claims.get(said["jti"], 0)
+        if "keeps_what_failed" not in self._flaws:
+            self.balances[self._account(said)] += held
+
+    def _account(self, said: Document) -> str:
+        """
+        Return whose money a payment spends.
+        """
+        return str(said["iss"])
 
 
 def _refusal(reason: str, *, settle: bool) -> Document:

@@ -5,6 +5,7 @@ The suite finds what a facilitator leaves out, and finds nothing with a careful 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
-from tests.unit.simulated_facilitator import NETWORK, PAYEE, SimulatedFacilitator
+from tests.unit.simulated_facilitator import NETWORK, PAYEE
+from tests.unit.simulated_hub import SimulatedHub
 from tokenworks.cli import x402 as cli_x402
 from tokenworks.cli.main import app
 from tokenworks.conformance.errors import AuditImpossibleError
 from tokenworks.conformance.facilitator import Facilitator
 from tokenworks.conformance.ground import GivenPurse, Ground
+from tokenworks.conformance.hub_business import HubBusiness
 from tokenworks.conformance.hub_rail import HubRail, hub_wallet
 from tokenworks.conformance.model import SUITE_VERSION, Report, Verdict
 from tokenworks.conformance.official import read_official_defaults
@@ -34,10 +37,10 @@ PLENTY = 10**9
 
 # What is left out -> the checks that must fail, and no other.
 FLAWS = {
-    "no_claim": {"duplicate-at-once", "overdraft-at-once"},
+    "no_claim": {"duplicate-at-once", "overdraft-at-once", "siblings-at-once"},
     "no_hold": {"overdraft-at-once"},
     "settle_race": {"settle-at-once"},
-    "pays_again": {"settle-at-once", "replay-first-receipt"},
+    "pays_again": {"settle-at-once", "replay-first-receipt", "handler-fails"},
     "forgets_receipts": {"replay-first-receipt", "settle-after-timeout"},
     "no_resource": {"other-resource"},
     "no_body": {"other-body"},
@@ -46,7 +49,7 @@ FLAWS = {
     "no_network": {"other-network"},
     "no_scheme": {"other-scheme"},
     "no_amount": {"smaller-amount", "own-terms"},
-    "echo_counts": {"own-terms", "other-scheme"},
+    "echo_counts": {"own-terms", "other-scheme", "handler-fails", "settled-for-less"},
     "no_signature": {"forged-signature", "altered-payload"},
     "alg_none": {"unsigned"},
     "no_expiry": {"expired"},
@@ -59,6 +62,12 @@ FLAWS = {
     "faults_on_malformed": {"malformed-request", "nested-request"},
     "reads_anything": {"oversized-request"},
     "nested_is_fatal": {"nested-request", "still-sells"},
+    "never_revokes": {"mandate-revoked-in-flight"},
+    "budgets_are_private": {"siblings-at-once"},
+    "endless": {"delegation-too-deep", "delegation-too-wide"},
+    "widens": {"delegation-too-wide"},
+    "keeps_what_failed": {"handler-fails"},
+    "payer_ends_cheaply": {"settled-for-less"},
 }
 
 
@@ -68,7 +77,7 @@ class Stage:
     A simulated facilitator with two wallets.
     """
 
-    simulated: SimulatedFacilitator
+    simulated: SimulatedHub
     rich: Wallet
     poor: Wallet
     clock: FakeClock
@@ -78,14 +87,22 @@ class Stage:
         Run the suite.
         """
         transport = httpx.MockTransport(self.simulated)
-        async with Facilitator(URL, connections=8, transport=transport) as facilitator:
+        mint = IdentifierSource(self.clock).mint
+        hub_business = HubBusiness(
+            URL, "admin", price=PRICE, mint=mint, random_bytes=os.urandom, transport=transport
+        )
+        async with (
+            Facilitator(URL, connections=8, transport=transport) as facilitator,
+            hub_business as hub,
+        ):
             ground = Ground(
                 facilitator=facilitator,
-                rail=HubRail(IdentifierSource(self.clock).mint),
+                rail=HubRail(mint),
                 sale=sale(),
                 purse=GivenPurse(rich=self.rich, poor=self.poor),
                 clock=self.clock,
                 in_parallel=8,
+                hub=hub,
             )
             return await audit(ground, choose(CHECKS, only))
 
@@ -95,7 +112,7 @@ def stage(*flaws: str) -> Stage:
     Return a facilitator with these flaws.
     """
     clock = FakeClock(SystemClock().now())
-    simulated = SimulatedFacilitator(int(clock.now().timestamp()), flaws=frozenset(flaws))
+    simulated = SimulatedHub(int(clock.now().timestamp()), flaws=frozenset(flaws))
     rich, poor = new_wallet(), new_wallet()
     simulated.balances |= {rich.address: PLENTY, poor.address: PRICE}
     return Stage(simulated=simulated, rich=rich, poor=poor, clock=clock)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
-from tokenworks.conformance.facilitator import Answer
+from tokenworks.conformance.facilitator import Answer, Order
 from tokenworks.conformance.ground import Ground, at_once, count_reasons
 from tokenworks.conformance.hub_business import Agent, HubAnswer, HubBusiness
 from tokenworks.conformance.model import (
@@ -154,20 +154,19 @@ async def delegation_too_wide(ground: Ground, hub: HubBusiness) -> Outcome:
 
 async def handler_fails(ground: Ground, hub: HubBusiness) -> Outcome:
     """
-    Hold all the money there is, give it back, and spend it.
+    Hold all the money there is, let the payee give it back, and spend it.
     """
-    organisation = await hub.organisation(1)
-    agent = await hub.agent(organisation)
-    sale = replace(ground.sale_at("handler"), scheme="upto")
+    payee, key = await hub.payee_with_key()
+    agent = await hub.agent(await hub.organisation(1))
+    sale = replace(ground.sale_at("handler"), scheme="upto", pay_to=payee)
     order = ground.order(agent.wallet, sale)
     held = await ground.facilitator.verify(order)
-    nothing = replace(order, requirements={**order.requirements, "amount": "0"})
-    released = await ground.facilitator.settle(nothing)
+    released = await ground.facilitator.settle_as(_asking(order, "0"), key)
     late = await ground.facilitator.settle(order)
     again = await ground.facilitator.settle(ground.order(agent.wallet, sale))
     late_amount = late.document.get("amount") if late.is_settled else None
     evidence = {
-        "held": held.is_valid,
+        "held": held.is_valid or held.reason,
         "released": released.is_settled or released.reason,
         "settled_late": late_amount or late.reason,
         "spent_again": again.transaction or again.reason,
@@ -179,6 +178,40 @@ async def handler_fails(ground: Ground, hub: HubBusiness) -> Outcome:
     if not again.is_settled:
         return failed("The money did not come back when the handler failed.", **evidence)
     return survived("The hold went back when the handler failed, and nothing else.", **evidence)
+
+
+async def settled_for_less(ground: Ground, hub: HubBusiness) -> Outcome:
+    """
+    Let the payer end a payment cheaply while its seller works.
+    """
+    payee, key = await hub.payee_with_key()
+    agent = await hub.agent(await hub.organisation(1))
+    sale = replace(ground.sale_at("less"), scheme="upto", pay_to=payee)
+    order = ground.order(agent.wallet, sale)
+    held = await ground.facilitator.verify(order)
+    cheap = await ground.facilitator.settle(_asking(order, "1"))
+    nothing = await ground.facilitator.settle(_asking(order, "0"))
+    whole = await ground.facilitator.settle_as(order, key)
+    evidence = {
+        "held": held.is_valid or held.reason,
+        "settled_for_one": cheap.transaction or cheap.reason,
+        "settled_for_nothing": nothing.transaction or nothing.reason,
+        "settled_by_the_payee": whole.document.get("amount") or whole.reason,
+    }
+    if not held.is_valid:
+        return failed("An honest payment was not held.", **evidence)
+    if cheap.is_settled or nothing.is_settled:
+        return failed("The payer settled for less while the seller worked.", **evidence)
+    if whole.document.get("amount") != sale.amount:
+        return failed("The payee did not get what was held for it.", **evidence)
+    return survived("Only the payee can take less than is held for it.", **evidence)
+
+
+def _asking(order: Order, amount: str) -> Order:
+    """
+    Return the settle call that charges another amount than was held.
+    """
+    return replace(order, requirements={**order.requirements, "amount": amount})
 
 
 CHECKS: Final = (
@@ -211,5 +244,11 @@ CHECKS: Final = (
         group=Group.AUTHORITY,
         proves="Work that failed costs nothing, and what was given back stays back.",
         attack=needs_hub(handler_fails),
+    ),
+    Check(
+        check_id="settled-for-less",
+        group=Group.AUTHORITY,
+        proves="A payer cannot end a payment cheaply while the seller works for it.",
+        attack=needs_hub(settled_for_less),
     ),
 )

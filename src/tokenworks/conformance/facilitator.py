@@ -20,6 +20,7 @@ _OK: Final = 200
 _FAULT: Final = 500
 
 ANSWER_TIMEOUT_S: Final = 60.0
+UNFINISHED: Final = frozenset({"settlement_pending", "idempotency_in_flight"})
 IMPATIENT_S: Final = 0.001
 """How long a client waits that hangs up while its payment is settled."""
 
@@ -84,6 +85,13 @@ class Answer:
             if value := self.document.get(name):
                 return str(value)[:120]
         return self.error or f"status {self.status}"
+
+    @property
+    def is_unfinished(self) -> bool:
+        """
+        Whether the same call is to be sent again later.
+        """
+        return self.reason in UNFINISHED
 
     @property
     def is_fault(self) -> bool:
@@ -158,6 +166,13 @@ class Facilitator:
         """
         return await self.send("/settle", _encode(order.to_document()))
 
+    async def settle_as(self, order: Order, key: str) -> Answer:
+        """
+        Ask to make a payment, with the payee's API key.
+        """
+        content = _encode(order.to_document())
+        return await self.send("/settle", content, headers={"authorization": f"Bearer {key}"})
+
     async def settle_and_hang_up(self, order: Order) -> Answer:
         """
         Ask to make a payment and close the connection before the answer.
@@ -167,12 +182,18 @@ class Facilitator:
         return await self.send("/settle", content, waits=impatient)
 
     async def send(
-        self, path: str, content: bytes, *, waits: httpx.Timeout | None = None
+        self,
+        path: str,
+        content: bytes,
+        *,
+        waits: httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """
         Send any bytes.
         """
-        return await self._ask("POST", path, content=content, waits=waits)
+        named = {"content-type": "application/json", **(headers or {})}
+        return await self._ask("POST", path, content=content, waits=waits, headers=named)
 
     async def _ask(
         self,
@@ -181,8 +202,8 @@ class Facilitator:
         *,
         content: bytes | None = None,
         waits: httpx.Timeout | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        headers = {"content-type": "application/json"} if content is not None else {}
         try:
             response = await self._client.request(
                 method,

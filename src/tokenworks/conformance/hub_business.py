@@ -157,6 +157,13 @@ class HubBusiness:
         made = await self.must("parties", {"name": name, "kind": "buyer"})
         return str(made["party_id"])
 
+    async def payee_with_key(self) -> tuple[str, str]:
+        """
+        Open an organisation that is paid; return its id and a key of it.
+        """
+        payee = await self.payee()
+        return payee, str((await self.must("keys", {"party": payee}))["secret"])
+
     async def agent(
         self,
         organisation: str,

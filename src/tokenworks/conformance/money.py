@@ -120,8 +120,8 @@ async def _settle_until_done(ground: Ground, order: Order) -> list[Answer]:
     answers: list[Answer] = []
     for _ in range(RETRIES_MAX):
         answers.append(await ground.facilitator.settle(order))
-        is_unfinished = answers[-1].reason in {"settlement_pending", "idempotency_in_flight"}
-        if answers[-1].is_settled or not (is_unfinished or answers[-1].is_fault):
+        last = answers[-1]
+        if last.is_settled or not (last.is_unfinished or last.is_fault):
             break
         await asyncio.sleep(RETRY_PAUSE_S)
     return answers

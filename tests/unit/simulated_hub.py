@@ -1,0 +1,151 @@
+"""
+SIMULATION of a hub's API for organisations, agents and mandates beside its facilitator.
+
+Knows just what the suite opens; each ``flaw`` leaves one rule of mandates out.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+
+from tests.unit.simulated_facilitator import (
+    PAYEE_KEY,
+    Document,
+    RefusedError,
+    SimulatedFacilitator,
+)
+
+QUANTA_PER_UNIT: Final = 10**9
+DEPTH_MAX: Final = 8
+API: Final = "/hub/v1/"
+
+
+@dataclass(kw_only=True)
+class SimulatedMandate:
+    """
+    A mandate and what was spent of it.
+    """
+
+    organisation: str
+    parent: SimulatedMandate | None
+    depth: int
+    delegations: int
+    budget: int | None
+    spent: int = 0
+    is_revoked: bool = False
+
+    def chain(self) -> list[SimulatedMandate]:
+        """
+        Return it and those above it.
+        """
+        return [self, *(self.parent.chain() if self.parent is not None else [])]
+
+
+class SimulatedHub(SimulatedFacilitator):
+    """
+    Answer like a hub: the facilitator below ``/x402``, the API below ``/hub/v1``.
+    """
+
+    def __init__(self, now_s: int, *, flaws: frozenset[str] = frozenset()) -> None:
+        super().__init__(now_s, flaws=flaws)
+        self._owners: dict[str, str] = {}
+        """Agent -> organisation."""
+        self.mandates: dict[str, SimulatedMandate] = {}
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        """
+        Answer one request.
+        """
+        path = request.url.path
+        if not path.startswith(API):
+            return await super().__call__(request)
+        if request.headers.get("authorization") != "Bearer admin":
+            return httpx.Response(401, json={"code": "invalid_api_key"})
+        try:
+            made = self._open(path.removeprefix(API), json.loads(request.content))
+        except RefusedError as error:
+            return httpx.Response(403, json={"code": str(error)})
+        return httpx.Response(201, json=made)
+
+    # ------------------------------------------------------------------ API
+
+    def _open(self, path: str, body: Document) -> Document:
+        if path.endswith("/revoke"):
+            self.mandates[path.split("/")[1]].is_revoked = True
+            return {}
+        opens: dict[str, Callable[[Document], Document]] = {
+            "parties": self._party,
+            "deposits": self._deposit,
+            "keys": lambda _: {"secret": PAYEE_KEY},
+            "agents": self._agent,
+            "mandates": self._mandate,
+        }
+        return opens[path](body)
+
+    def _party(self, body: Document) -> Document:
+        self.balances[body["name"]] = 0
+        return {"party_id": str(uuid.uuid4()), "name": body["name"]}
+
+    def _deposit(self, body: Document) -> Document:
+        self.balances[body["party"]] += _quanta(body["amount"])
+        return {}
+
+    def _agent(self, body: Document) -> Document:
+        self._owners[body["name"]] = body["owner"]
+        return {"name": body["name"]}
+
+    def _mandate(self, body: Document) -> Document:
+        terms = body["terms"]
+        parent = self.mandates[body["parent"]] if "parent" in body else None
+        budgets = terms.get("budgets", [])
+        made = SimulatedMandate(
+            organisation=self._owners[body["agent"]],
+            parent=parent,
+            depth=1 if parent is None else parent.depth + 1,
+            delegations=terms["delegations_max"],
+            budget=_quanta(budgets[0]["amount"]) if budgets else None,
+        )
+        if parent is not None and "widens" not in self._flaws:
+            self._check_narrower(made, parent)
+        if made.depth > DEPTH_MAX and "endless" not in self._flaws:
+            raise RefusedError("mandate_too_deep")
+        mandate_id = str(uuid.uuid4())
+        self.mandates[mandate_id] = made
+        return {"mandate_id": mandate_id}
+
+    def _check_narrower(self, made: SimulatedMandate, parent: SimulatedMandate) -> None:
+        is_wider = made.budget is not None and parent.budget is not None
+        if is_wider and (made.budget or 0) > (parent.budget or 0):
+            raise RefusedError("mandate_not_attenuated")
+        if made.delegations >= parent.delegations and "endless" not in self._flaws:
+            raise RefusedError("mandate_too_deep")
+
+    # ------------------------------------------------------------------ spending
+
+    def _account(self, said: Document) -> str:
+        if "mandate" not in said:
+            return super()._account(said)
+        return self.mandates[said["mandate"]].organisation
+
+    def _hold(self, said: Document, amount: int) -> None:
+        chain = self.mandates[said["mandate"]].chain() if "mandate" in said else []
+        for link in chain:
+            if link.is_revoked and "never_revokes" not in self._flaws:
+                raise RefusedError("mandate_revoked")
+            is_own = link is chain[0] or "budgets_are_private" not in self._flaws
+            if is_own and link.budget is not None and link.spent + amount > link.budget:
+                raise RefusedError("limit_exceeded")
+        super()._hold(said, amount)
+        for link in chain:
+            link.spent += amount
+
+
+def _quanta(text: Any) -> int:  # noqa: ANN401 - JSON
+    return int(Decimal(text) * QUANTA_PER_UNIT)
