@@ -205,9 +205,10 @@ async def open_agent_business(process: HubProcess) -> AsyncGenerator[AgentBusine
 
 def orders_of(ground: Ground, wallets: Sequence[Wallet], count: int) -> list[Order]:
     """
-    Return so many different payments, of each wallet in turn.
+    Return so many different payments, of each wallet in turn, each for an address of its own.
     """
-    return [ground.order(wallets[number % len(wallets)]) for number in range(count)]
+    sales = (ground.sale_at(str(uuid.uuid4())) for _ in range(count))
+    return [ground.order(wallets[number % len(wallets)], sale) for number, sale in enumerate(sales)]
 
 
 def _name(kind: str) -> str:

@@ -58,6 +58,10 @@ class SimulatedHub(SimulatedFacilitator):
         self._owners: dict[str, str] = {}
         """Agent -> organisation."""
         self.mandates: dict[str, SimulatedMandate] = {}
+        self._watched: set[str] = set()
+        """Organisations whose payments wait for a person."""
+        self._waiting: list[str] = []
+        self._approved: set[str] = set()
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         """
@@ -69,7 +73,7 @@ class SimulatedHub(SimulatedFacilitator):
         if request.headers.get("authorization") != "Bearer admin":
             return httpx.Response(401, json={"code": "invalid_api_key"})
         try:
-            made = self._open(path.removeprefix(API), json.loads(request.content))
+            made = self._open(path.removeprefix(API), json.loads(request.content or b"{}"))
         except RefusedError as error:
             return httpx.Response(403, json={"code": str(error)})
         return httpx.Response(201, json=made)
@@ -77,6 +81,14 @@ class SimulatedHub(SimulatedFacilitator):
     # ------------------------------------------------------------------ API
 
     def _open(self, path: str, body: Document) -> Document:
+        if path.endswith("/brake"):
+            self._watched.add(path.split("/")[1])
+            return {}
+        if path == "reviews":
+            waiting = [{"review_id": nonce, "digest": f"digest-{nonce}"} for nonce in self._waiting]
+            return {"items": waiting[::-1]}
+        if path.endswith("/approve"):
+            return self._approve(path.split("/")[1], body["digest"])
         if path.endswith("/revoke"):
             self.mandates[path.split("/")[1]].is_revoked = True
             return {}
@@ -127,7 +139,20 @@ class SimulatedHub(SimulatedFacilitator):
         if made.delegations >= parent.delegations and "endless" not in self._flaws:
             raise RefusedError("mandate_too_deep")
 
+    def _approve(self, nonce: str, digest: str) -> Document:
+        if digest != f"digest-{nonce}" and "any_digest" not in self._flaws:
+            raise RefusedError("review_digest_mismatch")
+        self._approved.add(nonce)
+        return {}
+
     # ------------------------------------------------------------------ spending
+
+    def _look_at(self, nonce: str) -> None:
+        if nonce in self._approved or ("approves_all" in self._flaws and self._approved):
+            return
+        if nonce not in self._waiting:
+            self._waiting.append(nonce)
+        raise RefusedError("payment_in_review")
 
     def _account(self, said: Document) -> str:
         if "mandate" not in said:
@@ -135,6 +160,8 @@ class SimulatedHub(SimulatedFacilitator):
         return self.mandates[said["mandate"]].organisation
 
     def _hold(self, said: Document, amount: int) -> None:
+        if self._account(said) in self._watched:
+            self._look_at(said["jti"])
         chain = self.mandates[said["mandate"]].chain() if "mandate" in said else []
         for link in chain:
             if link.is_revoked and "never_revokes" not in self._flaws:

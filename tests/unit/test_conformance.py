@@ -68,6 +68,8 @@ FLAWS = {
     "widens": {"delegation-too-wide"},
     "keeps_what_failed": {"handler-fails"},
     "payer_ends_cheaply": {"settled-for-less"},
+    "any_digest": {"approval-replayed"},
+    "approves_all": {"approval-replayed"},
 }
 
 

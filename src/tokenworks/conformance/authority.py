@@ -54,12 +54,12 @@ async def revoked_in_flight(ground: Ground, hub: HubBusiness) -> Outcome:
 
     async def revoke_then_ask() -> tuple[HubAnswer, list[Answer]]:
         revoked = await hub.ask("POST", f"mandates/{agent.mandate_id}/revoke", {})
-        orders = [ground.order(agent.wallet) for _ in range(ground.in_parallel)]
+        orders = ground.orders([agent.wallet], "after")
         return revoked, await at_once(ground.facilitator.settle, orders)
 
-    racing = [ground.order(agent.wallet) for _ in range(ground.in_parallel)]
     raced, (revoked, after) = await asyncio.gather(
-        at_once(ground.facilitator.settle, racing), revoke_then_ask()
+        at_once(ground.facilitator.settle, ground.orders([agent.wallet], "racing")),
+        revoke_then_ask(),
     )
     evidence = {
         "held_before": verified.is_valid,
@@ -86,10 +86,7 @@ async def siblings_at_once(ground: Ground, hub: HubBusiness) -> Outcome:
         await hub.agent(organisation, payments=AFFORDABLE, parent=parent.mandate_id)
         for _ in range(3)
     ]
-    orders = [
-        ground.order(siblings[number % len(siblings)].wallet)
-        for number in range(ground.in_parallel)
-    ]
+    orders = ground.orders([sibling.wallet for sibling in siblings], "siblings")
     sold = await ground.sell_at_once(orders)
     evidence = {"budget_in_payments": AFFORDABLE, **sold.evidence(len(orders))}
     if sold.works == sold.transactions == min(AFFORDABLE, len(orders)):
@@ -214,6 +211,46 @@ def _asking(order: Order, amount: str) -> Order:
     return replace(order, requirements={**order.requirements, "amount": amount})
 
 
+async def approval_replayed(ground: Ground, hub: HubBusiness) -> Outcome:
+    """
+    Have one payment approved, and spend the approval on another of the same amount.
+    """
+    organisation = await hub.organisation(2)
+    await hub.hold_new_payees(organisation)
+    agent = await hub.agent(organisation)
+    payee = await hub.payee()
+    one, other = (
+        ground.order(agent.wallet, replace(ground.sale_at(name), pay_to=payee))
+        for name in ("approved", "replayed")
+    )
+    asked = [await ground.facilitator.verify(order) for order in (one, other)]
+    reviews = await hub.reviews(agent.name)
+    evidence: dict[str, object] = {
+        "verify": [answer.reason for answer in asked],
+        "reviews": len(reviews),
+    }
+    if len(reviews) != len(asked) or any(answer.is_valid for answer in asked):
+        return failed("Payments to a new payee were not held for a person.", **evidence)
+    second, first = reviews  # newest first
+    crossed = await hub.approve(first.review_id, digest=second.digest)
+    approved = await hub.approve(first.review_id, digest=first.digest)
+    paid = await ground.facilitator.settle(one)
+    replayed = await ground.facilitator.settle(other)
+    evidence |= {
+        "approved_with_the_others_digest": crossed.code,
+        "approved": approved.code,
+        "approved_payment": paid.transaction or paid.reason,
+        "other_payment": replayed.transaction or replayed.reason,
+    }
+    if crossed.is_done:
+        return failed("An approval of one payload was taken for another.", **evidence)
+    if replayed.is_settled:
+        return failed("A payment was made that nobody approved.", **evidence)
+    if not (approved.is_done and paid.is_settled):
+        return failed("The approved payment was not made.", **evidence)
+    return survived("The approval let its own payload pass and no other.", **evidence)
+
+
 CHECKS: Final = (
     Check(
         check_id="mandate-revoked-in-flight",
@@ -250,5 +287,11 @@ CHECKS: Final = (
         group=Group.AUTHORITY,
         proves="A payer cannot end a payment cheaply while the seller works for it.",
         attack=needs_hub(settled_for_less),
+    ),
+    Check(
+        check_id="approval-replayed",
+        group=Group.AUTHORITY,
+        proves="A person's yes is for one payload, once.",
+        attack=needs_hub(approval_replayed),
     ),
 )

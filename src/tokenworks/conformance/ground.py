@@ -126,6 +126,17 @@ class Ground:
         wanted = sale or self.sale
         return order_for(self.rail, wanted, self.rail.sign(wallet, wanted, self.times()))
 
+    def orders(self, wallets: Sequence[Wallet], name: str) -> list[Order]:
+        """
+        Return as many different honest payments as are sent at once, of each wallet in turn.
+
+        Each is for an address of its own: equal requests would look like a loop to a brake.
+        """
+        return [
+            self.order(wallets[number % len(wallets)], self.sale_at(f"{name}/{number}"))
+            for number in range(self.in_parallel)
+        ]
+
     def sale_at(self, path: str) -> Sale:
         """
         Return the sale of another address at the same price.

@@ -71,6 +71,16 @@ class Agent:
         return self.wallet.mandate
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingReview:
+    """
+    A payment that waits for a person.
+    """
+
+    review_id: str
+    digest: str
+
+
 class HubBusiness:
     """
     Open what an attack needs.
@@ -189,6 +199,35 @@ class HubBusiness:
         made = await self.must("mandates", body)
         wallet = hub_wallet(secret, mandate=str(made["mandate_id"]))
         return Agent(name=name, organisation=organisation, wallet=wallet)
+
+    async def hold_new_payees(self, organisation: str) -> None:
+        """
+        Let a person look at every first payment to a payee.
+        """
+        rules = {"new_payee": {"action": "hold", "above": "0"}}
+        answer = await self.ask(
+            "PUT", f"parties/{organisation}/brake", {"currency": CURRENCY, "rules": rules}
+        )
+        if not answer.is_done:
+            message = f"The hub refused rules of the brake: {answer.code}."
+            raise AuditImpossibleError(message)
+
+    async def reviews(self, agent: str) -> list[PendingReview]:
+        """
+        Return what waits for a person, newest first.
+        """
+        answer = await self.ask("GET", f"reviews?agent={agent}")
+        items = cast("list[JsonObject]", answer.document.get("items") or [])
+        return [
+            PendingReview(review_id=str(item["review_id"]), digest=str(item["digest"]))
+            for item in items
+        ]
+
+    async def approve(self, review_id: str, *, digest: str) -> HubAnswer:
+        """
+        Say yes to a payload.
+        """
+        return await self.ask("POST", f"reviews/{review_id}/approve", {"digest": digest})
 
     def mandate_body(
         self,

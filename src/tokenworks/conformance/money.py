@@ -44,9 +44,7 @@ async def overdraft_at_once(ground: Ground) -> Outcome:
     wallet = await ground.purse.for_one(ground.sale.amount)
     if wallet is None:
         return not_applicable("No wallet with the money of exactly one payment was given.")
-    sale = ground.sale_at("overdraft")
-    orders = [ground.order(wallet, sale) for _ in range(ground.in_parallel)]
-    sold = await ground.sell_at_once(orders)
+    sold = await ground.sell_at_once(ground.orders([wallet], "overdraft"))
     evidence = sold.evidence(ground.in_parallel)
     if sold.works == sold.transactions == 1:
         return survived("One handler ran: the money was held for it.", **evidence)
