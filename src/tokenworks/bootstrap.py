@@ -71,6 +71,7 @@ from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
 from tokenworks.web.switch import Switch
+from tokenworks.web.x402_api.app import X402Api
 from tokenworks.worker.jobs import Worker, months_before
 
 MARK_FILE_NAME: Final = "promotion.json"
@@ -270,6 +271,12 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
     switch = Switch(
         openai_api=openai_api,
         hub_api=hub_api,
+        x402_api=X402Api(
+            payments=hub.agents.payments,
+            identity=hub.identity,
+            clock=hub.clock,
+            metrics=hub.metrics,
+        ),
         metrics=hub.metrics,
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
