@@ -217,7 +217,7 @@ async def test_siblings_at_once_never_exceed_their_parents_budget(business: Agen
 
 async def test_handler_that_fails_after_the_hold_costs_nothing(business: AgentBusiness) -> None:
     """
-    Fifty holds whose sellers give up are released; the same money then buys fifty pieces.
+    Fifty holds whose payee gives up go back; the same money then buys fifty pieces.
     """
     payer, payee = await business.payer(payments=IN_PARALLEL), await business.payee()
     async with business.ground(payer, payee, scheme="upto") as ground:
@@ -225,17 +225,35 @@ async def test_handler_that_fails_after_the_hold_costs_nothing(business: AgentBu
         verified = await at_once(ground.facilitator.verify, failing)
         assert all(answer.is_valid for answer in verified), reasons(verified)
         assert (await business.cash(payer.organisation)).available == 0
-        nothing = [
-            replace(order, requirements={**order.requirements, "amount": "0"}) for order in failing
-        ]
-        released = await at_once(ground.facilitator.settle, nothing)
+        released = await at_once(
+            lambda order: ground.facilitator.settle_as(order, business.process.admin_key),
+            [asking(order, "0") for order in failing],
+        )
         assert all(answer.is_settled for answer in released), reasons(released)
         late = await at_once(ground.facilitator.settle, failing)
-        assert not transactions([a for a in late if a.document.get("amount") != "0"]), late[0]
+        assert {answer.document.get("amount", "0") for answer in late} == {"0"}
         again = await at_once(
             ground.facilitator.settle, orders_of(ground, [payer.wallet], IN_PARALLEL)
         )
         assert all(answer.is_settled for answer in again), reasons(again)
+    await business.assert_paid(payer, payee, payments=IN_PARALLEL, of=IN_PARALLEL)
+
+
+async def test_payer_cannot_end_a_payment_cheaply(business: AgentBusiness) -> None:
+    """
+    While the seller works, the payer settles for one unit, or for nothing: only the payee may.
+    """
+    payer, payee = await business.payer(payments=IN_PARALLEL), await business.payee()
+    async with business.ground(payer, payee, scheme="upto") as ground:
+        orders = orders_of(ground, [payer.wallet], IN_PARALLEL)
+        verified = await at_once(ground.facilitator.verify, orders)
+        assert all(answer.is_valid for answer in verified), reasons(verified)
+        cheap = [asking(order, str(number % 2)) for number, order in enumerate(orders)]
+        refused = await at_once(ground.facilitator.settle, cheap)
+        assert not transactions(refused)
+        assert reasons(refused) == {"unauthorized_server"}
+        settled = await at_once(ground.facilitator.settle, orders)
+        assert len(transactions(settled)) == IN_PARALLEL, reasons(settled)
     await business.assert_paid(payer, payee, payments=IN_PARALLEL, of=IN_PARALLEL)
 
 
@@ -311,6 +329,13 @@ async def test_gateways_killed_while_they_settle_pay_each_once(business: AgentBu
     assert transactions(answered) <= transactions(again)
     assert len(transactions(again)) == IN_PARALLEL
     await business.assert_paid(payer, payee, payments=IN_PARALLEL, of=IN_PARALLEL)
+
+
+def asking(order: Order, amount: str) -> Order:
+    """
+    Return the settle call that charges another amount than was held.
+    """
+    return replace(order, requirements={**order.requirements, "amount": amount})
 
 
 # ------------------------------------------------------------------ processes

@@ -6,6 +6,7 @@ Knows just what the suite opens; each ``flaw`` leaves one rule of mandates out.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 import httpx
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.unit.simulated_facilitator import (
     PAYEE_KEY,
@@ -21,6 +24,7 @@ from tests.unit.simulated_facilitator import (
     RefusedError,
     SimulatedFacilitator,
 )
+from tokenworks.conformance.rails import from_base64url
 
 QUANTA_PER_UNIT: Final = 10**9
 DEPTH_MAX: Final = 8
@@ -62,6 +66,7 @@ class SimulatedHub(SimulatedFacilitator):
         """Organisations whose payments wait for a person."""
         self._waiting: list[str] = []
         self._approved: set[str] = set()
+        self._escrows: dict[str, Document] = {}
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         """
@@ -70,7 +75,7 @@ class SimulatedHub(SimulatedFacilitator):
         path = request.url.path
         if not path.startswith(API):
             return await super().__call__(request)
-        if request.headers.get("authorization") != "Bearer admin":
+        if request.headers.get("authorization") not in {"Bearer admin", f"Bearer {PAYEE_KEY}"}:
             return httpx.Response(401, json={"code": "invalid_api_key"})
         try:
             made = self._open(path.removeprefix(API), json.loads(request.content or b"{}"))
@@ -81,6 +86,8 @@ class SimulatedHub(SimulatedFacilitator):
     # ------------------------------------------------------------------ API
 
     def _open(self, path: str, body: Document) -> Document:
+        if path.startswith("escrows"):
+            return self._escrow(path, body)
         if path.endswith("/brake"):
             self._watched.add(path.split("/")[1])
             return {}
@@ -144,6 +151,38 @@ class SimulatedHub(SimulatedFacilitator):
             raise RefusedError("review_digest_mismatch")
         self._approved.add(nonce)
         return {}
+
+    # ------------------------------------------------------------------ escrows
+
+    def _escrow(self, path: str, body: Document) -> Document:
+        if path == "escrows":
+            condition = body["terms"]["milestones"][0]["condition"]
+            if "attested" not in condition and "evaluates_anything" not in self._flaws:
+                raise RefusedError("condition_invalid")
+            escrow_id = str(uuid.uuid4())
+            self._escrows[escrow_id] = body["terms"]
+            return {"escrow_id": escrow_id}
+        escrow_id = path.split("/")[1]
+        terms = self._escrows[escrow_id]
+        if "attested" not in terms["milestones"][0]["condition"]:
+            return {"captured": "0.001"}
+        is_good = any(self._believes(text, escrow_id, terms, body) for text in body["attestations"])
+        return {"captured": "0.001" if is_good else "0"}
+
+    def _believes(self, text: str, escrow_id: str, terms: Document, body: Document) -> bool:
+        if "believes_anyone" in self._flaws:
+            return True
+        head, claims, signature = text.split(".")
+        said = json.loads(from_base64url(claims))
+        canonical = json.dumps(body["result"], sort_keys=True, separators=(",", ":"))
+        if said["result_sha256"] != hashlib.sha256(canonical.encode()).hexdigest():
+            return False
+        key = Ed25519PublicKey.from_public_bytes(from_base64url(terms["verifiers"]["tests"]))
+        try:
+            key.verify(from_base64url(signature), f"{head}.{claims}".encode())
+        except InvalidSignature:
+            return False
+        return said["escrow"] == escrow_id
 
     # ------------------------------------------------------------------ spending
 

@@ -70,6 +70,8 @@ FLAWS = {
     "payer_ends_cheaply": {"settled-for-less"},
     "any_digest": {"approval-replayed"},
     "approves_all": {"approval-replayed"},
+    "believes_anyone": {"forged-verifier"},
+    "evaluates_anything": {"exploding-condition"},
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from tokenworks.conformance import amounts, authority, money, refusals, wire
+from tokenworks.conformance import amounts, authority, escrows, money, refusals, wire
 from tokenworks.conformance.errors import AuditImpossibleError
 from tokenworks.conformance.ground import Ground
 from tokenworks.conformance.model import (
@@ -25,6 +25,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     *refusals.CHECKS,
     *amounts.CHECKS,
     *authority.CHECKS,
+    *escrows.CHECKS,
     *wire.CHECKS,
 )
 """All checks in the order in which they run: the one that may end a process is the last."""
@@ -132,7 +133,10 @@ def choose(checks: Sequence[Check], only: Sequence[str]) -> tuple[Check, ...]:
 
 async def _run(check: Check, ground: Ground) -> Finding:
     started_s = ground.clock.monotonic_s()
-    outcome = await check.attack(ground)
+    try:
+        outcome = await check.attack(ground)
+    except AuditImpossibleError as error:
+        outcome = failed(f"Could not be tried: {error.message}")
     return Finding(
         check_id=check.check_id,
         group=check.group,
