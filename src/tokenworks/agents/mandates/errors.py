@@ -238,3 +238,11 @@ class CurrencyNotAllowedError(ForbiddenError):
     """
 
     code = "currency_not_allowed"
+
+
+class Ap2RefusedError(InvalidError):
+    """
+    The AP2 mandate is not understood whole, or says what cannot be kept here.
+    """
+
+    code = "ap2_refused"
