@@ -47,6 +47,7 @@ TABLE agents.known_payees
 TABLE agents.mandate_events
     -- What was done to a mandate, by whom; append-only.
     event_id uuid NOT NULL
+    sequence bigint NOT NULL GENERATED ALWAYS AS IDENTITY
     mandate_id uuid NOT NULL
     kind text NOT NULL
     happened_at timestamp with time zone NOT NULL
@@ -55,7 +56,7 @@ TABLE agents.mandate_events
     CONSTRAINT mandate_events_kind_known CHECK (kind = ANY (ARRAY['issued'::text, 'delegated'::text, 'frozen'::text, 'thawed'::text, 'revoked'::text, 'raised'::text]))
     CONSTRAINT mandate_events_mandate FOREIGN KEY (mandate_id) REFERENCES agents.mandates(mandate_id)
     CONSTRAINT mandate_events_pkey PRIMARY KEY (event_id)
-    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, event_id)
+    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, sequence)
     CREATE TRIGGER mandate_events_append_only BEFORE DELETE OR UPDATE ON agents.mandate_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     CREATE TRIGGER mandate_events_not_truncated BEFORE TRUNCATE ON agents.mandate_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
