@@ -476,6 +476,12 @@ class Payments:
         )
         return await self._receipts.document(prepared, position, view=view, with_certificate=True)
 
+    async def quiet(self) -> None:
+        """
+        Return when the brake has learned from everything that was captured.
+        """
+        await self._capturing.quiet()
+
     async def ensure_partitions(self) -> None:
         """
         Make the partitions of the ledger's months; call after the ledger's own.

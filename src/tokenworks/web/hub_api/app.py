@@ -41,6 +41,7 @@ from tokenworks.web.hub_api.routes import (
     money,
     offers,
     parties,
+    payments,
     prices,
     statements,
     suppliers,
@@ -62,6 +63,7 @@ _ROUTERS: Final = (
     books.router,
     corrections.router,
     statements.router,
+    payments.router,
     agents.router,
     mandates.router,
 )

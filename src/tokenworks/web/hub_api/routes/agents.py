@@ -25,6 +25,7 @@ from tokenworks.web.hub_api.shapes import Page
 
 router: Final = APIRouter(tags=["agents"])
 
+SELF: Final = "self"
 TREE_PARTIES_MAX: Final = 2_000
 TREE_MANDATES_MAX: Final = 2_000
 
@@ -116,8 +117,9 @@ async def agent_tree(
 @router.get("/agents/{agent}")
 async def get_agent(agent: NameOrId, services: Services, caller: Caller) -> AgentShape:
     """
-    Show one agent.
+    Show one agent; ``self`` is the caller's own.
     """
+    agent = str(caller.party_id) if agent == SELF else agent
     return await _shape(services, await _agent_chain(services, caller, agent))
 
 
