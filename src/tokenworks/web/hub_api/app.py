@@ -31,6 +31,7 @@ from tokenworks.web.hub_api.gate import Gate, problem_response
 from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
     books,
+    brake,
     calls,
     corrections,
     keys,
@@ -39,6 +40,7 @@ from tokenworks.web.hub_api.routes import (
     offers,
     parties,
     prices,
+    reviews,
     statements,
     suppliers,
 )
@@ -59,6 +61,8 @@ _ROUTERS: Final = (
     books.router,
     corrections.router,
     statements.router,
+    brake.router,
+    reviews.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
