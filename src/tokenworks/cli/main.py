@@ -59,6 +59,8 @@ COMMANDS: Final = (
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
     # Agents that pay.
     Registration("x402", "tokenworks.cli.x402", "x402 facilitators: attack one."),
+    Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
+    Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
