@@ -38,6 +38,17 @@ PRICE: Final = 120_000
 DEPOSIT: Final = Amount(quanta=10**6 * 10**9, asset=USD)
 BUDGET: Final = 10**5 * 10**9
 LIFETIME_S: Final = 3_600
+RULES: Final = {
+    "currency": USD.code,
+    "rules": {
+        "velocity": {"action": "hold", "payments_per_minute": 10**6, "payments_per_hour": 10**7},
+        "new_payee": {"action": "hold", "above": "1000", "new_payees_per_hour": 10**6},
+        "price_jump": {"action": "hold", "times": 10**6, "after_payments": 5},
+        "loop": {"action": "hold", "times": 80, "within_s": 1},
+        "score": {"action": "hold", "above_ppm": 10**9},
+    },
+}
+"""Every rule is on and judges; the limits are those of an owner whose agents are this busy."""
 AT_ONCE: Final = 4
 """How many agents are opened at a time: each takes up to two of the pool's connections."""
 
@@ -155,6 +166,7 @@ async def _organisations(hub: Hub, size: Size, name: str) -> list[str]:
             reference=party.name,
             actor="benchmark",
         )
+        await hub.agents.brake.set_rules([party.party_id], RULES, actor="benchmark")
         names.append(party.name)
     return names
 

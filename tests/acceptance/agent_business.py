@@ -32,6 +32,14 @@ from tokenworks.settings import load_settings
 PRICE: Final = 120_000
 """Quanta: 0.00012 USD."""
 IN_PARALLEL: Final = 50
+UNBRAKED: Final = {
+    "currency": USD.code,
+    "rules": {
+        rule: {"action": "off"}
+        for rule in ("velocity", "new_payee", "price_jump", "loop", "night", "burn_rate", "score")
+    },
+}
+"""Attacks come in bursts: what stops them here is the money and the mandate, not the brake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ class AgentBusiness:
         Open a buyer with so much money.
         """
         party = await self.services.opening.add_party(_name("org"), kind=PartyKind.BUYER)
+        await self.services.agents.brake.set_rules([party.party_id], UNBRAKED, actor="test")
         if quanta:
             amount = Amount(quanta=quanta, asset=USD)
             await self.services.ledger.deposit(

@@ -79,8 +79,7 @@ def test_published_suite_is_survived(market: HubProcess) -> None:
     done = run_command(*words)
     assert done.returncode in {0, 1}, done.stderr
     report = json.loads(done.stdout)
-    verdicts = {row["check_id"]: (row["verdict"], row["because"]) for row in report["findings"]}
-    assert {verdict for verdict, _ in verdicts.values()} == {"survived"}, verdicts
+    assert [row for row in report["findings"] if row["verdict"] != "survived"] == []
     assert done.returncode == 0
     assert report["in_parallel"] == IN_PARALLEL
 

@@ -89,7 +89,8 @@ class SimulatedHub(SimulatedFacilitator):
         if path.startswith("escrows"):
             return self._escrow(path, body)
         if path.endswith("/brake"):
-            self._watched.add(path.split("/")[1])
+            if body["rules"]["new_payee"]["action"] == "hold":
+                self._watched.add(path.split("/")[1])
             return {}
         if path == "reviews":
             waiting = [{"review_id": nonce, "digest": f"digest-{nonce}"} for nonce in self._waiting]
