@@ -28,6 +28,7 @@ from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -116,6 +117,7 @@ class Hub:
     gateway: Gateway
     streamer: Streamer
     opening: Opening
+    agents: AgentServices
     metrics: HubMetrics
 
 
@@ -183,6 +185,9 @@ async def open_hub(
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
         )
+        agents = await open_agent_services(
+            pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
+        )
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -226,6 +231,7 @@ async def open_hub(
                 to_error_event=to_error_event,
             ),
             opening=Opening(pool=pool, identity=identity, ledger=ledger),
+            agents=agents,
             metrics=metrics,
         )
 
@@ -256,6 +262,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,
+            agents=hub.agents,
         )
     )
     switch = Switch(
@@ -592,6 +599,7 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
         asyncio.create_task(_watch(hub, "identity", hub.identity.watch)),
         asyncio.create_task(_watch(hub, "supply", hub.supply.watch)),
         asyncio.create_task(_watch(hub, "prices", hub.prices.watch)),
+        asyncio.create_task(_watch(hub, "mandates", hub.agents.mandates.watch)),
     ]
     try:
         yield

@@ -18,6 +18,7 @@ from tokenworks.pricing.tiers import Tier
 from tokenworks.supply.model import Offer
 
 LIMIT_TOKENS = ASSET_IDS["LIMIT.TOK"]
+LIMIT_PAYMENTS = ASSET_IDS["LIMIT.PAYMENTS"]
 
 
 @dataclass(slots=True, kw_only=True)

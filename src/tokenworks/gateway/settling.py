@@ -23,7 +23,7 @@ from tokenworks.gateway.bill import Bill, free_bill
 from tokenworks.gateway.call_row import composite_text
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome, Settled, to_iso
-from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
+from tokenworks.gateway.open_call import LIMIT_PAYMENTS, LIMIT_TOKENS, OpenCall
 from tokenworks.gateway.receipt import receipt_fields
 from tokenworks.gateway.routing import HealthBook, misses_floor
 from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
@@ -234,6 +234,8 @@ class Settling:
         for part in call.parts:
             used = charge if part.asset_id == call.money_limit_asset else 0
             used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
+            # One call is one payment, unless it cost nothing.
+            used = min(charge, 1) if part.asset_id == LIMIT_PAYMENTS else used
             if used:
                 asset = _CODES[part.asset_id]
                 spent = account(PLATFORM_ID, "limit_spent", asset)

@@ -1,0 +1,57 @@
+"""
+What agents need of a hub, put together once by ``bootstrap``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokenworks.agents.mandates.service import Mandates
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.identity.service import Identity
+from tokenworks.ledger.service import Ledger
+from tokenworks.postgres.pool import Pool
+from tokenworks.receipts.jws import thumbprint
+from tokenworks.receipts.service import ReceiptKeys
+
+NETWORK_REFERENCE_LENGTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentServices:
+    """
+    Every service of agents, open.
+    """
+
+    network: str
+    """The hub's own network as CAIP-2 names it: a payment signed for one hub means nothing
+    to another."""
+    mandates: Mandates
+
+
+async def open_agent_services(
+    *,
+    pool: Pool,
+    ledger: Ledger,
+    identity: Identity,
+    keys: ReceiptKeys,
+    clock: Clock,
+    ids: IdentifierSource,
+) -> AgentServices:
+    """
+    Return the services of agents on a hub's other services.
+    """
+    root = await keys.ensure_root()
+    return AgentServices(
+        network=network_of(thumbprint(root)),
+        mandates=Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids),
+    )
+
+
+def network_of(root_kid: str) -> str:
+    """
+    Return the network of the hub whose root key has this thumbprint.
+    """
+    return f"hub:{root_kid[:NETWORK_REFERENCE_LENGTH]}"
