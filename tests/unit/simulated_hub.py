@@ -64,7 +64,7 @@ class SimulatedHub(SimulatedFacilitator):
         self.mandates: dict[str, SimulatedMandate] = {}
         self._watched: set[str] = set()
         """Organisations whose payments wait for a person."""
-        self._waiting: list[str] = []
+        self._waiting: dict[str, str] = {}
         self._approved: set[str] = set()
         self._escrows: dict[str, Document] = {}
 
@@ -93,8 +93,12 @@ class SimulatedHub(SimulatedFacilitator):
                 self._watched.add(path.split("/")[1])
             return {}
         if path == "reviews":
-            waiting = [{"review_id": nonce, "digest": f"digest-{nonce}"} for nonce in self._waiting]
-            return {"items": waiting[::-1]}
+            return {
+                "items": [
+                    {"review_id": nonce, "digest": f"digest-{nonce}", "resource": resource}
+                    for nonce, resource in self._waiting.items()
+                ]
+            }
         if path.endswith("/approve"):
             return self._approve(path.split("/")[1], body["digest"])
         if path.endswith("/revoke"):
@@ -187,11 +191,10 @@ class SimulatedHub(SimulatedFacilitator):
 
     # ------------------------------------------------------------------ spending
 
-    def _look_at(self, nonce: str) -> None:
+    def _look_at(self, nonce: str, url: str) -> None:
         if nonce in self._approved or ("approves_all" in self._flaws and self._approved):
             return
-        if nonce not in self._waiting:
-            self._waiting.append(nonce)
+        self._waiting[nonce] = url
         raise RefusedError("payment_in_review")
 
     def _account(self, said: Document) -> str:
@@ -201,7 +204,7 @@ class SimulatedHub(SimulatedFacilitator):
 
     def _hold(self, said: Document, amount: int) -> None:
         if self._account(said) in self._watched:
-            self._look_at(said["jti"])
+            self._look_at(said["jti"], said["url"])
         chain = self.mandates[said["mandate"]].chain() if "mandate" in said else []
         for link in chain:
             if link.is_revoked and "never_revokes" not in self._flaws:

@@ -82,6 +82,7 @@ class PendingReview:
 
     review_id: str
     digest: str
+    resource: str  # names the address that is paid for
 
 
 class HubBusiness:
@@ -223,12 +224,16 @@ class HubBusiness:
 
     async def reviews(self, agent: str) -> list[PendingReview]:
         """
-        Return what waits for a person, newest first.
+        Return what waits for a person.
         """
         answer = await self.ask("GET", f"reviews?agent={agent}")
         items = cast("list[JsonObject]", answer.document.get("items") or [])
         return [
-            PendingReview(review_id=str(item["review_id"]), digest=str(item["digest"]))
+            PendingReview(
+                review_id=str(item["review_id"]),
+                digest=str(item["digest"]),
+                resource=str(item["resource"]),
+            )
             for item in items
         ]
 
