@@ -29,6 +29,7 @@ from psycopg import conninfo
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
@@ -71,6 +72,7 @@ from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
 from tokenworks.web.switch import Switch
+from tokenworks.web.x402_api.app import X402Api
 from tokenworks.worker.jobs import Worker, months_before
 
 MARK_FILE_NAME: Final = "promotion.json"
@@ -150,7 +152,7 @@ async def open_hub(
         fence = make_fence(settings)
         pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX, fence=fence)
         stack.push_async_callback(pool.close)
-        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway", fence=fence)
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="hub", fence=fence)
         await writer.start()
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
@@ -186,6 +188,7 @@ async def open_hub(
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
         )
+        await PaymentStore(pool).ensure_partitions()
         agents = await open_agent_services(
             pool=pool,
             ledger=ledger,
@@ -197,6 +200,7 @@ async def open_hub(
             sender=HttpWebhookSender(),
             review_lifetime_s=settings.review_lifetime_s,
         )
+        stack.push_async_callback(agents.payments.quiet)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -277,6 +281,12 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
     switch = Switch(
         openai_api=openai_api,
         hub_api=hub_api,
+        x402_api=X402Api(
+            payments=hub.agents.payments,
+            identity=hub.identity,
+            clock=hub.clock,
+            metrics=hub.metrics,
+        ),
         metrics=hub.metrics,
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
@@ -327,6 +337,7 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,

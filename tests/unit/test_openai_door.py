@@ -250,6 +250,7 @@ async def test_addresses_are_checked_before_anything_else(
         ("/v1/models", (299, b"openai")),
         ("/", (299, b"openai")),
         ("/hub/v1/calls", (298, b"hub")),
+        ("/x402/settle", (297, b"x402")),
         ("/healthz", (503, b'{"status":"ledger_unreachable"}')),
         ("/.well-known/jwks.json", (200, b'{"keys":[]}')),
     ],
@@ -294,6 +295,7 @@ def switch() -> Switch:
     return Switch(
         openai_api=saying(299, b"openai"),
         hub_api=saying(298, b"hub"),
+        x402_api=saying(297, b"x402"),
         metrics=HubMetrics(),
         is_healthy=lambda: False,
         jwks=jwks,
