@@ -159,7 +159,6 @@ async def open_hub(
         corrections = Corrections(ledger, clock)
         calls = CallStore(pool, clock)
         await calls.ensure_partitions()
-        await PaymentStore(pool).ensure_partitions()
         identity = Identity(pool, clock, ids)
         supply = Supply(pool, clock, ids, box)
         await supply.reload()
@@ -187,6 +186,7 @@ async def open_hub(
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
         )
+        await PaymentStore(pool).ensure_partitions()
         agents = await open_agent_services(
             pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
         )
@@ -320,7 +320,7 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
-            payments=PaymentStore(hub.pool),
+            payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             pool=hub.pool,

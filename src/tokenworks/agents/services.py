@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
+from tokenworks.agents.brake.model import Action, Decision, Review, Subject
 from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.jws import thumbprint
 from tokenworks.receipts.service import ReceiptKeys
 
@@ -29,6 +33,7 @@ class AgentServices:
     """The hub's own network as CAIP-2 names it: a payment signed for one hub means nothing
     to another."""
     mandates: Mandates
+    payments: Payments
 
 
 async def open_agent_services(
@@ -43,11 +48,37 @@ async def open_agent_services(
     """
     Return the services of agents on a hub's other services.
     """
-    root = await keys.ensure_root()
-    return AgentServices(
-        network=network_of(thumbprint(root)),
-        mandates=Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids),
+    network = network_of(thumbprint(await keys.ensure_root()))
+    mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
+    payments = Payments(
+        pool=pool,
+        ledger=ledger,
+        mandates=mandates,
+        brake=_Unbraked(),
+        parties=identity,
+        receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
+        clock=clock,
+        network=network,
     )
+    return AgentServices(network=network, mandates=mandates, payments=payments)
+
+
+class _Unbraked:
+    """
+    Lets every payment pass that its mandate allows, and says so on the receipt.
+    """
+
+    async def judge(self, subject: Subject) -> Decision:
+        return Decision(action=Action.ALLOW, reasons=(), score_ppm=0, rules_version=0)
+
+    async def record(self, subject: Subject, *, captured_quanta: int) -> None:
+        return
+
+    async def open_review(self, subject: Subject, decision: Decision) -> Review:
+        raise AssertionError("nothing is stopped here")
+
+    async def review(self, payment_id: UUID) -> Review | None:
+        return None
 
 
 def network_of(root_kid: str) -> str:

@@ -68,7 +68,7 @@ class FakeMandates:
             label="",
             jws="",
             created_at=now,
-            **_EXPIRES,
+            expires_at=None,
             revoked_at=None,
         )
         authority = Authority(
@@ -113,11 +113,6 @@ class FakeMandates:
         if outcome.code == Refusal.SCOPE_FROZEN:
             return ForbiddenError("The mandate is frozen.", code="mandate_frozen")
         return await self._ledger.refusal(outcome)
-
-
-_EXPIRES: dict[str, None] = (
-    {"expires_at": None} if "expires_at" in Mandate.__dataclass_fields__ else {}
-)
 
 
 class FakeBrake:
