@@ -37,12 +37,14 @@ class Switch:
         *,
         openai_api: Application,
         hub_api: Application,
+        selling: Application,
         metrics: HubMetrics,
         is_healthy: Callable[[], bool],
         jwks: Callable[[], Awaitable[dict[str, object]]],
     ) -> None:
         self._openai_api = openai_api
         self._hub_api = hub_api
+        self._selling = selling
         self._metrics = metrics
         self._is_healthy = is_healthy
         self._jwks = jwks
@@ -56,6 +58,8 @@ class Switch:
         path: str = scope["path"]
         if path.startswith("/hub/v1"):
             await self._hub_api(scope, receive, send)
+        elif path.startswith("/x402/v1/"):
+            await self._selling(scope, receive, send)
         elif path == "/healthz":
             healthy = self._is_healthy()
             status = {"status": "ok" if healthy else "ledger_unreachable"}

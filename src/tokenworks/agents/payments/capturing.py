@@ -107,7 +107,7 @@ class Capturing:
         outcome = await self._post(held, posting)
         assert not outcome.overrun, "a hold covers what is captured from it"
         if outcome.code != REPLAYED:
-            await self._learn(held, quanta)
+            await self.learn(held, quanta)
         state = PaymentState.CAPTURED if closes else PaymentState.HELD
         return _receipted(held, outcome, state=state, quanta=quanta, ordinal=ordinal)
 
@@ -141,7 +141,10 @@ class Capturing:
         _log.error("payment_not_settled", payment_id=str(held.payment_id), code=outcome.code)
         raise await self._ledger.refusal(outcome)
 
-    async def _learn(self, held: HeldPayment, quanta: int) -> None:
+    async def learn(self, held: HeldPayment, quanta: int) -> None:
+        """
+        Tell the brake what was captured; never raises.
+        """
         try:
             await self._brake.record(subject_again(held), captured_quanta=quanta)
         except TokenworksError as error:

@@ -23,12 +23,13 @@ from tokenworks.agents.payments.authorising import (
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import (
     PayeeIsPayerError,
+    PaymentClaimedError,
     PaymentConflictError,
     PaymentDeniedError,
     PaymentInReviewError,
     PaymentNotFoundError,
 )
-from tokenworks.agents.payments.held import ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
     HOLD_LIFETIME_S_MIN,
@@ -111,9 +112,29 @@ class Payments:
             PaymentClaimedError: It was claimed before.
             TokenworksError: As ``authorise``.
         """
-        authorisation = self._read(jws, requirements, is_settling=False)
-        held = await self._placing.claim(authorisation, _lifetime(requirements), sold)
+        held = await self.claim_held(jws, requirements, sold=sold)
         return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+
+    async def claim_held(
+        self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
+    ) -> HeldPayment:
+        """
+        Do what ``claim`` does for a caller in this process that captures the hold itself.
+
+        It ends the hold once, with the payment's row, and says so by ``note_sale``.
+
+        Raises:
+            TokenworksError: As ``claim``.
+        """
+        authorisation = self._read(jws, requirements, is_settling=False)
+        return await self._placing.claim(authorisation, _lifetime(requirements), sold)
+
+    async def note_sale(self, held: HeldPayment, *, captured_quanta: int) -> None:
+        """
+        Learn from a payment that its claimer captured; never raises.
+        """
+        self._placing.forget(held.payment_id)
+        await self._capturing.learn(held, captured_quanta)
 
     async def authorise(
         self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
@@ -143,6 +164,10 @@ class Payments:
         """
         authorisation = self._read(jws, requirements, is_settling=True)
         held, _ = await self._placing.open(authorisation, _lifetime(requirements), sold)
+        if held.kind == CALL:
+            # Whoever holds the signature could give back, or settle for less, what the gateway
+            # works for at this moment.
+            raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
         if requirements.amount == 0:
             return await self._capturing.release(held, reason=RELEASED_BY_SELLER)
         return await self._capturing.capture(held, quanta=requirements.amount)
@@ -361,6 +386,9 @@ class Payments:
             raise PaymentNotFoundError(message, param="payment_id")
         recorded_at, _, lane, sequence, previous = entry
         fields = row["receipt"]
+        if fields is None:
+            message = f"The payment bought a call; its receipt is /hub/v1/receipts/{payment_id}."
+            raise PaymentNotFoundError(message, param="payment_id")
         prepared = self._receipts.draft(payment_id, fields, readers_of(fields))
         position = Outcome(
             code="replayed",
