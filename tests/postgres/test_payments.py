@@ -100,7 +100,7 @@ async def test_the_same_payment_fifty_times_from_two_processes_is_captured_once(
     writer = Writer(rig.books.dsn, clock=rig.clock, holder="other", rider="hub")
     await writer.start()
     try:
-        services = [rig.payments, rig.another_process(writer)]
+        services = [rig.payments, await rig.another_process(writer)]
         jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
 
         answers = await asyncio.gather(
@@ -158,10 +158,12 @@ async def test_a_process_that_died_between_hold_and_capture_is_followed_by_anoth
     """
     jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
     held = await rig.payments.claim(jws, asked)
-    survivor = make_payments(rig, rig.books.ledger)
+    survivor = await make_payments(rig, rig.books.ledger)
 
     by_signature = await survivor.settle(jws, asked)
-    by_id = await make_payments(rig, rig.books.ledger).capture(held.payment_id, quanta=PRICE)
+    by_id = await (await make_payments(rig, rig.books.ledger)).capture(
+        held.payment_id, quanta=PRICE
+    )
 
     assert (by_signature.is_repeat, by_id.is_repeat) == (False, True)
     assert by_id.recorded_at == by_signature.recorded_at
@@ -199,7 +201,7 @@ async def test_what_is_held_is_settled_though_everything_changed(rig: PaymentsRi
     await rig.identity.set_party_state(rig.shop.party_id, PartyState.FROZEN)
     rig.clock.advance(timedelta(seconds=120))
 
-    done = await make_payments(rig, rig.books.ledger).settle(jws, asked)
+    done = await (await make_payments(rig, rig.books.ledger)).settle(jws, asked)
 
     assert done.captured_quanta == PRICE
     fresh = rig.wallet.pay(rig.supplier.party_id)
@@ -230,8 +232,11 @@ async def test_upto_pays_the_actual_amount_and_returns_the_rest(rig: PaymentsRig
     asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
     await rig.payments.claim(jws, asked)
 
-    done = await rig.payments.settle(jws, replace(asked, amount=7))
-    again = await make_payments(rig, rig.books.ledger).settle(jws, replace(asked, amount=7))
+    mean = rig.payments.settle(jws, replace(asked, amount=1))
+    assert await code_of(mean) == "unauthorized_server"
+
+    done = await rig.payments.settle(jws, replace(asked, amount=7), is_payee=True)
+    again = await (await make_payments(rig, rig.books.ledger)).settle(jws, replace(asked, amount=7))
 
     assert (done.captured_quanta, again.captured_quanta, again.is_repeat) == (7, 7, True)
     assert await rig.cash(rig.organisation) == (999_993, 999_993)
@@ -250,7 +255,10 @@ async def test_upto_of_nothing_gives_everything_back(rig: PaymentsRig) -> None:
     asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
     held = await rig.payments.claim(jws, asked)
 
-    done = await rig.payments.settle(jws, replace(asked, amount=0))
+    assert (
+        await code_of(rig.payments.settle(jws, replace(asked, amount=0))) == "unauthorized_server"
+    )
+    done = await rig.payments.settle(jws, replace(asked, amount=0), is_payee=True)
     again = await rig.payments.settle(jws, replace(asked, amount=0))
 
     assert (done.captured_quanta, again.is_repeat) == (0, True)
@@ -272,7 +280,7 @@ async def test_a_hold_that_ended_is_never_placed_again(rig: PaymentsRig) -> None
 
     for jws in (rig.wallet.sign(claims), rig.wallet.sign(claims | {"exp": claims["exp"] + 60})):
         assert await code_of(rig.payments.settle(jws, asked)) == "hold_expired"
-        survivor = make_payments(rig, rig.books.ledger)
+        survivor = await make_payments(rig, rig.books.ledger)
         assert await code_of(survivor.settle(jws, asked)) == "hold_expired"
         assert await code_of(survivor.claim(jws, asked)) == "hold_expired"
     assert (await rig.payments.get(held.payment_id)).state is PaymentState.EXPIRED
@@ -369,7 +377,7 @@ async def test_a_payment_in_review_goes_on_after_approval_and_is_claimed_once(
         *(rig.payments.claim(jws, asked) for _ in range(10)), return_exceptions=True
     )
     assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
-    done = await make_payments(rig, rig.books.ledger).settle(jws, asked)
+    done = await (await make_payments(rig, rig.books.ledger)).settle(jws, asked)
 
     document = await rig.payments.receipt(done.payment.payment_id, "buyer")
     assert document["receipt"]["brake"]["review"] == str(review.review_id)
@@ -447,6 +455,57 @@ async def test_parts_of_a_payment_never_take_more_than_was_authorised(rig: Payme
     assert (payment.state, payment.captured_quanta) == (PaymentState.CAPTURED, PRICE)
     assert await rig.cash(rig.shop) == (PRICE, PRICE)
     assert (await rig.limits())["LIMIT.PAYMENTS"] == (4, 0)
+
+
+async def test_an_attested_payment_is_claimed_and_settled_with_the_attestation_alone(
+    rig: PaymentsRig,
+) -> None:
+    """
+    Held once by the payer, given to one seller, captured for the attested payee and resource.
+    """
+    jws = rig.wallet.pay(rig.shop.party_id, scheme="upto")
+    asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
+    url = asked.binding.url
+    attestation = await rig.payments.attest(jws, asked, url)
+    survivor = await make_payments(rig, rig.books.ledger)
+
+    assert await survivor.attest(jws, asked, url) == attestation
+    other_payee = survivor.settle_attested(attestation, requirements(rig.supplier.party_id))
+    assert await code_of(other_payee) == "unauthorized_server"
+    other_url = replace(asked, binding=replace(asked.binding, url="https://seller.example/b"))
+    assert (
+        await code_of(survivor.settle_attested(attestation, other_url))
+        == "request_binding_mismatch"
+    )
+    head, payload, signature = attestation.split(".")
+    forged = f"{head}.{payload[:-2]}AA.{signature}"
+    assert await code_of(survivor.settle_attested(forged, asked)) == "attestation_invalid"
+    claims = await asyncio.gather(
+        *(survivor.claim_attested(attestation, asked) for _ in range(9)),
+        rig.payments.claim(jws, asked),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(claim, BaseException) for claim in claims) == 1
+    mean = survivor.settle_attested(attestation, replace(asked, amount=0))
+    assert await code_of(mean) == "unauthorized_server"
+    done = await survivor.settle_attested(attestation, replace(asked, amount=5), is_payee=True)
+    again = await rig.payments.settle_attested(attestation, replace(asked, amount=5))
+
+    assert (done.is_repeat, again.is_repeat) == (False, True)
+    assert await rig.cash(rig.shop) == (5, 5)
+
+
+async def test_a_claimed_payment_is_not_attested(rig: PaymentsRig) -> None:
+    """
+    Else it could be given to a second seller.
+    """
+    jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
+    await rig.payments.claim(jws, asked)
+
+    assert (
+        await code_of(rig.payments.attest(jws, asked, asked.binding.url))
+        == "payment_already_claimed"
+    )
 
 
 async def test_receipts_show_each_reader_its_own_and_verify_offline(rig: PaymentsRig) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Decision, Review, Subject
 from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -59,6 +60,9 @@ async def open_agent_services(
         receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
         clock=clock,
         network=network,
+        attesting=Attesting(
+            await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
+        ),
     )
     return AgentServices(network=network, mandates=mandates, payments=payments)
 

@@ -51,7 +51,8 @@ class HeldPayment:
     decision: Decision
     parts: tuple[Part, ...] = ()  # what the hold took, by account
     tokens: int = 0  # the most that a call it pays for may use; a limit of the path may count them
-    has_waited: bool = False  # it was held for people to decide, so placing it claimed nothing
+    is_unclaimed: bool = False  # placing it claimed nothing: people were asked, or it is attested
+    is_attested: bool = False  # held ahead for a seller that is to show the hub's attestation
     jws: str | None = None  # ``None`` after a crash, and where nothing was signed for a request
 
 
@@ -73,6 +74,8 @@ def to_meta(held: HeldPayment) -> str:
         "amount": str(held.authorised_quanta),
         "decision": decision_to_json(held.decision),
     }
+    if held.is_attested:
+        note["attested"] = True
     if held.kind not in _SIGNED_FOR_A_REQUEST:
         note["resource"] = held.resource
     return _encode(note).decode()
@@ -86,6 +89,7 @@ def from_meta(payment_id: UUID, meta: str | bytes | Mapping[str, Any]) -> HeldPa
     if note.get("kind") != META_KIND:
         return None
     decision = decision_from_json(note["decision"])
+    is_attested = bool(note.get("attested"))
     parties = tuple(UUID(text) for text in note["parties"])
     return HeldPayment(
         payment_id=payment_id,
@@ -103,7 +107,8 @@ def from_meta(payment_id: UUID, meta: str | bytes | Mapping[str, Any]) -> HeldPa
         resource=note.get("resource", ""),
         request_digest=bytes.fromhex(note["request"]),
         decision=decision,
-        has_waited=is_waiting(decision),
+        is_unclaimed=is_waiting(decision) or is_attested,
+        is_attested=is_attested,
     )
 
 
