@@ -72,6 +72,7 @@ from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi
 from tokenworks.web.relaying import to_error_event
 from tokenworks.web.switch import Switch
+from tokenworks.web.x402_api.app import X402Api
 from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
 
@@ -280,6 +281,12 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         selling=selling,
         openai_api=openai_api,
         hub_api=hub_api,
+        x402_api=X402Api(
+            payments=hub.agents.payments,
+            identity=hub.identity,
+            clock=hub.clock,
+            metrics=hub.metrics,
+        ),
         metrics=hub.metrics,
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,

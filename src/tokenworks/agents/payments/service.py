@@ -23,6 +23,7 @@ from tokenworks.agents.payments.authorising import (
 )
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import (
+    AssetUnknownError,
     AttestationInvalidError,
     PayeeIsPayerError,
     PaymentClaimedError,
@@ -88,6 +89,7 @@ class Payments:
         attesting: Attesting,
     ) -> None:
         self.network = network
+        self.currency = ledger.currency
         self._attesting = attesting
         self._ledger = ledger
         self._brake = brake
@@ -277,6 +279,9 @@ class Payments:
 
     def _read(self, jws: str, requirements: Requirements, *, is_settling: bool) -> Authorisation:
         authorisation = read_authorisation(jws, network=self.network)
+        if authorisation.asset != self.currency:
+            message = f"This hub's money is {self.currency}, not {authorisation.asset}."
+            raise AssetUnknownError(message, param="asset")
         check_requirements(authorisation, requirements, is_settling=is_settling)
         return authorisation
 

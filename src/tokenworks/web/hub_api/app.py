@@ -38,6 +38,7 @@ from tokenworks.web.hub_api.routes import (
     money,
     offers,
     parties,
+    payments,
     prices,
     statements,
     suppliers,
@@ -59,6 +60,7 @@ _ROUTERS: Final = (
     books.router,
     corrections.router,
     statements.router,
+    payments.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
