@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +18,21 @@ import pytest_asyncio
 
 from tests.postgres.gateway_rig import DOLLAR, Plant, fresh_database, heard, nano, open_plant
 from tests.postgres.selling_rig import SellingRig, listening, open_selling_business
+from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
+from tokenworks.agents.payments.authorising import read_authorisation
+from tokenworks.agents.payments.errors import PaymentClaimedError, PaymentConflictError
+from tokenworks.agents.payments.model import Requirements
+from tokenworks.agents.payments.placing import Sold
 from tokenworks.foundation.money import LIMIT_TOKENS
 from tokenworks.sdk import (
     AnswerLostError,
     AsyncPayingTransport,
+    PaymentInReviewError,
     PaymentRefusedError,
     Wallet,
     settlement_of,
+    wait_for_review_async,
 )
 from tokenworks.sdk.model import (
     from_payment_required,
@@ -32,7 +40,9 @@ from tokenworks.sdk.model import (
     to_payment_signature,
 )
 from tokenworks.sdk.paying import binding_of
+from tokenworks.testing.agent_fakes import FakeBrake
 from tokenworks.testing.supplier_stub import Behaviour
+from tokenworks.web.x402_api.offering import read_payment
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -509,3 +519,120 @@ async def test_owners_kill_switch_stops_the_next_call(rig: SellingRig) -> None:
         assert refusal.value.reason == "mandate_frozen"
         await mandates.thaw(rig.agent.party_id, actor="owner")
         assert (await client.post(rig.chat_url, content=rig.body())).status_code == 200
+
+
+# ------------------------------------------------------------------ a person decides
+
+
+@contextlib.contextmanager
+def braked(rig: SellingRig) -> Generator[FakeBrake]:
+    """
+    Put a brake that says what the test wants into the hub's payments.
+    """
+    payments = rig.gateway.hub.agents.payments
+    places = (payments, payments._placing, payments._capturing)
+    before = payments._brake
+    brake = FakeBrake(rig.gateway.hub.clock)
+    for place in places:
+        place._brake = brake
+    try:
+        yield brake
+    finally:
+        for place in places:
+            place._brake = before
+
+
+async def nap(_: float) -> None:
+    """
+    Wait for nothing.
+    """
+
+
+async def test_call_in_review_goes_on_with_the_same_signature(rig: SellingRig) -> None:
+    """
+    Held, not sold; after the approval the same request buys the answer, once.
+    """
+    asked_before = len(rig.gateway.first.requests)
+    with braked(rig) as brake:
+        brake.action = Action.HOLD
+        async with rig.client(desk := rig.desk()) as client:
+            with pytest.raises(PaymentInReviewError) as review:
+                await client.post(rig.chat_url, content=rig.body())
+            (hold,) = await rig.gateway.hub.ledger.open_holds()
+            assert str(hold.hold_id) == review.value.review_id
+            assert len(rig.gateway.first.requests) == asked_before
+            with pytest.raises(PaymentInReviewError):
+                await wait_for_review_async(client, review.value, tries=1, sleep=nap)
+            waiting = brake.reviews[hold.hold_id]
+            brake.reviews[hold.hold_id] = replace(waiting, state=ReviewState.APPROVED)
+            answer = await wait_for_review_async(client, review.value, tries=1, sleep=nap)
+        assert answer.status_code == 200
+        assert (await send(review.value.request)).status_code == 409
+    call = await rig.gateway.call()
+    assert brake.recorded == [(call.call_id, call.charge_quanta)]
+    assert desk.cap.spent * DOLLAR == call.charge_quanta
+    assert len(rig.gateway.first.requests) == asked_before + 1
+    await rig.gateway.audit()
+
+
+async def test_denied_call_is_not_sold(rig: SellingRig) -> None:
+    """
+    The brake or a person says no: nothing is held or sold, and the reasons are told.
+    """
+    with braked(rig) as brake:
+        brake.action = Action.DENY
+        async with rig.client() as client:
+            with pytest.raises(PaymentRefusedError) as refusal:
+                await client.post(rig.chat_url, content=rig.body())
+    assert refusal.value.reason == "payment_denied"
+    assert refusal.value.response.status_code == 403
+    assert await rig.calls() == []
+    await rig.gateway.audit()
+
+
+# ------------------------------------------------------------------ the other door
+
+
+async def test_what_buys_a_call_is_not_settled_elsewhere(rig: SellingRig) -> None:
+    """
+    Whoever has the signature can neither give back nor settle what the gateway works for.
+    """
+    payments = rig.gateway.hub.agents.payments
+    jws, asked = await claimable(rig)
+    held = await payments.claim_held(jws, asked, sold=Sold(tokens=100))
+    for amount in (0, 1, asked.amount):
+        with pytest.raises(PaymentClaimedError):
+            await payments.settle(jws, replace(asked, amount=amount))
+    await payments.release(held.payment_id, reason="the test is over")
+    await rig.gateway.audit()
+
+
+async def test_what_was_held_for_a_sale_elsewhere_buys_no_call(rig: SellingRig) -> None:
+    """
+    A hold that no model and no tokens were looked at for is given back, not sold on.
+    """
+    payments = rig.gateway.hub.agents.payments
+    jws, asked = await claimable(rig)
+    await payments.attest(jws, asked, asked.binding.url)
+    with pytest.raises(PaymentConflictError):
+        await payments.claim_held(jws, asked, sold=Sold(tokens=100))
+    await rig.gateway.audit()
+
+
+async def claimable(rig: SellingRig) -> tuple[str, Requirements]:
+    """
+    Return a signature for the chat door and what it was signed for.
+    """
+    request = await rig.sign(rig.body())
+    jws = read_payment(request.headers["payment-signature"].encode())
+    read = read_authorisation(jws, network=rig.network)
+    asked = Requirements(
+        scheme=read.scheme,
+        network=read.network,
+        amount=read.amount,
+        asset=read.asset,
+        pay_to=read.pay_to,
+        binding=read.binding,
+        timeout_s=60,
+    )
+    return jws, asked

@@ -25,7 +25,7 @@ from tokenworks.foundation.errors import TokenworksError
 from tokenworks.sdk import Binding, Requirements, Wallet
 from tokenworks.sdk import signing as sdk
 from tokenworks.sdk.model import from_requirements, to_atomic, to_units
-from tokenworks.web.x402_api.selling import to_wire
+from tokenworks.web.x402_api.offering import to_wire
 
 NOW_S: Final = 1_800_000_000
 NETWORK: Final = "hub:0123456789abcdef"

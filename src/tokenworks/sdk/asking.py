@@ -116,6 +116,14 @@ def path_part(text: object) -> str:
     return quote(str(text), safe="")
 
 
+def receipt_path(payment: JsonObject) -> str:
+    """
+    Return where the receipt of a payment stands.
+    """
+    name = path_part(payment["payment_id"])
+    return f"receipts/{name}" if payment["scheme"] == "call" else f"payments/{name}/receipt"
+
+
 # ------------------------------------------------------------------ buying
 
 

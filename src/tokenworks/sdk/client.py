@@ -32,6 +32,7 @@ from tokenworks.sdk.asking import (
     path_part,
     quote_of,
     read_json,
+    receipt_path,
     signed_request,
 )
 from tokenworks.sdk.model import ChatAnswer, JsonObject, Quote, Settlement
@@ -159,9 +160,9 @@ class HubClient:
 
     def balance(self) -> JsonObject:
         """
-        Return the wallet's agent with what it may still spend.
+        Return the agent and its mandates with what is left of each limit.
         """
-        return self.ask("GET", "agents/self")
+        return self.ask("GET", "agents/tree")
 
     def mandates(self) -> list[JsonObject]:
         """
@@ -189,9 +190,9 @@ class HubClient:
 
     def receipt(self, payment: str | UUID) -> JsonObject:
         """
-        Return the signed receipt of a payment.
+        Return the signed receipt of a payment; for one that bought a call, the call's.
         """
-        return self.ask("GET", f"payments/{path_part(payment)}/receipt")
+        return self.ask("GET", receipt_path(self.payment(payment)))
 
     def escrows(self, **query: str | int) -> list[JsonObject]:
         """
@@ -360,9 +361,9 @@ class AsyncHubClient:
 
     async def balance(self) -> JsonObject:
         """
-        Return the wallet's agent with what it may still spend.
+        Return the agent and its mandates with what is left of each limit.
         """
-        return await self.ask("GET", "agents/self")
+        return await self.ask("GET", "agents/tree")
 
     async def mandates(self) -> list[JsonObject]:
         """
@@ -390,9 +391,9 @@ class AsyncHubClient:
 
     async def receipt(self, payment: str | UUID) -> JsonObject:
         """
-        Return the signed receipt of a payment.
+        Return the signed receipt of a payment; for one that bought a call, the call's.
         """
-        return await self.ask("GET", f"payments/{path_part(payment)}/receipt")
+        return await self.ask("GET", receipt_path(await self.payment(payment)))
 
     async def escrows(self, **query: str | int) -> list[JsonObject]:
         """

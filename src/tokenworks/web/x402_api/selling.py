@@ -12,7 +12,6 @@ to be sent before the charge is known, so a stream says it in its receipt line a
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
@@ -24,7 +23,6 @@ from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.payments.authorising import read_authorisation
 from tokenworks.agents.payments.errors import (
-    AuthorisationMalformedError,
     PaymentClaimedError,
     PaymentInReviewError,
     PaymentSettledError,
@@ -41,7 +39,6 @@ from tokenworks.foundation.errors import (
     TokenworksError,
     UnavailableError,
 )
-from tokenworks.foundation.money import ASSETS
 from tokenworks.gateway.calls import CallStore
 from tokenworks.gateway.errors import CallAlreadySettledError, CallInFlightError
 from tokenworks.gateway.model import Settled
@@ -49,7 +46,6 @@ from tokenworks.gateway.open_call import OpenCall, Quoted
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import DEFAULT_TIER, PLATFORM_ID, Principal, Role
-from tokenworks.pricing.model import RateCard, nano_per_million_to_text
 from tokenworks.receipts.jws import to_base64url
 from tokenworks.web.asgi import (
     RawHeaders,
@@ -66,33 +62,26 @@ from tokenworks.web.asgi import (
 from tokenworks.web.errors import to_openai_error
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.relaying import Relays
+from tokenworks.web.x402_api.offering import (
+    amount_of,
+    for_sale,
+    model_of,
+    payment_required,
+    read_payment,
+    to_header,
+    url_of,
+)
 
 CHAT_PATH: Final = "/x402/v1/chat/completions"
 MODELS_PATH: Final = "/x402/v1/models"
-X402_VERSION: Final = 2
 TIMEOUT_S: Final = 300
 """How long a payment may wait for its call; the call itself keeps its hold alive."""
-
-PAYMENT_HEADER_BYTES_MAX: Final = 32_768
 
 _OFFERED_AGAIN: Final = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED})
 """Kinds of refusals of a signature after which a better one may be sent."""
 
 _encode = msgspec.json.Encoder().encode
 _log = structlog.get_logger("tokenworks.x402_api")
-
-
-class _Payload(msgspec.Struct):
-    authorization: str
-
-
-class _Payment(msgspec.Struct):
-    """
-    The part of x402's payment payload that is signed; what the payer echoes is not read.
-    """
-
-    payload: _Payload
-    version: int = msgspec.field(name="x402Version")
 
 
 class SellingDoor:
@@ -164,7 +153,7 @@ class SellingDoor:
     # ------------------------------------------------------------------ models
 
     async def _models(self, send: SendMessage) -> None:
-        data = [_for_sale(card) for card in await self._gateway.for_sale()]
+        data = [for_sale(card) for card in await self._gateway.for_sale()]
         await send_json(send, 200, _encode({"object": "list", "data": data}), ())
 
     # ------------------------------------------------------------------ chat
@@ -197,7 +186,7 @@ class SellingDoor:
             raise RequirementsMismatchError(message, param="amount")
         # More than is needed may be signed: prices may have fallen since the offer.
         asked = self._requirements(quoted, binding, amount=authorisation.amount)
-        model = f"{quoted.request.model_name}@{quoted.tier.tier_id}"
+        model = model_of(quoted)
         sold = Sold(model=model, description=f"a call of {model}", tokens=quoted.quote.tokens)
         try:
             return await self._payments.claim_held(jws, asked, sold=sold)
@@ -253,8 +242,9 @@ class SellingDoor:
         *,
         refused: TokenworksError | None = None,
     ) -> None:
-        required = self._required(quoted, binding, error)
-        headers: RawHeaders = [(b"payment-required", _header(required))]
+        asked = self._requirements(quoted, binding, amount=amount_of(quoted))
+        required = payment_required(quoted, asked, error)
+        headers: RawHeaders = [(b"payment-required", to_header(required))]
         body: dict[str, Any] = dict(required)
         if refused is not None:
             headers.append(self._failure(refused, None))
@@ -286,20 +276,6 @@ class SellingDoor:
                 self._response(success=True, transaction=call_id, amount=call.charge_quanta)
             )
         await send_error(send, error, headers)
-
-    def _required(self, quoted: Quoted, binding: Binding, error: str) -> dict[str, Any]:
-        asked = self._requirements(quoted, binding, amount=amount_of(quoted))
-        model = f"{quoted.request.model_name}@{quoted.tier.tier_id}"
-        return {
-            "x402Version": X402_VERSION,
-            "error": error,
-            "resource": {
-                "url": binding.url,
-                "description": f"A chat completion of {model}, charged for what it uses.",
-                "mimeType": "text/event-stream" if quoted.request.is_stream else "application/json",
-            },
-            "accepts": [to_wire(asked)],
-        }
 
     def _requirements(self, quoted: Quoted, binding: Binding, *, amount: int) -> Requirements:
         return Requirements(
@@ -340,69 +316,7 @@ class SellingDoor:
             "payer": payer,
         }
         said = {name: value for name, value in members.items() if value is not None}
-        return (b"payment-response", _header(said))
-
-
-def read_payment(header: bytes) -> str:
-    """
-    Return the authorisation in a ``PAYMENT-SIGNATURE`` header.
-
-    Raises:
-        AuthorisationMalformedError: It is no payment of x402 version 2.
-    """
-    if len(header) > PAYMENT_HEADER_BYTES_MAX:
-        raise AuthorisationMalformedError("PAYMENT-SIGNATURE is too long.")
-    try:
-        payment = msgspec.json.decode(b64decode(header, validate=True), type=_Payment)
-    except (ValueError, msgspec.MsgspecError) as error:
-        message = "PAYMENT-SIGNATURE is base64 of a JSON payment with payload.authorization."
-        raise AuthorisationMalformedError(message) from error
-    if payment.version != X402_VERSION:
-        raise AuthorisationMalformedError("This door speaks x402 version 2.")
-    return payment.payload.authorization
-
-
-def amount_of(quoted: Quoted) -> int:
-    """
-    Return what is asked for; a payment is at least one atomic unit, also for what is free.
-    """
-    return max(1, quoted.quote.quanta)
-
-
-def to_wire(asked: Requirements) -> dict[str, Any]:
-    """
-    Return requirements as x402 writes them.
-    """
-    return {
-        "scheme": asked.scheme.value,
-        "network": asked.network,
-        "amount": str(asked.amount),
-        "asset": asked.asset,
-        "payTo": str(asked.pay_to),
-        "maxTimeoutSeconds": asked.timeout_s,
-        "extra": {
-            "name": asked.asset,
-            "decimals": ASSETS[asked.asset].scale,
-            "binding": {
-                "method": asked.binding.method,
-                "url": asked.binding.url,
-                "bodySha256": asked.binding.body_sha256,
-            },
-        },
-    }
-
-
-def url_of(scope: Scope, *, public_url: str | None) -> str:
-    """
-    Return the address of a request as its client wrote it.
-    """
-    if public_url is None:
-        host = (header_of(scope, b"host") or b"").decode("latin-1")
-        public_url = f"{scope['scheme']}://{host}"
-    path = scope.get("raw_path") or scope["path"].encode()
-    target = path.partition(b"?")[0].decode("latin-1")
-    query = scope.get("query_string")
-    return public_url.rstrip("/") + target + (f"?{query.decode('latin-1')}" if query else "")
+        return (b"payment-response", to_header(said))
 
 
 def principal_of(held: HeldPayment) -> Principal:
@@ -423,21 +337,3 @@ def principal_of(held: HeldPayment) -> Principal:
         spend_path_id=held.mandate_id,
         spend_path_version=0,
     )
-
-
-def _for_sale(card: RateCard) -> dict[str, Any]:
-    return {
-        "id": f"{card.model}@{card.tier}",
-        "object": "model",
-        "created": 0,
-        "owned_by": "tokenworks",
-        "currency": card.currency,
-        "price_per_million": {
-            axis.value: nano_per_million_to_text(price.nano_per_million)
-            for axis, price in card.prices.items()
-        },
-    }
-
-
-def _header(document: dict[str, Any]) -> bytes:
-    return b64encode(_encode(document))
