@@ -276,6 +276,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         payments=hub.agents.payments,
         calls=hub.calls,
         metrics=hub.metrics,
+        clock=hub.clock,
     )
     switch = Switch(
         selling=selling,

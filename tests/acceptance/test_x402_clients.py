@@ -8,6 +8,7 @@ facilitator.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ from tokenworks.sdk import (
     settlement_of,
 )
 from tokenworks.sdk.model import from_payment_response
+from tokenworks.sdk.paying import PaymentDesk
 from tokenworks.sdk.x402 import register
 from tokenworks.sdk.x402_selling import BindRequests, facilitator_of, sell
 
@@ -261,6 +263,25 @@ def test_sdk_reads_what_it_spent(shop: Shop, agent: Agent) -> None:
         (limit,) = hub.mandate(mandate["mandate_id"])["limits"]
         assert Decimal(limit["spent"]) == answer.charge
         assert [party["name"] for party in hub.balance()["parties"]][-1] == agent.name
+
+
+async def test_fifty_sendings_over_two_processes_buy_one_answer(shop: Shop, agent: Agent) -> None:
+    """
+    One payment, fifty times at once, over two gateway processes: one answer, one charge.
+    """
+    desk = PaymentDesk(agent.wallet, network=agent.network, cap=SpendCap(per_payment="0.01"))
+    limits = httpx.Limits(max_connections=50, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as plain:
+        request = plain.build_request("POST", chat_url(shop), content=body())
+        signed = desk.sign(request, await plain.send(request)).request
+        answers = await asyncio.gather(
+            *(
+                plain.post(signed.url, content=signed.content, headers=signed.headers)
+                for _ in range(50)
+            )
+        )
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 49
+    assert len(paid_calls(shop, agent)) == 1
 
 
 def test_official_openai_client_needs_no_key(shop: Shop, agent: Agent) -> None:

@@ -34,11 +34,12 @@ from tokenworks.sdk.asking import (
     read_json,
     receipt_path,
     signed_request,
+    unanswered,
 )
 from tokenworks.sdk.model import ChatAnswer, JsonObject, Quote, Settlement
 from tokenworks.sdk.paying import PaymentDesk
 from tokenworks.sdk.spending import SpendCap
-from tokenworks.sdk.transport import AsyncPayingTransport, PayingTransport
+from tokenworks.sdk.transport import REPEATS, AsyncPayingTransport, PayingTransport
 from tokenworks.sdk.wallet import Wallet
 
 TIMEOUT_S: Final = 120.0
@@ -151,10 +152,19 @@ class HubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = direct_payment(self.desk, self.url, payee, amount, reference=reference)
-        answer = self._http.post(self.url + SETTLE_PATH, json=body)
-        return direct_settlement(self.desk, reservation, answer)
+        request = self._http.build_request("POST", self.url + SETTLE_PATH, json=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                answer = self._http.send(request)
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            return direct_settlement(self.desk, reservation, answer)
+        raise AssertionError("the last attempt returns or raises")
 
     # ------------------------------------------------------------------ reading
 
@@ -352,10 +362,19 @@ class AsyncHubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = direct_payment(self.desk, self.url, payee, amount, reference=reference)
-        answer = await self._http.post(self.url + SETTLE_PATH, json=body)
-        return direct_settlement(self.desk, reservation, answer)
+        request = self._http.build_request("POST", self.url + SETTLE_PATH, json=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                answer = await self._http.send(request)
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            return direct_settlement(self.desk, reservation, answer)
+        raise AssertionError("the last attempt returns or raises")
 
     # ------------------------------------------------------------------ reading
 

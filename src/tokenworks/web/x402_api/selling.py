@@ -32,13 +32,16 @@ from tokenworks.agents.payments.held import HeldPayment
 from tokenworks.agents.payments.model import Binding, Requirements, Scheme
 from tokenworks.agents.payments.placing import Sold
 from tokenworks.agents.payments.service import Payments
+from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import (
     ErrorKind,
     InvalidError,
+    LimitExceededError,
     NotFoundError,
     TokenworksError,
     UnavailableError,
 )
+from tokenworks.foundation.limits import X402_REQUESTS_PER_MINUTE_MAX
 from tokenworks.gateway.calls import CallStore
 from tokenworks.gateway.errors import CallAlreadySettledError, CallInFlightError
 from tokenworks.gateway.model import Settled
@@ -46,6 +49,7 @@ from tokenworks.gateway.open_call import OpenCall, Quoted
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import DEFAULT_TIER, PLATFORM_ID, Principal, Role
+from tokenworks.identity.rate import RequestLimiter, address_group
 from tokenworks.receipts.jws import to_base64url
 from tokenworks.web.asgi import (
     RawHeaders,
@@ -94,6 +98,7 @@ class SellingDoor:
         payments: Claims what was signed.
         calls: Says what an earlier call with the same payment cost.
         metrics: Counts what passes.
+        clock: For the rate of an address.
         public_url: Scheme and host as clients call the hub; what the request says when omitted.
     """
 
@@ -105,6 +110,7 @@ class SellingDoor:
         payments: Payments,
         calls: CallStore,
         metrics: HubMetrics,
+        clock: Clock,
         public_url: str | None = None,
     ) -> None:
         self._gateway = gateway
@@ -112,6 +118,8 @@ class SellingDoor:
         self._payments = payments
         self._calls = calls
         self._metrics = metrics
+        self._clock = clock
+        self._limiter = RequestLimiter()
         self._public_url = public_url
         self._relays = Relays(streamer, metrics)
 
@@ -121,6 +129,7 @@ class SellingDoor:
         """
         path, method = scope["path"], scope["method"]
         try:
+            self._count(scope)
             if path == CHAT_PATH and method == "POST":
                 await self._chat(scope, receive, send)
             elif path == MODELS_PATH and method == "GET":
@@ -149,6 +158,19 @@ class SellingDoor:
         Wait for the streams that are still being relayed.
         """
         await self._relays.close()
+
+    def _count(self, scope: Scope) -> None:
+        client = scope.get("client")
+        if not client:
+            return
+        wait_s = self._limiter.take(
+            address_group(client[0]),
+            per_minute=X402_REQUESTS_PER_MINUTE_MAX,
+            now_s=self._clock.monotonic_s(),
+        )
+        if wait_s:
+            message = f"At most {X402_REQUESTS_PER_MINUTE_MAX} requests a minute from one address."
+            raise LimitExceededError(message, code="rate_limited", retry_after_s=wait_s)
 
     # ------------------------------------------------------------------ models
 
