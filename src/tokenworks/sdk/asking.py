@@ -9,10 +9,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import httpx
 
-from tokenworks.sdk.errors import HubError, MalformedOfferError, NothingPayableError
+from tokenworks.sdk.errors import (
+    HubError,
+    MalformedOfferError,
+    NothingPayableError,
+    PaymentUncertainError,
+)
 from tokenworks.sdk.model import (
     DECIMALS,
     SCHEMES,
@@ -30,8 +36,13 @@ from tokenworks.sdk.model import (
     to_atomic,
     to_units,
 )
-from tokenworks.sdk.paying import REQUIRED_HEADER, SETTLEMENT_EXTENSION, PaymentDesk
-from tokenworks.sdk.signing import body_sha256
+from tokenworks.sdk.paying import (
+    IN_REVIEW,
+    REQUIRED_HEADER,
+    SETTLEMENT_EXTENSION,
+    PaymentDesk,
+)
+from tokenworks.sdk.signing import body_sha256, from_base64url, payment_id_of
 from tokenworks.sdk.spending import Reservation
 from tokenworks.sdk.wallet import Wallet
 
@@ -41,6 +52,8 @@ MODELS_PATH: Final = "/x402/v1/models"
 SUPPORTED_PATH: Final = "/x402/supported"
 SETTLE_PATH: Final = "/x402/settle"
 DIRECT_TIMEOUT_S: Final = 300
+UNDECIDED: Final = frozenset({IN_REVIEW, "settlement_pending", "unexpected_settle_error"})
+"""Reasons of a settle after which the payment may still be made: they keep their reservation."""
 JSON_HEADERS: Final = {"content-type": "application/json"}
 
 Message = Mapping[str, object]
@@ -114,6 +127,14 @@ def path_part(text: object) -> str:
     Return text as one segment of a path.
     """
     return quote(str(text), safe="")
+
+
+def receipt_path(payment: JsonObject) -> str:
+    """
+    Return where the receipt of a payment stands.
+    """
+    name = path_part(payment["payment_id"])
+    return f"receipts/{name}" if payment["scheme"] == "call" else f"payments/{name}/receipt"
 
 
 # ------------------------------------------------------------------ buying
@@ -234,7 +255,21 @@ def direct_settlement(
         desk.cap.conclude(reservation, charged=charged)
         return settlement
     reason = settlement.error_reason or "unknown"
-    if reason != "payment_in_review":
+    if reason not in UNDECIDED:
         desk.cap.conclude(reservation, charged=0)
     message = str(document.get("errorMessage") or f"The payment was refused: {reason}.")
     raise HubError(message, status=answer.status_code, reason=reason, details=document)
+
+
+def unanswered(request: httpx.Request, error: Exception) -> PaymentUncertainError:
+    """
+    Return what is raised when a direct payment gets no answer; its reservation stays.
+    """
+    payload = json.loads(request.content)["paymentPayload"]["payload"]["authorization"]
+    claims = json.loads(from_base64url(payload.split(".")[1]))
+    payment_id = payment_id_of(claims["iss"], UUID(claims["jti"]))
+    message = (
+        f"Payment {payment_id} may be made: no answer came ({type(error).__name__}). "
+        "Send the same request again to learn what became of it."
+    )
+    return PaymentUncertainError(message, payment_id=str(payment_id), request=request)

@@ -32,12 +32,14 @@ from tokenworks.sdk.asking import (
     path_part,
     quote_of,
     read_json,
+    receipt_path,
     signed_request,
+    unanswered,
 )
 from tokenworks.sdk.model import ChatAnswer, JsonObject, Quote, Settlement
 from tokenworks.sdk.paying import PaymentDesk
 from tokenworks.sdk.spending import SpendCap
-from tokenworks.sdk.transport import AsyncPayingTransport, PayingTransport
+from tokenworks.sdk.transport import REPEATS, AsyncPayingTransport, PayingTransport
 from tokenworks.sdk.wallet import Wallet
 
 TIMEOUT_S: Final = 120.0
@@ -150,18 +152,27 @@ class HubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = direct_payment(self.desk, self.url, payee, amount, reference=reference)
-        answer = self._http.post(self.url + SETTLE_PATH, json=body)
-        return direct_settlement(self.desk, reservation, answer)
+        request = self._http.build_request("POST", self.url + SETTLE_PATH, json=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                answer = self._http.send(request)
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            return direct_settlement(self.desk, reservation, answer)
+        raise AssertionError("the last attempt returns or raises")
 
     # ------------------------------------------------------------------ reading
 
     def balance(self) -> JsonObject:
         """
-        Return the wallet's agent with what it may still spend.
+        Return the agent and its mandates with what is left of each limit.
         """
-        return self.ask("GET", "agents/self")
+        return self.ask("GET", "agents/tree")
 
     def mandates(self) -> list[JsonObject]:
         """
@@ -189,9 +200,9 @@ class HubClient:
 
     def receipt(self, payment: str | UUID) -> JsonObject:
         """
-        Return the signed receipt of a payment.
+        Return the signed receipt of a payment; for one that bought a call, the call's.
         """
-        return self.ask("GET", f"payments/{path_part(payment)}/receipt")
+        return self.ask("GET", receipt_path(self.payment(payment)))
 
     def escrows(self, **query: str | int) -> list[JsonObject]:
         """
@@ -351,18 +362,27 @@ class AsyncHubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = direct_payment(self.desk, self.url, payee, amount, reference=reference)
-        answer = await self._http.post(self.url + SETTLE_PATH, json=body)
-        return direct_settlement(self.desk, reservation, answer)
+        request = self._http.build_request("POST", self.url + SETTLE_PATH, json=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                answer = await self._http.send(request)
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            return direct_settlement(self.desk, reservation, answer)
+        raise AssertionError("the last attempt returns or raises")
 
     # ------------------------------------------------------------------ reading
 
     async def balance(self) -> JsonObject:
         """
-        Return the wallet's agent with what it may still spend.
+        Return the agent and its mandates with what is left of each limit.
         """
-        return await self.ask("GET", "agents/self")
+        return await self.ask("GET", "agents/tree")
 
     async def mandates(self) -> list[JsonObject]:
         """
@@ -390,9 +410,9 @@ class AsyncHubClient:
 
     async def receipt(self, payment: str | UUID) -> JsonObject:
         """
-        Return the signed receipt of a payment.
+        Return the signed receipt of a payment; for one that bought a call, the call's.
         """
-        return await self.ask("GET", f"payments/{path_part(payment)}/receipt")
+        return await self.ask("GET", receipt_path(await self.payment(payment)))
 
     async def escrows(self, **query: str | int) -> list[JsonObject]:
         """

@@ -51,6 +51,8 @@ ALREADY_SETTLED: Final = frozenset({"call_already_settled", "payment_already_set
 UNDER_WAY: Final = frozenset({"call_in_flight", "payment_already_claimed"})
 RECEIPT_COMMENT: Final = b": tokenworks-receipt "
 RECEIPT_LINE_BYTES_MAX: Final = 65_536
+UNDECIDED_MAX: Final = 10_000
+"""Signed requests that a desk remembers because nobody has said what became of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,9 @@ class PaymentDesk:
             reservation=reservation,
         )
         self._undecided[paid.headers[SIGNATURE_HEADER]] = signed
+        while len(self._undecided) > UNDECIDED_MAX:
+            # Its part of the cap stays taken; only sending it again is not recognised any more.
+            self._undecided.pop(next(iter(self._undecided)), None)
         return signed
 
     def _choose(self, required: PaymentRequired, binding: Binding) -> Requirements:

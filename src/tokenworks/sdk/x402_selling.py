@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Final, cast
 
-from x402.http import FacilitatorConfig, HTTPFacilitatorClient
+from x402.http import AuthHeaders, FacilitatorConfig, HTTPFacilitatorClient
 from x402.interfaces import PaymentFlowConfig
 from x402.schemas import (
     AssetAmount,
@@ -46,19 +46,42 @@ _binding: ContextVar[Binding | None] = ContextVar("tokenworks_bound_request", de
 _log = logging.getLogger("tokenworks.sdk")
 
 
-def sell(hub_url: str, *, asset: str = "USD") -> tuple[x402ResourceServer, str]:
+def facilitator_of(hub_url: str, *, api_key: str | None = None) -> HTTPFacilitatorClient:
+    """
+    Return the official client of a hub's facilitator.
+
+    Args:
+        hub_url: The hub's address without a path.
+        api_key: The payee's. Paying the payee all that is held needs none; taking less, or giving
+            a hold back when a handler fails, is for the payee alone.
+    """
+    auth = None if api_key is None else _PayeesKey(api_key)
+    url = f"{hub_url.rstrip('/')}/x402"
+    return HTTPFacilitatorClient(FacilitatorConfig(url=url, auth_provider=auth))
+
+
+def sell(
+    facilitator: HTTPFacilitatorClient, *, asset: str = "USD"
+) -> tuple[x402ResourceServer, str]:
     """
     Return an official resource server that sells on a hub's network, and that network.
 
     Asks the hub for its network, so it blocks for one request.
     """
-    facilitator = HTTPFacilitatorClient(FacilitatorConfig(url=f"{hub_url.rstrip('/')}/x402"))
     networks = {kind.network for kind in facilitator.get_supported().kinds}
     network = next(name for name in sorted(networks) if name.startswith("hub:"))
     server = x402ResourceServer(facilitator)
     for name in SCHEMES:
         server.register(network, HubServerScheme(name, facilitator=facilitator, asset=asset))
     return server, network
+
+
+class _PayeesKey:
+    def __init__(self, api_key: str) -> None:
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+
+    def get_auth_headers(self) -> AuthHeaders:
+        return AuthHeaders(settle=self._headers)
 
 
 class HubServerScheme:
@@ -130,14 +153,17 @@ class HubServerScheme:
 
     async def on_verified_payment_canceled(self, context: VerifiedPaymentCanceledContext) -> None:
         """
-        Give the money back when the handler failed; if that fails too, the hold expires.
+        Give the money back when the handler failed; without the payee's key the hold expires.
         """
         asked = cast("PaymentRequirements", context.requirements)
         nothing = asked.model_copy(update={"amount": "0"})
         try:
-            await self._facilitator.settle(context.payment_payload, nothing)
+            done = await self._facilitator.settle(context.payment_payload, nothing)
         except Exception as error:  # noqa: BLE001 - the seller's answer must not depend on it
             _log.warning("hold left to expire: %s", type(error).__name__)
+        else:
+            if not done.success:
+                _log.warning("hold left to expire: %s", done.error_reason)
 
 
 class BindRequests:

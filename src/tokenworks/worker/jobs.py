@@ -85,8 +85,8 @@ class Worker:
     ) -> None:
         self._ledger = ledger
         self._calls = calls
-        self._payments = payments
         self._brake = brake
+        self._payments = payments
         self._pool = pool
         self._clock = clock
         self._signer = signer
