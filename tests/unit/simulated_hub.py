@@ -217,5 +217,5 @@ class SimulatedHub(SimulatedFacilitator):
             link.spent += amount
 
 
-def _quanta(text: Any) -> int:  # noqa: ANN401 - JSON
+def _quanta(text: Any) -> int:  # noqa: ANN401 - whatever JSON has
     return int(Decimal(text) * QUANTA_PER_UNIT)
