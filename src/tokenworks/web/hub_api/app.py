@@ -33,6 +33,7 @@ from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
     agents,
     books,
+    brake,
     calls,
     corrections,
     keys,
@@ -42,6 +43,7 @@ from tokenworks.web.hub_api.routes import (
     offers,
     parties,
     prices,
+    reviews,
     statements,
     suppliers,
 )
@@ -64,6 +66,8 @@ _ROUTERS: Final = (
     statements.router,
     agents.router,
     mandates.router,
+    brake.router,
+    reviews.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
