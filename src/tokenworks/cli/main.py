@@ -62,6 +62,7 @@ COMMANDS: Final = (
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
+    Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
     Registration("statement", "tokenworks.cli.statement", "Suppliers' statements: match, accept."),
     Registration("ledger", "tokenworks.cli.ledger", "Check the books; the trial balance."),
