@@ -11,12 +11,15 @@ from tokenworks.agents.brake.notifying import Webhooks
 from tokenworks.agents.brake.ports import WebhookSender
 from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments.attesting import Attesting
+from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import REVIEW_LIFETIME_S
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.jws import thumbprint
 from tokenworks.receipts.service import ReceiptKeys
 from tokenworks.supply.secrets import SecretBox
@@ -35,6 +38,7 @@ class AgentServices:
     to another."""
     mandates: Mandates
     brake: Brake
+    payments: Payments
 
 
 async def open_agent_services(
@@ -63,8 +67,7 @@ async def open_agent_services(
         sender: Posts to webhooks; ``None``: another process does.
         review_lifetime_s: After so long without a decision a payment is not made.
     """
-    root = await keys.ensure_root()
-    network = network_of(thumbprint(root))
+    network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
     brake = Brake(
         pool,
@@ -77,7 +80,21 @@ async def open_agent_services(
         review_lifetime_s=review_lifetime_s,
     )
     await brake.ensure_partitions()
-    return AgentServices(network=network, mandates=mandates, brake=brake)
+    payments = Payments(
+        pool=pool,
+        ledger=ledger,
+        mandates=mandates,
+        brake=brake,
+        parties=identity,
+        receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
+        clock=clock,
+        network=network,
+        attesting=Attesting(
+            await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
+        ),
+    )
+    brake.release_with(payments.release)
+    return AgentServices(network=network, mandates=mandates, brake=brake, payments=payments)
 
 
 def network_of(root_kid: str) -> str:

@@ -47,6 +47,7 @@ TABLE agents.known_payees
 TABLE agents.mandate_events
     -- What was done to a mandate, by whom; append-only.
     event_id uuid NOT NULL
+    sequence bigint NOT NULL GENERATED ALWAYS AS IDENTITY
     mandate_id uuid NOT NULL
     kind text NOT NULL
     happened_at timestamp with time zone NOT NULL
@@ -55,7 +56,7 @@ TABLE agents.mandate_events
     CONSTRAINT mandate_events_kind_known CHECK (kind = ANY (ARRAY['issued'::text, 'delegated'::text, 'frozen'::text, 'thawed'::text, 'revoked'::text, 'raised'::text]))
     CONSTRAINT mandate_events_mandate FOREIGN KEY (mandate_id) REFERENCES agents.mandates(mandate_id)
     CONSTRAINT mandate_events_pkey PRIMARY KEY (event_id)
-    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, event_id)
+    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, sequence)
     CREATE TRIGGER mandate_events_append_only BEFORE DELETE OR UPDATE ON agents.mandate_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     CREATE TRIGGER mandate_events_not_truncated BEFORE TRUNCATE ON agents.mandate_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
@@ -91,6 +92,39 @@ TABLE agents.mandates
     CREATE INDEX mandates_by_parent ON agents.mandates USING btree (parent_id) WHERE (parent_id IS NOT NULL)
     CREATE TRIGGER mandates_terms_fixed BEFORE DELETE OR UPDATE ON agents.mandates FOR EACH ROW EXECUTE FUNCTION agents.refuse_mandate_change()
     GRANT INSERT, SELECT, UPDATE (revoked_at), UPDATE (state) TO tokenworks_posting
+
+TABLE agents.payments
+    -- Captures and releases of payments. A payment that is held is an open hold, not a row.
+    PARTITION BY RANGE (payment_id)
+    payment_id uuid NOT NULL
+    operation text NOT NULL
+    ordinal integer NOT NULL
+    closes boolean NOT NULL
+    kind text NOT NULL
+    payer text NOT NULL
+    agent_id uuid NOT NULL
+    organisation_id uuid NOT NULL
+    mandate_id uuid NOT NULL
+    payee_id uuid NOT NULL
+    currency text NOT NULL
+    authorised_quanta bigint NOT NULL
+    captured_quanta bigint NOT NULL
+    resource text NOT NULL
+    digest bytea NOT NULL
+    reason text
+    decision json NOT NULL
+    receipt json
+    recorded_at timestamp with time zone NOT NULL
+    CONSTRAINT payment_is_capture_or_void CHECK (operation = ANY (ARRAY['capture'::text, 'void'::text]))
+    CONSTRAINT payment_within_authorised CHECK (captured_quanta >= 0 AND captured_quanta <= authorised_quanta)
+    CONSTRAINT payments_pkey PRIMARY KEY (payment_id, operation, ordinal)
+    CONSTRAINT release_takes_nothing CHECK (operation = 'capture'::text OR captured_quanta = 0)
+    CREATE INDEX payments_by_organisation ON ONLY agents.payments USING btree (organisation_id, payment_id)
+    CREATE INDEX payments_by_payee ON ONLY agents.payments USING btree (payee_id, payment_id)
+    CREATE TRIGGER payments_append_only BEFORE DELETE OR UPDATE ON agents.payments FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER payments_not_truncated BEFORE TRUNCATE ON agents.payments FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
 
 TABLE agents.profiles
     -- What is usual for an agent: statistics of bounded size that may be lost; they only raise scrutiny.
@@ -202,6 +236,26 @@ TABLE agents.webhooks
     CONSTRAINT webhooks_pkey PRIMARY KEY (party_id)
     GRANT DELETE, INSERT, SELECT, UPDATE TO tokenworks_posting
 
+TYPE agents.payment_row
+    payment_id uuid
+    operation text
+    ordinal integer
+    closes boolean
+    kind text
+    payer text
+    agent_id uuid
+    organisation_id uuid
+    mandate_id uuid
+    payee_id uuid
+    currency text
+    authorised_quanta bigint
+    captured_quanta bigint
+    resource text
+    digest bytea
+    reason text
+    decision json
+    receipt json
+
 CREATE OR REPLACE FUNCTION agents.ensure_partitions_v1()
  RETURNS integer
  LANGUAGE plpgsql
@@ -228,6 +282,61 @@ BEGIN
 END
 $function$
 -- may be called by: tokenworks_posting
+
+CREATE OR REPLACE FUNCTION agents.record_hub_v1(p_rows text[], p_recorded_at timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    payments text[];
+BEGIN
+    IF EXISTS (SELECT FROM unnest(p_rows) AS row WHERE starts_with(row, 'B(')) THEN
+        p_rows := ARRAY(
+            SELECT piece
+            FROM unnest(p_rows) AS row
+            CROSS JOIN LATERAL unnest(
+                CASE WHEN starts_with(row, 'B(') THEN string_to_array(substr(row, 2), E'\x1e') ELSE ARRAY[row] END
+            ) AS piece
+        );
+    END IF;
+    payments := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
+    IF cardinality(payments) > 0 THEN
+        PERFORM agents.record_payments_v1(payments, p_recorded_at);
+        p_rows := ARRAY(SELECT row FROM unnest(p_rows) AS row WHERE NOT starts_with(row, 'P('));
+    END IF;
+    IF cardinality(p_rows) > 0 THEN
+        PERFORM gateway.record_calls_v1(p_rows, p_recorded_at);
+    END IF;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.record_payments_v1(p_rows text[], p_recorded_at timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    part agents.payment_row;
+BEGIN
+    INSERT INTO agents.payments (
+        payment_id, operation, ordinal, closes, kind, payer, agent_id, organisation_id, mandate_id, payee_id, currency,
+        authorised_quanta, captured_quanta, resource, digest, reason, decision, receipt, recorded_at)
+    SELECT row.*, p_recorded_at
+    FROM unnest(p_rows::agents.payment_row[]) AS row;
+    FOR part IN SELECT row.* FROM unnest(p_rows::agents.payment_row[]) AS row
+        WHERE row.ordinal > 0 OR NOT row.closes OR row.kind NOT IN ('exact', 'upto')
+    LOOP
+        IF (SELECT sum(captured_quanta) FROM agents.payments WHERE payment_id = part.payment_id) > part.authorised_quanta THEN
+            RAISE EXCEPTION 'payment % would take more than was authorised', part.payment_id USING ERRCODE = '23514';
+        END IF;
+    END LOOP;
+END
+$function$
+-- may be called by: the owner only
 
 CREATE OR REPLACE FUNCTION agents.refuse_mandate_change()
  RETURNS trigger
