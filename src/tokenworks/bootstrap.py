@@ -29,6 +29,7 @@ from psycopg import conninfo
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
@@ -187,6 +188,7 @@ async def open_hub(
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
         )
+        await PaymentStore(pool).ensure_partitions()
         agents = await open_agent_services(
             pool=pool,
             ledger=ledger,
@@ -335,6 +337,7 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,

@@ -67,8 +67,7 @@ async def open_agent_services(
         sender: Posts to webhooks; ``None``: another process does.
         review_lifetime_s: After so long without a decision a payment is not made.
     """
-    root = await keys.ensure_root()
-    network = network_of(thumbprint(root))
+    network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
     brake = Brake(
         pool,

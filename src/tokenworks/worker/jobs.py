@@ -16,6 +16,7 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.brake.service import Brake
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
@@ -58,6 +59,7 @@ class Worker:
     Args:
         ledger: Expires and collects.
         calls: Has partitions too.
+        payments: Likewise.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         brake: Ends reviews by their time, tells owners.
@@ -72,6 +74,7 @@ class Worker:
         *,
         ledger: Ledger,
         calls: CallStore,
+        payments: PaymentStore,
         refunds: Refunds,
         reconciliation: Reconciliation,
         brake: Brake,
@@ -83,6 +86,7 @@ class Worker:
         self._ledger = ledger
         self._calls = calls
         self._brake = brake
+        self._payments = payments
         self._pool = pool
         self._clock = clock
         self._signer = signer
@@ -148,6 +152,7 @@ class Worker:
     async def _partitions(self) -> None:
         await self._ledger.ensure_partitions()
         await self._calls.ensure_partitions()
+        await self._payments.ensure_partitions()
         await self._brake.ensure_partitions()
 
     async def _deliver(self) -> None:
