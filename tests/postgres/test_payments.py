@@ -195,6 +195,29 @@ async def test_signing_again_with_the_same_nonce_is_the_same_payment(rig: Paymen
     assert await code_of(rig.payments.settle(other, replace(asked, amount=5))) == "payment_conflict"
 
 
+async def test_a_nonce_buys_one_request_alone(rig: PaymentsRig) -> None:
+    """
+    The same nonce, amount and payee for another request: no second answer, neither while the
+    first payment is held nor when it is settled, in this process or in another one.
+    """
+    claims = rig.wallet.claims(rig.shop.party_id)
+    asked = requirements(rig.shop.party_id)
+    other_url = "https://seller.example/dear"
+    other = rig.wallet.sign(claims | {"url": other_url})
+    dear = replace(asked, binding=replace(asked.binding, url=other_url))
+
+    async def assert_conflict() -> None:
+        for service in (rig.payments, await make_payments(rig, rig.books.ledger)):
+            for door in (service.claim, service.settle, service.authorise):
+                assert await code_of(door(other, dear)) == "payment_conflict"
+
+    await rig.payments.claim(rig.wallet.sign(claims), asked)
+    await assert_conflict()
+    await rig.payments.settle(rig.wallet.sign(claims), asked)
+    await assert_conflict()
+    assert await rig.cash(rig.shop) == (PRICE, PRICE)
+
+
 async def test_what_is_held_is_settled_though_everything_changed(rig: PaymentsRig) -> None:
     """
     Revoked mandate, closed scope, stricter brake, expired signature, frozen payee: a hold is a
