@@ -70,9 +70,11 @@ from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
-from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
+from tokenworks.web.openai_api.app import OpenAiApi
+from tokenworks.web.relaying import to_error_event
 from tokenworks.web.switch import Switch
 from tokenworks.web.x402_api.app import X402Api
+from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
 
 MARK_FILE_NAME: Final = "promotion.json"
@@ -249,7 +251,7 @@ async def open_hub(
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
     """
     Return all HTTP doors of a process behind one path switch.
     """
@@ -278,7 +280,16 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             agents=hub.agents,
         )
     )
+    selling = SellingDoor(
+        gateway=hub.gateway,
+        streamer=hub.streamer,
+        payments=hub.agents.payments,
+        calls=hub.calls,
+        metrics=hub.metrics,
+        clock=hub.clock,
+    )
     switch = Switch(
+        selling=selling,
         openai_api=openai_api,
         hub_api=hub_api,
         x402_api=X402Api(
@@ -291,7 +302,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api
+    return switch, openai_api, selling
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
@@ -301,7 +312,7 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
     configure_logs(settings.log_level, process=f"gateway-{index}")
     async with open_hub(settings, posting_dsn(settings), name=f"gateway-{index}") as hub:
         hub.writer.on_failure(_end_process)
-        app, openai_api = make_app(hub)
+        app, *doors = make_app(hub)
         server = uvicorn.Server(
             uvicorn.Config(
                 cast("Any", app),
@@ -323,7 +334,8 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
             _calm_collector()
             _log.info("gateway_ready", host=settings.host, port=settings.port, lane=hub.ledger.lane)
             await server.serve(sockets=[listener])
-            await openai_api.close()
+            for door in doors:
+                await door.close()
 
 
 async def run_worker(settings: Settings) -> None:

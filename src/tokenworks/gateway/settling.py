@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from tokenworks.agents.payments.payment_row import payment_row, with_call_row
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import identifier_text
@@ -189,7 +190,10 @@ class Settling:
         short_tokens = max(0, tokens - call.quote.tokens) if call.is_token_limited else 0
         if not short_quanta and not short_tokens:
             return 0
-        if await self._holding.extend(call, quanta=short_quanta, tokens=short_tokens):
+        # What a wallet signed is never exceeded: beyond it the platform bears.
+        if call.payment is None and await self._holding.extend(
+            call, quanta=short_quanta, tokens=short_tokens
+        ):
             return 0
         _log.warning("overrun", call_id=str(call.call_id), quanta=short_quanta)
         return short_quanta
@@ -315,7 +319,7 @@ class Settling:
         chain = principal.chain
         usage = bill.usage
         attempts = [attempt.to_json() for attempt in call.attempts] if receipt is None else None
-        return composite_text(
+        call_row = composite_text(
             (
                 call.call_id,
                 status,
@@ -346,6 +350,17 @@ class Settling:
                 None if receipt is None else _json(receipt),
             )
         )
+        if call.payment is None:
+            return call_row
+        # Paid by a wallet: the payment's row rides with the call's.
+        is_settled = receipt is not None
+        paid = payment_row(
+            call.payment,
+            operation="capture" if is_settled else "void",
+            quanta=charge,
+            reason=None if is_settled else error_code,
+        )
+        return with_call_row(call_row, paid)
 
 
 def _json(value: object) -> str:

@@ -38,6 +38,7 @@ class Switch:
         *,
         openai_api: Application,
         hub_api: Application,
+        selling: Application,
         x402_api: Application,
         metrics: HubMetrics,
         is_healthy: Callable[[], bool],
@@ -45,6 +46,7 @@ class Switch:
     ) -> None:
         self._openai_api = openai_api
         self._hub_api = hub_api
+        self._selling = selling
         self._x402_api = x402_api
         self._metrics = metrics
         self._is_healthy = is_healthy
@@ -59,6 +61,8 @@ class Switch:
         path: str = scope["path"]
         if path.startswith("/hub/v1"):
             await self._hub_api(scope, receive, send)
+        elif path.startswith("/x402/v1/"):
+            await self._selling(scope, receive, send)
         elif path.startswith("/x402/"):
             await self._x402_api(scope, receive, send)
         elif path == "/healthz":

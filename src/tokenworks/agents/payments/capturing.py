@@ -155,13 +155,16 @@ class Capturing:
     async def _learn_soon(self, held: HeldPayment, quanta: int) -> None:
         # The payee is paid: the answer does not wait for what the brake makes of it.
         if len(self._learning) >= LEARNING_MAX:
-            await self._learn(held, quanta)
+            await self.learn(held, quanta)
             return
-        task = asyncio.create_task(self._learn(held, quanta))
+        task = asyncio.create_task(self.learn(held, quanta))
         self._learning.add(task)
         task.add_done_callback(self._learning.discard)
 
-    async def _learn(self, held: HeldPayment, quanta: int) -> None:
+    async def learn(self, held: HeldPayment, quanta: int) -> None:
+        """
+        Tell the brake what was captured; never raises.
+        """
         try:
             await self._brake.record(subject_again(held), captured_quanta=quanta)
         except TokenworksError as error:

@@ -24,7 +24,7 @@ META_KIND: Final = "payment"
 ESCROW: Final = "escrow"
 CALL: Final = "call"
 
-_SIGNED_FOR_A_REQUEST: Final = frozenset(scheme.value for scheme in Scheme)
+_SIGNED_FOR_A_REQUEST: Final = frozenset({*(scheme.value for scheme in Scheme), CALL})
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -51,6 +51,7 @@ class HeldPayment:
     request_digest: bytes
     decision: Decision
     parts: tuple[Part, ...] = ()  # what the hold took, by account
+    tokens: int = 0  # the most that a call it pays for may use; a limit of the path may count them
     is_unclaimed: bool = False  # placing it claimed nothing: people were asked, or it is attested
     is_attested: bool = False  # held ahead for a seller that is to show the hub's attestation
     jws: str | None = None  # ``None`` after a crash, and where nothing was signed for a request

@@ -30,7 +30,7 @@ from tokenworks.agents.payments.errors import (
     PaymentInReviewError,
     PaymentSettledError,
 )
-from tokenworks.agents.payments.held import HeldPayment, from_meta, is_waiting, to_meta
+from tokenworks.agents.payments.held import CALL, HeldPayment, from_meta, is_waiting, to_meta
 from tokenworks.agents.payments.identifying import request_digest_of
 from tokenworks.agents.payments.legs import reservations
 from tokenworks.agents.payments.model import Authorisation
@@ -59,6 +59,7 @@ class Sold:
     tool: str | None = None
     provider: str | None = None
     description: str = ""  # for the person who looks at it
+    tokens: int = 0  # the most that a call may use; above 0 the hub's own gateway sells and settles
 
 
 NOTHING_ELSE: Final = Sold()
@@ -219,11 +220,11 @@ class Placing:
         held = held_of(
             subject,
             decision,
-            kind=authorisation.scheme.value,
+            kind=CALL if sold.tokens else authorisation.scheme.value,
             payer=authorisation.payer,
             jws=authorisation.jws,
         )
-        return held, subject, authority
+        return replace(held, tokens=sold.tokens), subject, authority
 
     # ------------------------------------------------------------------ the ledger
 
@@ -242,7 +243,7 @@ class Placing:
             hold_id=held.payment_id,
             path_id=authority.path_id,
             path_version=authority.path_version,
-            reservations=reservations(held.currency, held.authorised_quanta),
+            reservations=reservations(held.currency, held.authorised_quanta, tokens=held.tokens),
             expires_at=expires_at,
             deadline=self._deadline(),
             fate=fate,

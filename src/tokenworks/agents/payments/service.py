@@ -33,7 +33,7 @@ from tokenworks.agents.payments.errors import (
     PaymentNotFoundError,
     UnauthorizedServerError,
 )
-from tokenworks.agents.payments.held import ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
     HOLD_LIFETIME_S_MIN,
@@ -120,9 +120,34 @@ class Payments:
             PaymentClaimedError: It was claimed before.
             TokenworksError: As ``authorise``.
         """
+        held = await self.claim_held(jws, requirements, sold=sold)
+        return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+
+    async def claim_held(
+        self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
+    ) -> HeldPayment:
+        """
+        Do what ``claim`` does for a caller in this process that captures the hold itself.
+
+        It ends the hold once, with the payment's row, and says so by ``note_sale``.
+
+        Raises:
+            TokenworksError: As ``claim``.
+        """
         authorisation = self._read(jws, requirements, is_settling=False)
         held = await self._placing.claim(authorisation, _lifetime(requirements), sold)
-        return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+        if sold.tokens and held.kind != CALL:
+            # Held at another door, where neither the model nor its tokens were looked at.
+            await self._capturing.release(held, reason="held for something else than a call")
+            raise PaymentConflictError("The payment was held for something else than this call.")
+        return held
+
+    async def note_sale(self, held: HeldPayment, *, captured_quanta: int) -> None:
+        """
+        Learn from a payment that its claimer captured; never raises.
+        """
+        self._placing.forget(held.payment_id)
+        await self._capturing.learn(held, captured_quanta)
 
     async def authorise(
         self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
@@ -166,6 +191,9 @@ class Payments:
         """
         authorisation = self._read(jws, requirements, is_settling=True)
         held, is_new = await self._placing.open(authorisation, _lifetime(requirements), sold)
+        if held.kind == CALL:
+            # The gateway works for it at this moment, and knows alone what is due.
+            raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
         return await self._end(held, requirements.amount, may_take_less=is_payee or is_new)
 
     async def _end(self, held: HeldPayment, quanta: int, *, may_take_less: bool) -> Receipted:
@@ -466,6 +494,9 @@ class Payments:
             raise PaymentNotFoundError(message, param="payment_id")
         recorded_at, _, lane, sequence, previous = entry
         fields = row["receipt"]
+        if fields is None:
+            message = f"The payment bought a call; its receipt is /hub/v1/receipts/{payment_id}."
+            raise PaymentNotFoundError(message, param="payment_id")
         prepared = self._receipts.draft(payment_id, fields, readers_of(fields))
         position = Outcome(
             code="replayed",

@@ -290,8 +290,18 @@ CREATE OR REPLACE FUNCTION agents.record_hub_v1(p_rows text[], p_recorded_at tim
  SET search_path TO 'pg_catalog'
 AS $function$
 DECLARE
-    payments text[] := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
+    payments text[];
 BEGIN
+    IF EXISTS (SELECT FROM unnest(p_rows) AS row WHERE starts_with(row, 'B(')) THEN
+        p_rows := ARRAY(
+            SELECT piece
+            FROM unnest(p_rows) AS row
+            CROSS JOIN LATERAL unnest(
+                CASE WHEN starts_with(row, 'B(') THEN string_to_array(substr(row, 2), E'\x1e') ELSE ARRAY[row] END
+            ) AS piece
+        );
+    END IF;
+    payments := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
     IF cardinality(payments) > 0 THEN
         PERFORM agents.record_payments_v1(payments, p_recorded_at);
         p_rows := ARRAY(SELECT row FROM unnest(p_rows) AS row WHERE NOT starts_with(row, 'P('));
