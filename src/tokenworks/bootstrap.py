@@ -193,6 +193,7 @@ async def open_hub(
         agents = await open_agent_services(
             pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
         )
+        stack.push_async_callback(agents.payments.quiet)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(

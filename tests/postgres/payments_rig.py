@@ -20,7 +20,7 @@ from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.model import Binding, Requirements, Scheme
 from tokenworks.agents.payments.service import Payments
 from tokenworks.agents.payments.store import PaymentStore
-from tokenworks.foundation.clock import FakeClock
+from tokenworks.foundation.clock import Clock, FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS
 from tokenworks.identity.model import Level, Party, PartyKind
@@ -63,7 +63,7 @@ class PayingWallet:
     A key that signs authorisations, with every claim open to change.
     """
 
-    def __init__(self, clock: FakeClock, ids: IdentifierSource) -> None:
+    def __init__(self, clock: Clock, ids: IdentifierSource) -> None:
         self._key = Ed25519PrivateKey.generate()
         self._clock = clock
         self._ids = ids

@@ -71,6 +71,7 @@ async def test_a_settle_moves_money_and_limits_once(rig: PaymentsRig) -> None:
         "LIMIT.PAYMENTS": (2, 0),
     }
     assert (await rig.books.ledger.trial_balance()).is_balanced
+    await rig.payments.quiet()
     assert rig.brake.recorded == [(done.payment.payment_id, PRICE)]
 
 
@@ -114,6 +115,8 @@ async def test_the_same_payment_fifty_times_from_two_processes_is_captured_once(
     assert {answer.recorded_at for answer in answers} == {answers[0].recorded_at}
     assert sum(not answer.is_repeat for answer in answers) == 1
     assert await rig.cash(rig.shop) == (PRICE, PRICE)
+    for service in services:
+        await service.quiet()
     assert len(rig.brake.recorded) == 1
 
 

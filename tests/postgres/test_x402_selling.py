@@ -568,6 +568,7 @@ async def test_call_in_review_goes_on_with_the_same_signature(rig: SellingRig) -
             answer = await wait_for_review_async(client, review.value, tries=1, sleep=nap)
         assert answer.status_code == 200
         assert (await send(review.value.request)).status_code == 409
+    await rig.gateway.hub.agents.payments.quiet()
     call = await rig.gateway.call()
     assert brake.recorded == [(call.call_id, call.charge_quanta)]
     assert desk.cap.spent * DOLLAR == call.charge_quanta

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
-from tokenworks.agents.brake.model import Action, Decision, Review, Subject
+from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.service import Payments
@@ -34,6 +33,7 @@ class AgentServices:
     """The hub's own network as CAIP-2 names it: a payment signed for one hub means nothing
     to another."""
     mandates: Mandates
+    brake: Brake
     payments: Payments
 
 
@@ -51,11 +51,13 @@ async def open_agent_services(
     """
     network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
+    brake = Brake(pool, ledger=ledger, clock=clock)
+    await brake.ensure_partitions()
     payments = Payments(
         pool=pool,
         ledger=ledger,
         mandates=mandates,
-        brake=_Unbraked(),
+        brake=brake,
         parties=identity,
         receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
         clock=clock,
@@ -64,25 +66,8 @@ async def open_agent_services(
             await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
         ),
     )
-    return AgentServices(network=network, mandates=mandates, payments=payments)
-
-
-class _Unbraked:
-    """
-    Lets every payment pass that its mandate allows, and says so on the receipt.
-    """
-
-    async def judge(self, subject: Subject) -> Decision:
-        return Decision(action=Action.ALLOW, reasons=(), score_ppm=0, rules_version=0)
-
-    async def record(self, subject: Subject, *, captured_quanta: int) -> None:
-        return
-
-    async def open_review(self, subject: Subject, decision: Decision) -> Review:
-        raise AssertionError("nothing is stopped here")
-
-    async def review(self, payment_id: UUID) -> Review | None:
-        return None
+    brake.release_with(payments.release)
+    return AgentServices(network=network, mandates=mandates, brake=brake, payments=payments)
 
 
 def network_of(root_kid: str) -> str:

@@ -53,6 +53,8 @@ COMMANDS: Final = (
     Registration("party", "tokenworks.cli.party", "Organisations, teams, users and agents."),
     Registration("key", "tokenworks.cli.key", "API keys."),
     Registration("limit", "tokenworks.cli.limit", "What a party or key may spend."),
+    Registration("agent", "tokenworks.cli.agent", "Agents: wallets, tree, kill switch."),
+    Registration("mandate", "tokenworks.cli.mandate", "What agents may spend."),
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
     # Looking at the books.

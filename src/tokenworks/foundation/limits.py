@@ -37,5 +37,8 @@ STATEMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 STATEMENT_LINES_MAX: Final = 100_000
 STATEMENT_ATTEMPTS_MAX: Final = 500_000
 
+REVIEW_LIFETIME_S: Final = 15 * 60
+"""A payment that waits for a person is not made when nobody has decided by then."""
+
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500

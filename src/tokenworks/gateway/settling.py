@@ -238,7 +238,8 @@ class Settling:
         for part in call.parts:
             used = charge if part.asset_id == call.money_limit_asset else 0
             used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
-            used = 1 if part.asset_id == LIMIT_PAYMENTS else used
+            # One call is one payment, unless it cost nothing.
+            used = min(charge, 1) if part.asset_id == LIMIT_PAYMENTS else used
             if used:
                 asset = _CODES[part.asset_id]
                 spent = account(PLATFORM_ID, "limit_spent", asset)

@@ -13,11 +13,15 @@ import pytest
 from tests.postgres.payments_rig import NOTHING, PRICE, URL, PayingWallet
 from tests.postgres.test_hub_api.conftest import Hub
 from tokenworks.agents.mandates.model import Terms
-from tokenworks.agents.payments.model import Binding, Requirements, Scheme
+from tokenworks.agents.payments.errors import PaymentInReviewError
+from tokenworks.agents.payments.identifying import payment_id_of
+from tokenworks.agents.payments.model import Binding, PaymentState, Requirements, Scheme
 from tokenworks.cli import payment as command
 from tokenworks.cli.rendering import Output
 from tokenworks.foundation.clock import FakeClock, SystemClock
+from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.receipts.jws import from_base64url
 from tokenworks.receipts.service import ReceiptKeys
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.verify import verify_receipt
@@ -136,3 +140,69 @@ async def test_the_command_shows_what_the_door_answers(
     said = capsys.readouterr().out
     assert "0.00012" in said
     assert "captured" in said
+
+
+async def test_people_decide_about_a_large_payment_to_a_stranger(
+    hub: Hub, clock: FakeClock, ids: IdentifierSource, paid: dict[str, Any]
+) -> None:
+    """
+    With the real mandates and the real brake: held for a person, approved once and settled;
+    denied, and the money is back at once.
+    """
+    payments, brake = hub.services.agents.payments, hub.services.agents.brake
+    await hub.make(
+        "deposits", party="acme", amount="100", currency="USD", rail="bank", reference="2"
+    )
+    agent = UUID((await hub.admin.get("parties/bot")).json()["party_id"])
+    payee = UUID((await hub.admin.get("parties/stranger")).json()["party_id"])
+    acme = UUID((await hub.admin.get("parties/acme")).json()["party_id"])
+    wallet = PayingWallet(clock, ids)
+    await hub.services.agents.mandates.add_wallet(agent, wallet.address)
+    amount = 20 * 10**9
+    asked = Requirements(
+        scheme=Scheme.EXACT,
+        network=payments.network,
+        amount=amount,
+        asset="USD",
+        pay_to=payee,
+        binding=Binding(method="GET", url=URL, body_sha256=NOTHING),
+        timeout_s=60,
+    )
+    signed = [wallet.pay(payee, aud=payments.network, amount=str(amount)) for _ in range(2)]
+
+    for jws in signed:
+        with pytest.raises(PaymentInReviewError):
+            await payments.claim(jws, asked)
+    held = (await hub.admin.get("payments", params={"held": "true"})).json()["items"]
+    waiting = [UUID(row["payment_id"]) for row in held if row["state"] == "in_review"]
+    assert len(waiting) == 2
+    reviews = {review_id: await brake.review(review_id) for review_id in waiting}
+    by_payment = {payment_id_of(wallet.address, nonce_of(jws)): jws for jws in signed}
+    (approved, good), (denied, bad) = by_payment.items()
+    for review_id in (approved, denied):
+        review = reviews[review_id]
+        assert review is not None
+        decide = brake.approve if review_id == approved else brake.deny
+        await decide(
+            review_id, digest=review.subject.digest, actor="ann", person=acme, note="looked at"
+        )
+
+    settled = await payments.settle(good, asked)
+    with pytest.raises(TokenworksError) as refused:
+        await payments.settle(bad, asked)
+
+    assert settled.captured_quanta == amount
+    assert refused.value.code == "payment_denied"
+    assert (await payments.get(denied)).state is PaymentState.RELEASED
+    receipt = (await hub.admin.get(f"payments/{approved}/receipt")).json()["receipt"]
+    assert receipt["brake"]["review"] == str(approved)
+    balance = (await hub.admin.get("balance", params={"party": "acme"})).json()["cash"][0]
+    assert balance["posted"] == "80.99988"
+
+
+def nonce_of(jws: str) -> UUID:
+    """
+    Return the nonce in an authorisation.
+    """
+    claims = msgspec.json.decode(from_base64url(jws.split(".")[1]))
+    return UUID(claims["jti"])

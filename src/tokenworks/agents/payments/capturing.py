@@ -7,6 +7,7 @@ is answered by what is recorded. A receipt is drafted before the commit and sign
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -30,6 +31,8 @@ from tokenworks.receipts.issuing import ReceiptIssuer
 
 CAPTURE_META: Final = '{"kind":"payment"}'
 REASON_CHARACTERS_MAX: Final = 200
+LEARNING_MAX: Final = 1_000
+"""Captures that the brake may still have to learn; more wait for it."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _log = structlog.get_logger("tokenworks.payments")
@@ -54,6 +57,7 @@ class Capturing:
         self._payees = payees
         self._brake = brake
         self._receipts = receipts
+        self._learning: set[asyncio.Task[None]] = set()
 
     async def capture(
         self, held: HeldPayment, *, quanta: int, closes: bool = True, ordinal: int = 0
@@ -107,7 +111,7 @@ class Capturing:
         outcome = await self._post(held, posting)
         assert not outcome.overrun, "a hold covers what is captured from it"
         if outcome.code != REPLAYED:
-            await self.learn(held, quanta)
+            await self.learn_soon(held, quanta)
         state = PaymentState.CAPTURED if closes else PaymentState.HELD
         return _receipted(held, outcome, state=state, quanta=quanta, ordinal=ordinal)
 
@@ -141,10 +145,26 @@ class Capturing:
         _log.error("payment_not_settled", payment_id=str(held.payment_id), code=outcome.code)
         raise await self._ledger.refusal(outcome)
 
-    async def learn(self, held: HeldPayment, quanta: int) -> None:
+    async def quiet(self) -> None:
         """
-        Tell the brake what was captured; never raises.
+        Return when everything that was captured is learned.
         """
+        if self._learning:
+            await asyncio.wait(self._learning)
+
+    async def learn_soon(self, held: HeldPayment, quanta: int) -> None:
+        """
+        Tell the brake what was captured, behind the answer; never raises.
+        """
+        # The payee is paid: the answer does not wait for what the brake makes of it.
+        if len(self._learning) >= LEARNING_MAX:
+            await self._learn(held, quanta)
+            return
+        task = asyncio.create_task(self._learn(held, quanta))
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)
+
+    async def _learn(self, held: HeldPayment, quanta: int) -> None:
         try:
             await self._brake.record(subject_again(held), captured_quanta=quanta)
         except TokenworksError as error:

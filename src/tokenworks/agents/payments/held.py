@@ -17,6 +17,7 @@ import msgspec
 
 from tokenworks.agents.brake.model import Action, Decision, Reason
 from tokenworks.agents.payments.model import Scheme
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.ledger.model import Part
 
 META_KIND: Final = "payment"
@@ -66,10 +67,10 @@ def to_meta(held: HeldPayment) -> str:
         "digest": held.digest.hex(),
         "request": held.request_digest.hex(),
         "payer": held.payer,
-        "parties": [str(party_id) for party_id in held.party_chain],
-        "mandate": str(held.mandate_id),
-        "chain": [str(mandate_id) for mandate_id in held.chain],
-        "payee": str(held.payee_id),
+        "parties": [identifier_text(party_id) for party_id in held.party_chain],
+        "mandate": identifier_text(held.mandate_id),
+        "chain": [identifier_text(mandate_id) for mandate_id in held.chain],
+        "payee": identifier_text(held.payee_id),
         "currency": held.currency,
         "amount": str(held.authorised_quanta),
         "decision": decision_to_json(held.decision),

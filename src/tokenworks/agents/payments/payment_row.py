@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from tokenworks.agents.payments.held import HeldPayment, decision_to_json
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.postgres.composite import composite_text
 
 COLUMNS: Final = (
@@ -66,10 +67,10 @@ def payment_row(
             closes,
             held.kind,
             held.payer,
-            held.agent_id,
-            held.organisation_id,
-            held.mandate_id,
-            held.payee_id,
+            identifier_text(held.agent_id),
+            identifier_text(held.organisation_id),
+            identifier_text(held.mandate_id),
+            identifier_text(held.payee_id),
             held.currency,
             held.authorised_quanta,
             quanta,

@@ -147,7 +147,7 @@ class Payments:
         Learn from a payment that its claimer captured; never raises.
         """
         self._placing.forget(held.payment_id)
-        await self._capturing.learn(held, captured_quanta)
+        await self._capturing.learn_soon(held, captured_quanta)
 
     async def authorise(
         self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
@@ -506,6 +506,12 @@ class Payments:
             receipt_previous=bytes(previous),
         )
         return await self._receipts.document(prepared, position, view=view, with_certificate=True)
+
+    async def quiet(self) -> None:
+        """
+        Return when the brake has learned from everything that was captured.
+        """
+        await self._capturing.quiet()
 
     async def ensure_partitions(self) -> None:
         """
