@@ -28,6 +28,7 @@ from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
@@ -191,7 +192,15 @@ async def open_hub(
         )
         await PaymentStore(pool).ensure_partitions()
         agents = await open_agent_services(
-            pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
+            pool=pool,
+            ledger=ledger,
+            identity=identity,
+            keys=keys,
+            clock=clock,
+            ids=ids,
+            box=box,
+            sender=HttpWebhookSender(),
+            review_lifetime_s=settings.review_lifetime_s,
         )
         stack.push_async_callback(agents.payments.quiet)
         metrics = HubMetrics()
@@ -343,6 +352,7 @@ async def run_worker(settings: Settings) -> None:
             payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
+            brake=hub.agents.brake,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,

@@ -20,6 +20,7 @@ from tokenworks.agents.mandates.attenuation import (
 )
 from tokenworks.agents.mandates.errors import MandateNotAttenuatedError
 from tokenworks.agents.mandates.judging import judge_chain, refusal_of_terms
+from tokenworks.agents.mandates.merging import merge_chain
 from tokenworks.agents.mandates.model import (
     CountLimit,
     Mandate,
@@ -34,7 +35,7 @@ from tokenworks.foundation.errors import ForbiddenError, TokenworksError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CENT = 10**7
-EXAMPLES = 50
+EXAMPLES = 40
 
 parties = st.integers(1, 4).map(lambda n: UUID(int=n))
 words = st.sampled_from(("a", "b", "c"))
@@ -140,6 +141,12 @@ def test_what_a_chain_allows_each_of_its_mandates_allows(
         refused = UUID(str(error.details["mandate_id"]))
         assert not singly[refused.int - 1], "it names the mandate that refused"
     assert together == all(singly)
+    try:
+        merge_chain(mandates).judge(purchase, now=NOW)
+        merged = True
+    except ForbiddenError:
+        merged = False
+    assert merged == together, "asked once or one by one, the answer is the same"
 
 
 @settings(max_examples=EXAMPLES)

@@ -7,18 +7,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tokenworks.agents.brake.notifying import Webhooks
+from tokenworks.agents.brake.ports import WebhookSender
 from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import REVIEW_LIFETIME_S
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.jws import thumbprint
 from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.supply.secrets import SecretBox
 
 NETWORK_REFERENCE_LENGTH: Final = 16
 
@@ -45,13 +49,36 @@ async def open_agent_services(
     keys: ReceiptKeys,
     clock: Clock,
     ids: IdentifierSource,
+    box: SecretBox,
+    sender: WebhookSender | None = None,
+    review_lifetime_s: int = REVIEW_LIFETIME_S,
 ) -> AgentServices:
     """
     Return the services of agents on a hub's other services.
+
+    Args:
+        pool: Connections to the database.
+        ledger: Holds money and limits.
+        identity: Knows parties.
+        keys: Sign what the hub says.
+        clock: The time.
+        ids: Mints ids.
+        box: Encrypts secrets of webhooks.
+        sender: Posts to webhooks; ``None``: another process does.
+        review_lifetime_s: After so long without a decision a payment is not made.
     """
     network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
-    brake = Brake(pool, ledger=ledger, clock=clock)
+    brake = Brake(
+        pool,
+        ledger=ledger,
+        clock=clock,
+        raiser=mandates,
+        webhooks=Webhooks(
+            pool, clock=clock, box=box, sender=sender, source=f"urn:tokenworks:{network}"
+        ),
+        review_lifetime_s=review_lifetime_s,
+    )
     await brake.ensure_partitions()
     payments = Payments(
         pool=pool,

@@ -57,6 +57,9 @@ COMMANDS: Final = (
     Registration("mandate", "tokenworks.cli.mandate", "What agents may spend."),
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
+    # Agents that pay.
+    Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
+    Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),

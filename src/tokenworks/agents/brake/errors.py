@@ -5,7 +5,7 @@ What can go wrong with rules, reviews and webhooks.
 
     InvalidError        InvalidRulesError, RulesLooserError, InvalidWebhookError,
                         PaymentOutsideWindowError, InvalidNoteError, RaiseNotPossibleError
-    ForbiddenError      ApproverNotAllowedError
+    ForbiddenError      ApproverNotAllowedError, RulesOwnerRequiredError
     NotFoundError       ReviewNotFoundError, WebhookNotFoundError
     ConflictError       ReviewDigestMismatchError, ReviewDecidedError, ReviewExpiredError,
                         SamePersonError
@@ -77,6 +77,14 @@ class ApproverNotAllowedError(ForbiddenError):
     """
 
     code = "approver_not_allowed"
+
+
+class RulesOwnerRequiredError(ForbiddenError):
+    """
+    Rules and webhooks are set by an owner above the agent.
+    """
+
+    code = "rules_owner_required"
 
 
 class ReviewNotFoundError(NotFoundError):

@@ -33,7 +33,7 @@ from tokenworks.agents.brake.rule_sets import (
 )
 from tokenworks.catalogue import read_catalogue
 from tokenworks.foundation.errors import InvalidError
-from tokenworks.foundation.money import ASSETS, PPM, quanta_from_text
+from tokenworks.foundation.money import ASSETS, PPM, quanta_from_text, quanta_to_text
 
 Document: TypeAlias = Mapping[str, Any]
 
@@ -83,7 +83,11 @@ def parse_rules(document: object) -> RuleSet:
     fault = _fault_of(document)
     if fault is not None:
         place = ".".join(str(part) for part in fault.absolute_path)
-        message = f"{place or 'the rules'}: {fault.message}."
+        says = fault.message
+        if fault.validator == "pattern":
+            # A pattern says nothing to people; its description does.
+            says = f"{fault.instance!r} is not {_described(fault.schema)}"
+        message = f"{place or 'the rules'}: {says}."
         raise InvalidRulesError(message, param=place or None)
     content = cast("Document", document)
     currency = str(content.get("currency", "USD"))
@@ -93,6 +97,64 @@ def parse_rules(document: object) -> RuleSet:
     if two_persons is not None:
         rules["two_persons_above"] = _quanta(two_persons, currency, "two_persons_above")
     return RuleSet(currency=currency, **rules)
+
+
+def _described(schema: object) -> str:
+    if not isinstance(schema, Mapping):
+        return "allowed"
+    return str(cast("Document", schema).get("description", "allowed"))
+
+
+def to_document(rules: RuleSet) -> Document:
+    """
+    Return rules as their owner would write them.
+    """
+
+    def amount(quanta: int | None) -> str | None:
+        scale = ASSETS[rules.currency].scale
+        return None if quanta is None else quanta_to_text(quanta, scale=scale)
+
+    rows: dict[str, Document] = {}
+    for rule in rules.rules:
+        row: dict[str, Any] = {"action": _ACTION_NAMES[rule.action]}
+        match rule:
+            case _ if not rule.is_on:
+                pass
+            case Velocity():
+                row |= {
+                    "payments_per_minute": rule.payments_per_minute,
+                    "payments_per_hour": rule.payments_per_hour,
+                    "amount_per_minute": amount(rule.quanta_per_minute),
+                    "amount_per_hour": amount(rule.quanta_per_hour),
+                }
+            case NewPayee():
+                row["above"] = amount(rule.above_quanta)
+                row["new_payees_per_hour"] = rule.new_payees_per_hour
+            case PriceJump():
+                row |= {"times": rule.times, "after_payments": rule.after_payments}
+            case Loop():
+                row |= {"times": rule.times, "within_s": rule.within_s}
+            case Night():
+                row |= {
+                    "from": _time(rule.from_minute),
+                    "until": _time(rule.until_minute),
+                    "time_zone": rule.time_zone,
+                    "above": amount(rule.above_quanta),
+                }
+            case BurnRate():
+                row |= {
+                    "spent_percent": rule.spent_percent,
+                    "window_percent": rule.window_percent,
+                }
+            case ScoreRule():
+                row["above_ppm"] = rule.above_ppm
+            case _:
+                raise AssertionError(rule)
+        rows[rule.name] = {name: value for name, value in row.items() if value is not None}
+    document: dict[str, Any] = {"currency": rules.currency, "rules": rows}
+    if rules.two_persons_above is not None:
+        document["two_persons_above"] = amount(rules.two_persons_above)
+    return document
 
 
 @cache
@@ -111,6 +173,9 @@ def _fault_of(document: object) -> ValidationError | None:
 
 
 _ACTIONS: Final = MappingProxyType({OFF: Action.ALLOW, "hold": Action.HOLD, "deny": Action.DENY})
+
+
+_ACTION_NAMES: Final = MappingProxyType({action: name for name, action in _ACTIONS.items()})
 
 
 def _action(row: Document) -> Action:
@@ -157,7 +222,7 @@ def _night(row: Document, currency: str) -> Night:
     zone = str(row.get("time_zone", "UTC"))
     try:
         ZoneInfo(zone)
-    except (ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError) as error:
         message = f"rules.night.time_zone: {zone!r} is not a time zone such as Europe/Berlin."
         raise InvalidRulesError(message, param="rules.night.time_zone") from error
     return Night(
@@ -167,6 +232,10 @@ def _night(row: Document, currency: str) -> Night:
         time_zone=zone,
         above_quanta=_quanta(row.get("above", "0"), currency, "rules.night.above"),
     )
+
+
+def _time(minute: int) -> str:
+    return f"{minute // 60:02}:{minute % 60:02}"
 
 
 def _minute(text: str) -> int:

@@ -36,6 +36,7 @@ from tokenworks.agents.brake.model import (
     Scope,
     Subject,
 )
+from tokenworks.agents.brake.notifying import Webhooks
 from tokenworks.agents.brake.ports import HoldRelease, LedgerLimits, LimitRaiser
 from tokenworks.agents.brake.reviewing import Approval, agreed, check_decision, check_note
 from tokenworks.agents.brake.rule_documents import StoredRules, default_rules, parse_rules
@@ -77,6 +78,7 @@ class Brake:
         ledger: Says what is left of budgets.
         clock: The time.
         raiser: Raises limits of mandates (``Scope.RAISE``); ``None``: not possible here.
+        webhooks: Tells owners; ``None``: the outbox is filled, and others empty it.
         review_lifetime_s: After so long without a decision a payment is not made.
     """
 
@@ -87,6 +89,7 @@ class Brake:
         ledger: LedgerLimits,
         clock: Clock,
         raiser: LimitRaiser | None = None,
+        webhooks: Webhooks | None = None,
         review_lifetime_s: int = REVIEW_LIFETIME_S,
     ) -> None:
         self._pool = pool
@@ -95,7 +98,22 @@ class Brake:
         self._review_lifetime = timedelta(seconds=review_lifetime_s)
         self._budgets = Budgets(ledger, clock)
         self._judging = Judging(pool, clock)
+        self._webhooks = webhooks
         self._release: HoldRelease | None = None
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """
+        Return owners' webhooks.
+        """
+        assert self._webhooks is not None, "this process was opened with webhooks"
+        return self._webhooks
+
+    async def deliver_webhooks(self) -> int:
+        """
+        Try to deliver the messages that are due; return how many.
+        """
+        return await self.webhooks.deliver_due()
 
     def release_with(self, release: HoldRelease) -> None:
         """

@@ -307,6 +307,14 @@ async def find_review(
     return None if row is None else _review(row)
 
 
+async def read_reviews(connection: Connection, review_ids: Iterable[UUID]) -> dict[UUID, Review]:
+    """
+    Return reviews by id.
+    """
+    cursor = await connection.execute(QUERIES["reviews"], {"review_ids": list(review_ids)})
+    return {row[0]: _review(row) for row in await cursor.fetchall()}
+
+
 async def list_reviews(
     connection: Connection,
     wanted: ReviewFilter,

@@ -405,11 +405,11 @@ class Mandates:
         if known is None or known.mandate.agent_id != wallet.agent_id:
             raise MandateUnknownError("The wallet's agent has no such mandate.")
         try:
-            judge_chain(known.mandates, purchase, now=now)
+            known.merged.judge(purchase, now=now)
         except ForbiddenError:
             # It may have been thawed meanwhile, elsewhere.
             known = await self._fresh(mandate_id)
-            judge_chain(known.mandates, purchase, now=now)
+            known.merged.judge(purchase, now=now)
         return await self._directory.authority(known, wallet=address, payee_id=purchase.payee_id)
 
     async def authority_of(self, mandate_id: UUID, *, payee_id: UUID | None = None) -> Authority:

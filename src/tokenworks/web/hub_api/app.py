@@ -33,6 +33,7 @@ from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
     agents,
     books,
+    brake,
     calls,
     corrections,
     keys,
@@ -43,6 +44,7 @@ from tokenworks.web.hub_api.routes import (
     parties,
     payments,
     prices,
+    reviews,
     statements,
     suppliers,
 )
@@ -66,6 +68,8 @@ _ROUTERS: Final = (
     payments.router,
     agents.router,
     mandates.router,
+    brake.router,
+    reviews.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
