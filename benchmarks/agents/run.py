@@ -3,17 +3,18 @@ Measure payments of agents: ``python -m benchmarks.agents.run [--quick] [--only 
 
 Settle calls against settle calls, in one run: the official x402 facilitator on a local chain with
 signatures in C, and a hub over HTTP, durable, both loaded with payments that were signed before.
-Then the hub again with many agents, and what a mandate's chain and the brake's score add.
+Then the hub again with many agents, and what a chain of mandates and the brake's score add.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,15 +24,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
-from benchmarks.agents import official
+from benchmarks.agents import mandate_chain, official, scoring
 from benchmarks.agents.business import Business, Size, open_business
 from benchmarks.agents.settling import IN_FLIGHT, Span, load
+from benchmarks.ledger.business import settings_of
+from benchmarks.ledger.server import EMPTY, running_server
 from benchmarks.rig import ROOT, Hub, check_books, data_root, running_rig
+from tokenworks.bootstrap import open_hub
 
 HUB_RATE_AT_MOST: Final = 2_500
 """Settlements a second that are prepared for; when they run out, the report says so."""
 RATIO_WANTED: Final = 10.0
 P50_WANTED_MS: Final = 15.0
+SCORE_WANTED_US: Final = 50.0
 IN_FLIGHT_FOR_P50: Final = 8
 
 
@@ -45,6 +50,8 @@ class Plan:
     span: Span
     small: Size
     large: Size
+    effort: mandate_chain.Effort
+    seeds: Sequence[int]
 
 
 QUICK: Final = Plan(
@@ -52,12 +59,16 @@ QUICK: Final = Plan(
     span=Span(warm_up_s=1.0, duration_s=3.0),
     small=Size(organisations=4, agents=64, payees=100, payees_each=100),
     large=Size(organisations=20, agents=1_000, payees=200, payees_each=100),
+    effort=mandate_chain.QUICK,
+    seeds=scoring.SEEDS[:1],
 )
 FULL: Final = Plan(
     rounds=3,
     span=Span(warm_up_s=2.0, duration_s=8.0),
     small=Size(organisations=4, agents=64, payees=100, payees_each=100),
     large=Size(organisations=100, agents=10_000, payees=1_000, payees_each=100),
+    effort=mandate_chain.FULL,
+    seeds=scoring.SEEDS,
 )
 
 
@@ -88,8 +99,11 @@ class Bench:
                     if self._wants("size"):
                         results["size"] = self._size(hub, hub.data, folder)
                     results["books"] = check_books(hub.data)
-        for part in self._parts():
-            results |= part()
+        if self._wants("chain"):
+            results["chain"] = self._chain()
+        if self._wants("scoring"):
+            self._say("scoring (SIMULATION of a stream; no database)")
+            results["scoring"] = scoring.measure(self._plan.seeds)
         return results
 
     def _wants(self, name: str) -> bool:
@@ -171,10 +185,19 @@ class Bench:
             for name, size in (("small", self._plan.small), ("large", self._plan.large))
         }
 
-    # ------------------------------------------------------------------ parts of others
+    # ------------------------------------------------------------------ parts
 
-    def _parts(self) -> list[Callable[[], dict[str, Any]]]:
-        return []
+    def _chain(self) -> dict[str, Any]:
+        self._say("holds along chains of mandates and along plain paths")
+        with running_server() as server, server.copy(EMPTY) as database:
+            return asyncio.run(
+                _measure_chain(database.dsn_posting, server.data_dir, self._plan.effort)
+            )
+
+
+async def _measure_chain(dsn: str, data_dir: Path, effort: mandate_chain.Effort) -> dict[str, Any]:
+    async with open_hub(settings_of(data_dir), dsn, name="mandate chain") as hub:
+        return await mandate_chain.measure(hub, effort)
 
 
 def _medians(rounds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -224,6 +247,19 @@ def print_results(results: dict[str, Any], console: Console) -> None:
         )
     if size := results.get("size"):
         console.print(_size_table(size))
+    if chain := results.get("chain"):
+        for paths, kinds in chain["by_paths"].items():
+            console.print(f"holds along {paths} path(s): {kinds}", highlight=False)
+        console.print(
+            f"eight mandates' predicates alone {chain['predicates_us']:g} us; wanted: a chain adds"
+            f" at most {chain['target_added']:.0%} to a hold"
+        )
+    if score := results.get("scoring"):
+        speed = score["speed"]
+        console.print(
+            f"scoring: {speed['score_us']:.1f} us a payment (wanted {SCORE_WANTED_US:g} us), p99"
+            f" {speed['score_p99_us']:.1f} us; whole judgement {speed['judgement_us']:.1f} us"
+        )
     if books := results.get("books"):
         console.print(f"books after the run: {books}")
 
@@ -273,7 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure payments of agents.")
     parser.add_argument("--quick", action="store_true", help="one short round, fewer agents")
     parser.add_argument("--json", metavar="FILE", help="also write everything measured")
-    parser.add_argument("--only", help="parts whose name contains this: settle, size, ...")
+    parser.add_argument(
+        "--only", help="parts whose name contains this: settle, size, chain, scoring"
+    )
     arguments = parser.parse_args(argv)
     # Whatever ends the run, what it started is stopped and its folders removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
