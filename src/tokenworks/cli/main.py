@@ -60,6 +60,7 @@ COMMANDS: Final = (
     # Agents that pay.
     Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
+    Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
