@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -40,7 +40,7 @@ def agent(shop: Shop) -> Agent:
 
 
 @asynccontextmanager
-async def tools(shop: Shop, agent: Agent, folder: Path, *options: str) -> AsyncIterator[Client]:
+async def tools(shop: Shop, agent: Agent, folder: Path, *options: str) -> AsyncGenerator[Client]:
     """
     Start ``tokenworks mcp`` as an agent's host does, and connect the official client.
     """
