@@ -334,16 +334,23 @@ class Writer:
     # ------------------------------------------------------------------ the loop
 
     async def _run(self) -> None:
+        answered = 0
         while True:
-            if not self._postings and not self._placements:
+            waiting = len(self._postings) + len(self._placements)
+            if not waiting:
                 if self._is_closing:
                     return
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), LEASE_RENEWAL_S)
-            # One turn of the loop lets callers that are already awake join this batch.
-            await asyncio.sleep(0)
+            if waiting <= answered or not waiting:
+                # One turn of the loop lets callers that are already awake join this batch. Where
+                # more wait than were answered just now, the database need not stand still until
+                # these have gone on: they do so while the next batch is committed.
+                await asyncio.sleep(0)
+            before = self.operations
             await self._commit_one_round()
+            answered = self.operations - before
 
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
