@@ -28,6 +28,9 @@ from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.webhooks.sender import HttpWebhookSender
+from tokenworks.agents.payments.store import PaymentStore
+from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -67,8 +70,11 @@ from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
-from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
+from tokenworks.web.openai_api.app import OpenAiApi
+from tokenworks.web.relaying import to_error_event
 from tokenworks.web.switch import Switch
+from tokenworks.web.x402_api.app import X402Api
+from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
 
 MARK_FILE_NAME: Final = "promotion.json"
@@ -116,6 +122,7 @@ class Hub:
     gateway: Gateway
     streamer: Streamer
     opening: Opening
+    agents: AgentServices
     metrics: HubMetrics
 
 
@@ -147,7 +154,7 @@ async def open_hub(
         fence = make_fence(settings)
         pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX, fence=fence)
         stack.push_async_callback(pool.close)
-        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway", fence=fence)
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="hub", fence=fence)
         await writer.start()
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
@@ -183,6 +190,19 @@ async def open_hub(
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
         )
+        await PaymentStore(pool).ensure_partitions()
+        agents = await open_agent_services(
+            pool=pool,
+            ledger=ledger,
+            identity=identity,
+            keys=keys,
+            clock=clock,
+            ids=ids,
+            box=box,
+            sender=HttpWebhookSender(),
+            review_lifetime_s=settings.review_lifetime_s,
+        )
+        stack.push_async_callback(agents.payments.quiet)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -226,11 +246,12 @@ async def open_hub(
                 to_error_event=to_error_event,
             ),
             opening=Opening(pool=pool, identity=identity, ledger=ledger),
+            agents=agents,
             metrics=metrics,
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
     """
     Return all HTTP doors of a process behind one path switch.
     """
@@ -256,16 +277,32 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,
+            agents=hub.agents,
         )
     )
+    selling = SellingDoor(
+        gateway=hub.gateway,
+        streamer=hub.streamer,
+        payments=hub.agents.payments,
+        calls=hub.calls,
+        metrics=hub.metrics,
+        clock=hub.clock,
+    )
     switch = Switch(
+        selling=selling,
         openai_api=openai_api,
         hub_api=hub_api,
+        x402_api=X402Api(
+            payments=hub.agents.payments,
+            identity=hub.identity,
+            clock=hub.clock,
+            metrics=hub.metrics,
+        ),
         metrics=hub.metrics,
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api
+    return switch, openai_api, selling
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
@@ -275,7 +312,7 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
     configure_logs(settings.log_level, process=f"gateway-{index}")
     async with open_hub(settings, posting_dsn(settings), name=f"gateway-{index}") as hub:
         hub.writer.on_failure(_end_process)
-        app, openai_api = make_app(hub)
+        app, *doors = make_app(hub)
         server = uvicorn.Server(
             uvicorn.Config(
                 cast("Any", app),
@@ -297,7 +334,8 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
             _calm_collector()
             _log.info("gateway_ready", host=settings.host, port=settings.port, lane=hub.ledger.lane)
             await server.serve(sockets=[listener])
-            await openai_api.close()
+            for door in doors:
+                await door.close()
 
 
 async def run_worker(settings: Settings) -> None:
@@ -311,8 +349,10 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
+            brake=hub.agents.brake,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,
@@ -592,6 +632,7 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
         asyncio.create_task(_watch(hub, "identity", hub.identity.watch)),
         asyncio.create_task(_watch(hub, "supply", hub.supply.watch)),
         asyncio.create_task(_watch(hub, "prices", hub.prices.watch)),
+        asyncio.create_task(_watch(hub, "mandates", hub.agents.mandates.watch)),
     ]
     try:
         yield

@@ -22,13 +22,15 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
     nobody = cast("Any", None)
 
     class _Idle:
-        collect_owed = finish_claimed = finish_accepted = None
+        collect_owed = finish_claimed = finish_accepted = expire_due = None
 
     return Worker(
         ledger=cast("Any", _Idle()),
         calls=nobody,
+        payments=nobody,
         refunds=cast("Any", _Idle()),
         reconciliation=cast("Any", _Idle()),
+        brake=cast("Any", _Idle()),
         pool=nobody,
         clock=FakeClock(NOW),
         signer=nobody,

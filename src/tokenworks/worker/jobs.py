@@ -13,7 +13,10 @@ from typing import Final
 
 import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
+from tokenworks.agents.brake.service import Brake
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
@@ -27,6 +30,7 @@ from tokenworks.reconciliation.service import Reconciliation
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
+DELIVER_EVERY_S: Final = 1.0
 EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
 PAUSE_AFTER_START_S: Final = 15.0
@@ -55,8 +59,10 @@ class Worker:
     Args:
         ledger: Expires and collects.
         calls: Has partitions too.
+        payments: Likewise.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
+        brake: Ends reviews by their time, tells owners.
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
@@ -68,8 +74,10 @@ class Worker:
         *,
         ledger: Ledger,
         calls: CallStore,
+        payments: PaymentStore,
         refunds: Refunds,
         reconciliation: Reconciliation,
+        brake: Brake,
         pool: Pool,
         clock: Clock,
         signer: LaneSigner,
@@ -77,15 +85,20 @@ class Worker:
     ) -> None:
         self._ledger = ledger
         self._calls = calls
+        self._brake = brake
+        self._payments = payments
         self._pool = pool
         self._clock = clock
         self._signer = signer
         self._archive_months = archive
         self._archiving: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("expire_reviews", EXPIRE_EVERY_S, self._brake.expire_due),
+            _Job("deliver_webhooks", DELIVER_EVERY_S, self._deliver),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
             _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
@@ -139,6 +152,20 @@ class Worker:
     async def _partitions(self) -> None:
         await self._ledger.ensure_partitions()
         await self._calls.ensure_partitions()
+        await self._payments.ensure_partitions()
+        await self._brake.ensure_partitions()
+
+    async def _deliver(self) -> None:
+        # Others' servers may be slow: beside the other jobs, and never twice at once.
+        if self._delivering is None or self._delivering.done():
+            self._delivering = asyncio.create_task(self._deliver_all())
+
+    async def _deliver_all(self) -> None:
+        try:
+            while await self._brake.deliver_webhooks():
+                continue
+        except (psycopg.Error, PoolTimeout, TokenworksError, OSError) as error:
+            _log.warning("job_failed", job="deliver_webhooks", reason=str(error))
 
     async def _archive(self) -> None:
         # It may take minutes: beside the other jobs, in a thread, and never twice at once.

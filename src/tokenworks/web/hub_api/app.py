@@ -26,19 +26,25 @@ from tokenworks.foundation.errors import (
     TokenworksError,
     UnavailableError,
 )
+from tokenworks.web.hub_api.callers import Callers
 from tokenworks.web.hub_api.errors import PathNotFoundError
 from tokenworks.web.hub_api.gate import Gate, problem_response
 from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
+    agents,
     books,
+    brake,
     calls,
     corrections,
     keys,
     limits,
+    mandates,
     money,
     offers,
     parties,
+    payments,
     prices,
+    reviews,
     statements,
     suppliers,
 )
@@ -59,6 +65,11 @@ _ROUTERS: Final = (
     books.router,
     corrections.router,
     statements.router,
+    payments.router,
+    agents.router,
+    mandates.router,
+    brake.router,
+    reviews.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
@@ -87,7 +98,12 @@ def create_hub_api(services: HubServices) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Gate,
-        authenticator=services.identity,
+        authenticator=Callers(
+            identity=services.identity,
+            mandates=services.agents.mandates,
+            network=services.agents.network,
+            clock=services.clock,
+        ),
         idempotency=IdempotencyStore(services.pool, clock=services.clock, ids=services.ids),
     )
     return app

@@ -1,0 +1,104 @@
+"""
+What agents need of a hub, put together once by ``bootstrap``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokenworks.agents.brake.notifying import Webhooks
+from tokenworks.agents.brake.ports import WebhookSender
+from tokenworks.agents.brake.service import Brake
+from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments.attesting import Attesting
+from tokenworks.agents.payments.service import Payments
+from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import REVIEW_LIFETIME_S
+from tokenworks.identity.service import Identity
+from tokenworks.ledger.service import Ledger
+from tokenworks.postgres.pool import Pool
+from tokenworks.receipts.issuing import ReceiptIssuer
+from tokenworks.receipts.jws import thumbprint
+from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.supply.secrets import SecretBox
+
+NETWORK_REFERENCE_LENGTH: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentServices:
+    """
+    Every service of agents, open.
+    """
+
+    network: str
+    """The hub's own network as CAIP-2 names it: a payment signed for one hub means nothing
+    to another."""
+    mandates: Mandates
+    brake: Brake
+    payments: Payments
+
+
+async def open_agent_services(
+    *,
+    pool: Pool,
+    ledger: Ledger,
+    identity: Identity,
+    keys: ReceiptKeys,
+    clock: Clock,
+    ids: IdentifierSource,
+    box: SecretBox,
+    sender: WebhookSender | None = None,
+    review_lifetime_s: int = REVIEW_LIFETIME_S,
+) -> AgentServices:
+    """
+    Return the services of agents on a hub's other services.
+
+    Args:
+        pool: Connections to the database.
+        ledger: Holds money and limits.
+        identity: Knows parties.
+        keys: Sign what the hub says.
+        clock: The time.
+        ids: Mints ids.
+        box: Encrypts secrets of webhooks.
+        sender: Posts to webhooks; ``None``: another process does.
+        review_lifetime_s: After so long without a decision a payment is not made.
+    """
+    network = network_of(thumbprint(await keys.ensure_root()))
+    mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
+    brake = Brake(
+        pool,
+        ledger=ledger,
+        clock=clock,
+        raiser=mandates,
+        webhooks=Webhooks(
+            pool, clock=clock, box=box, sender=sender, source=f"urn:tokenworks:{network}"
+        ),
+        review_lifetime_s=review_lifetime_s,
+    )
+    await brake.ensure_partitions()
+    payments = Payments(
+        pool=pool,
+        ledger=ledger,
+        mandates=mandates,
+        brake=brake,
+        parties=identity,
+        receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
+        clock=clock,
+        network=network,
+        attesting=Attesting(
+            await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
+        ),
+    )
+    brake.release_with(payments.release)
+    return AgentServices(network=network, mandates=mandates, brake=brake, payments=payments)
+
+
+def network_of(root_kid: str) -> str:
+    """
+    Return the network of the hub whose root key has this thumbprint.
+    """
+    return f"hub:{root_kid[:NETWORK_REFERENCE_LENGTH]}"
