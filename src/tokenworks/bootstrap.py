@@ -28,6 +28,8 @@ from psycopg import conninfo
 
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.agents.payments.store import PaymentStore
+from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -116,6 +118,7 @@ class Hub:
     gateway: Gateway
     streamer: Streamer
     opening: Opening
+    agents: AgentServices
     metrics: HubMetrics
 
 
@@ -147,7 +150,7 @@ async def open_hub(
         fence = make_fence(settings)
         pool = await open_pool(dsn, name=name, size_max=POOL_CONNECTIONS_MAX, fence=fence)
         stack.push_async_callback(pool.close)
-        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="gateway", fence=fence)
+        writer = Writer(dsn, clock=clock, holder=_holder(name), rider="hub", fence=fence)
         await writer.start()
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, pool, clock=clock, ids=ids, currency=settings.currency)
@@ -182,6 +185,10 @@ async def open_hub(
                 hold_lifetime_s=settings.hold_lifetime_s,
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
+        )
+        await PaymentStore(pool).ensure_partitions()
+        agents = await open_agent_services(
+            pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
         )
         metrics = HubMetrics()
         metrics.watch_writer(writer)
@@ -226,6 +233,7 @@ async def open_hub(
                 to_error_event=to_error_event,
             ),
             opening=Opening(pool=pool, identity=identity, ledger=ledger),
+            agents=agents,
             metrics=metrics,
         )
 
@@ -256,6 +264,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             calls=hub.calls,
             receipts=hub.receipts,
             upstream=hub.upstream,
+            agents=hub.agents,
         )
     )
     switch = Switch(
@@ -311,6 +320,7 @@ async def run_worker(settings: Settings) -> None:
         worker = Worker(
             ledger=hub.ledger,
             calls=hub.calls,
+            payments=hub.agents.payments.store,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             pool=hub.pool,
@@ -592,6 +602,7 @@ async def _watching(hub: Hub) -> AsyncGenerator[None]:
         asyncio.create_task(_watch(hub, "identity", hub.identity.watch)),
         asyncio.create_task(_watch(hub, "supply", hub.supply.watch)),
         asyncio.create_task(_watch(hub, "prices", hub.prices.watch)),
+        asyncio.create_task(_watch(hub, "mandates", hub.agents.mandates.watch)),
     ]
     try:
         yield

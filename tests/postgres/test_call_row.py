@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenworks.gateway.call_row import COLUMNS, composite_text
+from tokenworks.gateway.call_row import COLUMNS
+from tokenworks.postgres.composite import composite_text
 from tokenworks.postgres.pool import Pool
 
 

@@ -27,6 +27,7 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
     return Worker(
         ledger=cast("Any", _Idle()),
         calls=nobody,
+        payments=nobody,
         refunds=cast("Any", _Idle()),
         reconciliation=cast("Any", _Idle()),
         pool=nobody,

@@ -20,7 +20,6 @@ from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.bill import Bill, free_bill
-from tokenworks.gateway.call_row import composite_text
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome, Settled, to_iso
 from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
@@ -30,6 +29,7 @@ from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, s
 from tokenworks.identity.model import PLATFORM_ID
 from tokenworks.ledger.model import ASSET_IDS, Outcome, Posting, PostingKind, Transfer
 from tokenworks.ledger.service import Ledger
+from tokenworks.postgres.composite import composite_text
 from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.model import JsonValue
 from tokenworks.supply.service import Supply

@@ -57,6 +57,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "part_captured",
         ),
         "calls": ("call_id", "charge_quanta"),
+        "payments": ("payment_id", "operation", "ordinal", "captured_quanta"),
     }
 )
 _TABLES: Final[Mapping[str, str]] = MappingProxyType(
@@ -66,10 +67,11 @@ _TABLES: Final[Mapping[str, str]] = MappingProxyType(
         "facts": "ledger.entries",
         "holds": "ledger.holds",
         "calls": "gateway.calls",
+        "payments": "agents.payments",
     }
 )
 _IDENTIFIERS: Final[Mapping[str, int]] = MappingProxyType(
-    {"entries": 3, "facts": 0, "holds": 0, "calls": 0}
+    {"entries": 3, "facts": 0, "holds": 0, "calls": 0, "payments": 0}
 )
 """Where an identifier stands in a row; files keep it as text."""
 

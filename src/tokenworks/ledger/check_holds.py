@@ -1,5 +1,5 @@
 """
-Rebuild every hold from its own records and compare; calls with their captures too.
+Rebuild every hold from its own records and compare; calls and payments with their captures too.
 """
 
 from __future__ import annotations
@@ -44,25 +44,32 @@ class HoldCheck:
         self._overdue_before = overdue_before
         self.pending: Counter[int] = Counter()
         """By account what open holds have left."""
+        self._has_payments = False
 
     async def run(self) -> None:
         """
-        Check every hold and call that the start leaves to be read.
+        Check every hold, call and payment that the start leaves to be read.
         """
         has_calls = (await self._rows.fetch("has_calls"))[0][0]
+        self._has_payments = bool((await self._rows.fetch("has_payments"))[0][0])
         holds = Groups(self._rows.history("holds"), itemgetter(0))
         facts = Groups(self._rows.history("facts"), itemgetter(0))
         calls = Groups(self._rows.history("calls") if has_calls else nothing(), itemgetter(0))
-        for groups in (holds, facts, calls):
+        payments = Groups(
+            self._rows.history("payments") if self._has_payments else nothing(), itemgetter(0)
+        )
+        streams = (holds, facts, calls, payments)
+        for groups in streams:
             await groups.start()
-        while keys := [groups.key for groups in (holds, facts, calls) if groups.key is not None]:
+        while keys := [groups.key for groups in streams if groups.key is not None]:
             key = min(keys)
             hold_rows = await holds.take(key)
             records = await facts.take(key)
             call_rows = await calls.take(key)
+            payment_rows = await payments.take(key)
             for row in hold_rows:
                 self._note_open(row)
-            self._check_fact(key, hold_rows, records, call_rows)
+            self._check_fact(key, hold_rows, records, call_rows, payment_rows)
 
     def _note_open(self, row: Sequence[Any]) -> None:
         hold_id, state, _, expires_at, _, fate, accounts, held, captured = row
@@ -81,6 +88,7 @@ class HoldCheck:
         holds: list[Sequence[Any]],
         records: list[Sequence[Any]],
         calls: list[Sequence[Any]],
+        payments: list[Sequence[Any]],
     ) -> None:
         rebuilt = HoldHistory()
         try:
@@ -95,6 +103,23 @@ class HoldCheck:
             if charge != rebuilt.paid:
                 message = f"It was charged {charge}; its entries took {rebuilt.paid}."
                 self._findings.problem(ProblemCode.CHARGE_DIFFERS, f"call {fact_id}", message)
+        if self._has_payments:
+            self._compare_payments(fact_id, payments, rebuilt)
+
+    def _compare_payments(
+        self, payment_id: UUID, rows: list[Sequence[Any]], rebuilt: HoldHistory
+    ) -> None:
+        where = f"payment {payment_id}"
+        unseen = set(rebuilt.payments)
+        for _, operation, ordinal, captured in rows:
+            paid = rebuilt.paid_by.get((operation, ordinal))
+            unseen.discard((operation, ordinal))
+            if captured != paid:
+                message = f"Its {operation} {ordinal} says {captured}; its entry took {paid}."
+                self._findings.problem(ProblemCode.PAYMENT_DIFFERS, where, message)
+        for operation, ordinal in sorted(unseen):
+            message = f"Its {operation} {ordinal} is an entry without a row."
+            self._findings.problem(ProblemCode.PAYMENT_DIFFERS, where, message)
 
     def _compare_hold(self, hold_id: UUID, rows: list[Sequence[Any]], rebuilt: HoldHistory) -> None:
         where = f"hold {hold_id}"

@@ -210,6 +210,32 @@ FROM touched
 CROSS JOIN LATERAL (SELECT * FROM gateway.calls AS one WHERE one.call_id = touched.fact_id OFFSET 0) AS call
 ORDER BY call.call_id
 
+-- name: has_payments
+-- Whether payments are kept in this database and this role may read them.
+SELECT coalesce(has_table_privilege(to_regclass('agents.payments'), 'SELECT'), false)
+
+-- name: payments
+-- What each capture or release of a payment says it took.
+SELECT payment_id, operation, ordinal, captured_quanta
+FROM agents.payments
+ORDER BY payment_id
+
+-- name: payments_since
+-- The same of payments whose hold has a record after the start.
+WITH touched AS MATERIALIZED (
+    SELECT entry.fact_id
+    FROM ledger.entries AS entry
+    LEFT JOIN unnest(%(lanes)s::integer[], %(heads)s::bigint[]) AS head (lane, batch) ON head.lane = entry.lane
+    WHERE entry.fact_id >= %(floor)s AND entry.batch > coalesce(head.batch, 0)
+        AND entry.operation IN ('place', 'extend', 'capture', 'void', 'expire')
+    UNION
+    SELECT hold_id FROM ledger.holds WHERE state = 'open'
+)
+SELECT payment.payment_id, payment.operation, payment.ordinal, payment.captured_quanta
+FROM touched
+CROSS JOIN LATERAL (SELECT * FROM agents.payments AS one WHERE one.payment_id = touched.fact_id OFFSET 0) AS payment
+ORDER BY payment.payment_id
+
 -- name: closings
 -- Closes, in the order of their dates.
 SELECT closed_date, statement, signature

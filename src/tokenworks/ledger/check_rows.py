@@ -32,6 +32,7 @@ ORDERS: Final[Mapping[str, Key]] = MappingProxyType(
         "facts": itemgetter(0),
         "holds": itemgetter(0),
         "calls": itemgetter(0),
+        "payments": itemgetter(0),
     }
 )
 """What is archived, and the order in which its rows come."""

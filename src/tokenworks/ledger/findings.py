@@ -41,6 +41,8 @@ class ProblemCode(StrEnum):
     """A bounded account is below zero."""
     CHARGE_DIFFERS = "charge_differs"
     """A call's charge is not what its capture took."""
+    PAYMENT_DIFFERS = "payment_differs"
+    """A payment's row is not what its entry took, or is missing."""
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     """A signed checkpoint saw another history, or its signature is not good."""
     CLOSING_DIFFERS = "closing_differs"

@@ -52,6 +52,10 @@ class HoldHistory:
     captured: dict[int, int] = field(default_factory=dict[int, int])
     released: dict[int, int] = field(default_factory=dict[int, int])
     paid: int = 0  # from the buyer's cash or by the platform
+    paid_by: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
+    """The same by operation and ordinal, of what took from the hold or ended it."""
+    payments: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    """Those of them that say they are a payment's."""
 
     def add(self, record: Record, accounts: Mapping[int, CheckedAccount]) -> None:
         """
@@ -65,10 +69,17 @@ class HoldHistory:
         self.expires_at = max(self.expires_at, record.expires or 0)
         if record.operation in ENDINGS:
             self._end(record)
+        paid = 0
         for debit, _, quanta in record.transfers:
             account = accounts.get(debit)
             if account is not None and account.purpose in _PAID_BY:
-                self.paid += quanta
+                paid += quanta
+        self.paid += paid
+        if record.operation in ENDINGS:
+            key = (record.operation, record.ordinal)
+            self.paid_by[key] = paid
+            if record.kind == "payment":
+                self.payments.add(key)
 
     def _end(self, record: Record) -> None:
         taken = dict(record.taken)

@@ -329,6 +329,28 @@ class LimitView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOpening:
+    """
+    A limit that a new scope begins with; it counts in UTC.
+    """
+
+    asset: str
+    quanta: int
+    window: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOpening:
+    """
+    A node of the spend tree to be opened if it is not there yet.
+    """
+
+    scope_id: UUID
+    expires_at: datetime | None = None  # None: never
+    limits: tuple[LimitOpening, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
     """
     One transfer of an entry, with its accounts named.

@@ -100,6 +100,14 @@ SELECT ledger.set_scope_v1(%(scope_id)s, %(state)s, %(expires_at)s, %(now)s)
 -- Publish the current version of a spend path.
 SELECT ledger.publish_path_v1(%(path_id)s, %(scope_ids)s::uuid[], %(funding)s::bigint[], %(now)s)
 
+-- name: open_path
+-- Open scopes that are not there yet, with their limits, and publish a path through them.
+SELECT ledger.open_path_v1(
+    %(path_id)s, %(scope_ids)s::uuid[], %(funding)s::bigint[], %(opened)s::uuid[], %(expiries)s::timestamptz[],
+    %(limit_scopes)s::uuid[], %(limit_assets)s::text[], %(limit_quanta)s::bigint[], %(limit_windows)s::text[],
+    %(actor)s, %(now)s
+)
+
 -- name: set_limit
 -- Set, change or remove a limit.
 SELECT limit_id, window_account, difference

@@ -54,6 +54,20 @@ class Record(
     overrun: int = 0
     meta: msgspec.Raw = msgspec.Raw(b"null")
 
+    @property
+    def kind(self) -> str | None:
+        """
+        Return what its note says it is for.
+        """
+        try:
+            return msgspec.json.decode(self.meta, type=_Note).kind
+        except msgspec.MsgspecError:
+            return None
+
+
+class _Note(msgspec.Struct, frozen=True):
+    kind: str | None = None
+
 
 class RecordUnreadableError(ValueError):
     """

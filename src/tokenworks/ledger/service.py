@@ -48,6 +48,7 @@ from tokenworks.ledger.model import (
     Posting,
     PostingKind,
     Refusal,
+    ScopeOpening,
     Transfer,
     TrialBalance,
 )
@@ -120,6 +121,13 @@ class Ledger:
         Return this process's lane.
         """
         return self._writer.lane
+
+    @property
+    def currency(self) -> str:
+        """
+        Return the money that the hub keeps its books in.
+        """
+        return self._currency
 
     @property
     def is_connected(self) -> bool:
@@ -598,22 +606,79 @@ class Ledger:
         """
         await self._set_scope(scope_id, "active", expires_at)
 
-    async def set_scope_state(self, scope_id: UUID, state: str) -> None:
+    async def set_scope_state(
+        self, scope_id: UUID, state: str, *, connection: Connection | None = None
+    ) -> None:
         """
         Freeze, thaw or close a node: effective on the next hold below it.
-        """
-        await self._set_scope(scope_id, state, None)
 
-    async def _set_scope(self, scope_id: UUID, state: str, expires_at: datetime | None) -> None:
-        await self._execute(
-            "set_scope",
+        Args:
+            scope_id: The node.
+            state: ``active``, ``frozen`` or ``closed``.
+            connection: The caller's, in a transaction; ``None`` takes one of the pool.
+        """
+        await self._set_scope(scope_id, state, None, connection)
+
+    async def _set_scope(
+        self,
+        scope_id: UUID,
+        state: str,
+        expires_at: datetime | None,
+        connection: Connection | None = None,
+    ) -> None:
+        parameters = {
+            "scope_id": scope_id,
+            "state": state,
+            "expires_at": expires_at,
+            "now": self._clock.now(),
+        }
+        if connection is None:
+            await self._execute("set_scope", parameters)
+        else:
+            await connection.execute(QUERIES["set_scope"], parameters)
+
+    async def open_path(
+        self,
+        *,
+        path_id: UUID | None,
+        scope_ids: Sequence[UUID],
+        funding_account: int,
+        opens: Sequence[ScopeOpening],
+        actor: str,
+        connection: Connection,
+    ) -> int:
+        """
+        Open the scopes of a path that are not there yet, publish it, and return its version.
+
+        What exists keeps its state and its limits, so a repeat never thaws or widens anything.
+
+        Args:
+            path_id: Whose path it is; ``None``: only open the scopes.
+            scope_ids: The whole path, root first.
+            funding_account: The cash that is spent.
+            opens: Those of the scopes that may be new, with the limits they begin with.
+            actor: Who set these limits.
+            connection: The caller's, in a transaction or not.
+        """
+        cursor = await connection.execute(
+            QUERIES["open_path"],
             {
-                "scope_id": scope_id,
-                "state": state,
-                "expires_at": expires_at,
+                "path_id": path_id,
+                "scope_ids": list(scope_ids),
+                "funding": [funding_account],
+                "opened": [opening.scope_id for opening in opens],
+                "expiries": [opening.expires_at for opening in opens],
+                "limit_scopes": [o.scope_id for o in opens for _ in o.limits],
+                "limit_assets": [limit.asset for o in opens for limit in o.limits],
+                "limit_quanta": [limit.quanta for o in opens for limit in o.limits],
+                "limit_windows": [limit.window for o in opens for limit in o.limits],
+                "actor": actor,
                 "now": self._clock.now(),
             },
         )
+        row = await cursor.fetchone()
+        assert row is not None, "a function gives a row"
+        return int(row[0])
 
     async def publish_path(
         self, *, path_id: UUID, scope_ids: Sequence[UUID], funding_party_id: UUID

@@ -26,7 +26,12 @@ PUBLIC_KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
 JwsType: TypeAlias = Literal[
-    "tokenworks-receipt+sd-jwt", "tokenworks-key+jwt", "tokenworks-statement+jws"
+    "tokenworks-receipt+sd-jwt",
+    "tokenworks-key+jwt",
+    "tokenworks-statement+jws",
+    "tokenworks-mandate+jwt",
+    "tokenworks-payment+jwt",
+    "tokenworks-request+jwt",
 ]
 RECEIPT_TYPE: Final = "tokenworks-receipt+sd-jwt"
 STATEMENT_TYPE: Final = "tokenworks-statement+jws"

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tokenworks.receipts.jws import (
     RECEIPT_TYPE,
     STATEMENT_TYPE,
+    JwsType,
     header_part,
     issuer_of,
     sign_compact,
@@ -75,9 +76,16 @@ class LaneSigner:
         )
         return sign_compact(self._private_key, self._header, _encode(payload))
 
-    def sign_statement(self, payload: bytes) -> str:
+    @property
+    def issuer(self) -> str:
+        """
+        Return the hub's name: its root key's thumbprint as a URI.
+        """
+        return self._issuer
+
+    def sign_statement(self, payload: bytes, *, jws_type: JwsType = STATEMENT_TYPE) -> str:
         """
         Return the compact JWS of another statement of this lane's writer, e.g. a checkpoint.
         """
-        header = header_part(kid=self.kid, jws_type=STATEMENT_TYPE)
+        header = header_part(kid=self.kid, jws_type=jws_type)
         return sign_compact(self._private_key, header, payload)

@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
@@ -55,6 +56,7 @@ class Worker:
     Args:
         ledger: Expires and collects.
         calls: Has partitions too.
+        payments: Likewise.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         pool: For checkpoints.
@@ -68,6 +70,7 @@ class Worker:
         *,
         ledger: Ledger,
         calls: CallStore,
+        payments: PaymentStore,
         refunds: Refunds,
         reconciliation: Reconciliation,
         pool: Pool,
@@ -77,6 +80,7 @@ class Worker:
     ) -> None:
         self._ledger = ledger
         self._calls = calls
+        self._payments = payments
         self._pool = pool
         self._clock = clock
         self._signer = signer
@@ -139,6 +143,7 @@ class Worker:
     async def _partitions(self) -> None:
         await self._ledger.ensure_partitions()
         await self._calls.ensure_partitions()
+        await self._payments.ensure_partitions()
 
     async def _archive(self) -> None:
         # It may take minutes: beside the other jobs, in a thread, and never twice at once.

@@ -15,6 +15,7 @@ import pytest
 
 from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
 from tests.simulation.books import fake_time
+from tokenworks.agents.services import open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD
@@ -28,6 +29,7 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.receipts.service import ReceiptKeys
 from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.secrets import SecretBox
 from tokenworks.supply.service import Supply
@@ -125,6 +127,14 @@ async def hub(
         calls=calls,
         receipts=receipts,
         upstream=upstream,
+        agents=await open_agent_services(
+            pool=pool,
+            ledger=ledger,
+            identity=identity,
+            keys=ReceiptKeys(pool, SecretBox(bytes(32)), clock),
+            clock=clock,
+            ids=ids,
+        ),
     )
     app = create_hub_api(services)
     _, secret = await identity.add_key(PLATFORM_ID, role=Role.ADMIN, label="test")

@@ -39,6 +39,7 @@ class Subject:
     resource: str  # method and URL, or ``escrow:..``
     request_digest: bytes  # SHA-256 of method, URL and body: equal calls are equal here
     description: str = ""  # for the person who looks at it
+    mandate_chain: tuple[UUID, ...] = ()  # from the root down; whose budgets are watched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ Money is in quanta of the mandate's currency (10**-9), so terms reach far below 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -133,7 +134,21 @@ class Mandate:
     label: str
     jws: str  # signed by the hub, or for a delegation by the parent's wallet
     created_at: datetime
+    expires_at: datetime | None  # the earliest of its own, its terms' and its parent's; None: never
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MandateEvent:
+    """
+    What was done to a mandate.
+    """
+
+    event_id: UUID
+    kind: str  # issued, delegated, frozen, thawed, revoked, raised
+    happened_at: datetime
+    actor: str
+    details: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,3 +179,5 @@ class Authority:
     party_chain: tuple[UUID, ...]  # from the organisation down to the agent
     path_id: UUID
     path_version: int
+    wallet: str | None = None  # the address that acts; None: nobody signed, e.g. an API key
+    payee_id: UUID | None = None  # whose limits are on the path too; None: no payee was named

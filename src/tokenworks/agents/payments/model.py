@@ -18,6 +18,16 @@ AUTHORISATION_TYPE: Final = "tokenworks-payment+jwt"
 LIFETIME_S_MAX: Final = 3_600
 """The longest time between ``iat`` and ``exp`` of an authorisation."""
 
+CLOCK_SKEW_S_MAX: Final = 60
+"""How far ahead of the hub's clock ``iat`` may be."""
+
+HOLD_LIFETIME_S_MAX: Final = 3_600
+HOLD_LIFETIME_S_MIN: Final = 1
+
+AUTHORISATION_CHARACTERS_MAX: Final = 8_192
+URL_CHARACTERS_MAX: Final = 2_048
+REFERENCE_CHARACTERS_MAX: Final = 255
+
 
 class Scheme(StrEnum):
     """
@@ -37,6 +47,21 @@ class Binding:
     method: str  # upper case
     url: str
     body_sha256: str  # base64url; of nothing for a request without a body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirements:
+    """
+    What a seller asks for; what a wallet signed is compared with it, claim by claim.
+    """
+
+    scheme: Scheme
+    network: str
+    amount: int  # quanta; for ``upto`` the most before the work, the actual one after it
+    asset: str
+    pay_to: UUID
+    binding: Binding
+    timeout_s: int  # how long the hold may live, at most ``HOLD_LIFETIME_S_MAX``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +120,16 @@ class Payment:
     resource: str
     decision: Decision
     recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipted:
+    """
+    A capture or a release that is in the books, now or since an earlier time.
+    """
+
+    payment: Payment
+    ordinal: int
+    captured_quanta: int  # by this capture; 0 for a release
+    recorded_at: datetime
+    is_repeat: bool  # it was recorded before; this is the first answer again

@@ -1,2 +1,201 @@
 -- Written by `make schema` from the migrations; never run. Change a migration instead.
 GRANT USAGE ON SCHEMA TO tokenworks_posting
+GRANT USAGE ON SCHEMA TO tokenworks_retention
+
+TABLE agents.mandate_events
+    -- What was done to a mandate, by whom; append-only.
+    event_id uuid NOT NULL
+    mandate_id uuid NOT NULL
+    kind text NOT NULL
+    happened_at timestamp with time zone NOT NULL
+    actor text NOT NULL
+    details jsonb NOT NULL
+    CONSTRAINT mandate_events_kind_known CHECK (kind = ANY (ARRAY['issued'::text, 'delegated'::text, 'frozen'::text, 'thawed'::text, 'revoked'::text, 'raised'::text]))
+    CONSTRAINT mandate_events_mandate FOREIGN KEY (mandate_id) REFERENCES agents.mandates(mandate_id)
+    CONSTRAINT mandate_events_pkey PRIMARY KEY (event_id)
+    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, event_id)
+    CREATE TRIGGER mandate_events_append_only BEFORE DELETE OR UPDATE ON agents.mandate_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER mandate_events_not_truncated BEFORE TRUNCATE ON agents.mandate_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+
+TABLE agents.mandates
+    -- What agents may spend; sums over time are limits of the ledger's scope of the same id.
+    mandate_id uuid NOT NULL
+    agent_id uuid NOT NULL
+    issuer_id uuid NOT NULL
+    organisation_id uuid NOT NULL
+    parent_id uuid
+    parent_depth smallint
+    depth smallint NOT NULL
+    terms jsonb NOT NULL
+    state text NOT NULL
+    label text NOT NULL
+    jws text NOT NULL
+    created_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone
+    revoked_at timestamp with time zone
+    CONSTRAINT mandates_agent FOREIGN KEY (agent_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT mandates_below_parent FOREIGN KEY (parent_id, parent_depth, organisation_id) REFERENCES agents.mandates(mandate_id, depth, organisation_id)
+    CONSTRAINT mandates_chain_key UNIQUE (mandate_id, depth, organisation_id)
+    CONSTRAINT mandates_depth CHECK (parent_id IS NULL AND parent_depth IS NULL AND depth = 1 OR parent_id IS NOT NULL AND parent_depth IS NOT NULL AND depth = (parent_depth + 1) AND depth <= 8)
+    CONSTRAINT mandates_issuer FOREIGN KEY (issuer_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT mandates_label_length CHECK (length(label) <= 200)
+    CONSTRAINT mandates_organisation FOREIGN KEY (organisation_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT mandates_pkey PRIMARY KEY (mandate_id)
+    CONSTRAINT mandates_revoked_has_time CHECK ((state = 'revoked'::text) = (revoked_at IS NOT NULL))
+    CONSTRAINT mandates_state_known CHECK (state = ANY (ARRAY['active'::text, 'frozen'::text, 'revoked'::text]))
+    CREATE INDEX mandates_by_agent ON agents.mandates USING btree (agent_id, mandate_id)
+    CREATE INDEX mandates_by_organisation ON agents.mandates USING btree (organisation_id, mandate_id)
+    CREATE INDEX mandates_by_parent ON agents.mandates USING btree (parent_id) WHERE (parent_id IS NOT NULL)
+    CREATE TRIGGER mandates_terms_fixed BEFORE DELETE OR UPDATE ON agents.mandates FOR EACH ROW EXECUTE FUNCTION agents.refuse_mandate_change()
+    GRANT INSERT, SELECT, UPDATE (revoked_at), UPDATE (state) TO tokenworks_posting
+
+TABLE agents.payments
+    -- Captures and releases of payments. A payment that is held is an open hold, not a row.
+    PARTITION BY RANGE (payment_id)
+    payment_id uuid NOT NULL
+    operation text NOT NULL
+    ordinal integer NOT NULL
+    closes boolean NOT NULL
+    kind text NOT NULL
+    payer text NOT NULL
+    agent_id uuid NOT NULL
+    organisation_id uuid NOT NULL
+    mandate_id uuid NOT NULL
+    payee_id uuid NOT NULL
+    currency text NOT NULL
+    authorised_quanta bigint NOT NULL
+    captured_quanta bigint NOT NULL
+    resource text NOT NULL
+    digest bytea NOT NULL
+    reason text
+    decision json NOT NULL
+    receipt json
+    recorded_at timestamp with time zone NOT NULL
+    CONSTRAINT payment_is_capture_or_void CHECK (operation = ANY (ARRAY['capture'::text, 'void'::text]))
+    CONSTRAINT payment_within_authorised CHECK (captured_quanta >= 0 AND captured_quanta <= authorised_quanta)
+    CONSTRAINT payments_pkey PRIMARY KEY (payment_id, operation, ordinal)
+    CONSTRAINT release_takes_nothing CHECK (operation = 'capture'::text OR captured_quanta = 0)
+    CREATE INDEX payments_by_organisation ON ONLY agents.payments USING btree (organisation_id, payment_id)
+    CREATE INDEX payments_by_payee ON ONLY agents.payments USING btree (payee_id, payment_id)
+    CREATE TRIGGER payments_append_only BEFORE DELETE OR UPDATE ON agents.payments FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER payments_not_truncated BEFORE TRUNCATE ON agents.payments FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.wallets
+    -- Public keys that speak for agents; the private keys are never here.
+    address text NOT NULL
+    agent_id uuid NOT NULL
+    label text NOT NULL
+    created_at timestamp with time zone NOT NULL
+    revoked_at timestamp with time zone
+    CONSTRAINT wallets_address_shape CHECK (address ~ '^[A-Za-z0-9_-]{43}$'::text)
+    CONSTRAINT wallets_agent FOREIGN KEY (agent_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT wallets_label_length CHECK (length(label) <= 200)
+    CONSTRAINT wallets_pkey PRIMARY KEY (address)
+    CREATE INDEX wallets_by_agent ON agents.wallets USING btree (agent_id)
+    GRANT INSERT, SELECT, UPDATE (revoked_at) TO tokenworks_posting
+
+TYPE agents.payment_row
+    payment_id uuid
+    operation text
+    ordinal integer
+    closes boolean
+    kind text
+    payer text
+    agent_id uuid
+    organisation_id uuid
+    mandate_id uuid
+    payee_id uuid
+    currency text
+    authorised_quanta bigint
+    captured_quanta bigint
+    resource text
+    digest bytea
+    reason text
+    decision json
+    receipt json
+
+CREATE OR REPLACE FUNCTION agents.ensure_partitions_v1()
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    month ledger.partitions;
+    suffix text;
+    made integer := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock(7813);
+    FOR month IN SELECT * FROM ledger.partitions ORDER BY starts_at LOOP
+        suffix := to_char(month.starts_at AT TIME ZONE 'UTC', 'YYYY_MM');
+        CONTINUE WHEN to_regclass('agents.payments_' || suffix) IS NOT NULL;
+        EXECUTE format('CREATE TABLE agents.payments_%s PARTITION OF agents.payments FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)', suffix, month.first_id, month.last_id);
+        made := made + 1;
+    END LOOP;
+    RETURN made;
+END
+$function$
+-- may be called by: tokenworks_posting
+
+CREATE OR REPLACE FUNCTION agents.record_hub_v1(p_rows text[], p_recorded_at timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    payments text[] := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
+BEGIN
+    IF cardinality(payments) > 0 THEN
+        PERFORM agents.record_payments_v1(payments, p_recorded_at);
+        p_rows := ARRAY(SELECT row FROM unnest(p_rows) AS row WHERE NOT starts_with(row, 'P('));
+    END IF;
+    IF cardinality(p_rows) > 0 THEN
+        PERFORM gateway.record_calls_v1(p_rows, p_recorded_at);
+    END IF;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.record_payments_v1(p_rows text[], p_recorded_at timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    part agents.payment_row;
+BEGIN
+    INSERT INTO agents.payments (
+        payment_id, operation, ordinal, closes, kind, payer, agent_id, organisation_id, mandate_id, payee_id, currency,
+        authorised_quanta, captured_quanta, resource, digest, reason, decision, receipt, recorded_at)
+    SELECT row.*, p_recorded_at
+    FROM unnest(p_rows::agents.payment_row[]) AS row;
+    FOR part IN SELECT row.* FROM unnest(p_rows::agents.payment_row[]) AS row
+        WHERE row.ordinal > 0 OR NOT row.closes OR row.kind NOT IN ('exact', 'upto')
+    LOOP
+        IF (SELECT sum(captured_quanta) FROM agents.payments WHERE payment_id = part.payment_id) > part.authorised_quanta THEN
+            RAISE EXCEPTION 'payment % would take more than was authorised', part.payment_id USING ERRCODE = '23514';
+        END IF;
+    END LOOP;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.refuse_mandate_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    IF TG_OP = 'DELETE' OR OLD.state = 'revoked'
+        OR (to_jsonb(OLD) - 'state' - 'revoked_at') <> (to_jsonb(NEW) - 'state' - 'revoked_at') THEN
+        RAISE EXCEPTION 'a mandate''s terms never change, and a revoked one stays revoked' USING ERRCODE = 'TW020';
+    END IF;
+    RETURN NEW;
+END
+$function$
+-- may be called by: the owner only

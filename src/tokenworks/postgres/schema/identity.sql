@@ -13,8 +13,12 @@ TABLE identity.api_keys
     expires_at timestamp with time zone
     revoked_at timestamp with time zone
     created_at timestamp with time zone NOT NULL
+    mandate_id uuid
+    call_quanta_max bigint
     CONSTRAINT api_keys_admin_is_platform CHECK ((role = 'admin'::text) = (party_id = '00000000-0000-0000-0000-000000000001'::uuid))
+    CONSTRAINT api_keys_call_range CHECK (call_quanta_max >= 1 AND call_quanta_max <= '4611686018427387904'::bigint)
     CONSTRAINT api_keys_label_length CHECK (length(label) <= 200)
+    CONSTRAINT api_keys_mandate FOREIGN KEY (mandate_id) REFERENCES agents.mandates(mandate_id)
     CONSTRAINT api_keys_models_count CHECK (cardinality(models) >= 1 AND cardinality(models) <= 1000)
     CONSTRAINT api_keys_party FOREIGN KEY (party_id) REFERENCES identity.parties(party_id)
     CONSTRAINT api_keys_path_version_positive CHECK (spend_path_version >= 1)

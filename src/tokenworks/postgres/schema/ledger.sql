@@ -690,6 +690,35 @@ END
 $function$
 -- may be called by: tokenworks_posting
 
+CREATE OR REPLACE FUNCTION ledger.open_path_v1(p_path uuid, p_scopes uuid[], p_funding bigint[], p_new uuid[], p_expiries timestamp with time zone[], p_limit_scopes uuid[], p_limit_assets text[], p_limit_quanta bigint[], p_limit_windows text[], p_actor text, p_now timestamp with time zone)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    WITH opened AS (
+        INSERT INTO ledger.scopes (scope_id, state, expires_at, changed_at)
+        SELECT scope_id, 'active', expires_at, p_now
+        FROM unnest(p_new, p_expiries) AS fresh (scope_id, expires_at)
+        ORDER BY scope_id
+        ON CONFLICT (scope_id) DO NOTHING
+        RETURNING scope_id
+    ), limited AS (
+        INSERT INTO ledger.limits (scope_id, asset_id, quanta, window_kind, time_zone, opened_at)
+        SELECT asked.scope_id, asset.asset_id, asked.quanta, asked.kind, 'UTC', p_now
+        FROM unnest(p_limit_scopes, p_limit_assets, p_limit_quanta, p_limit_windows) AS asked (scope_id, code, quanta, kind)
+        JOIN opened ON opened.scope_id = asked.scope_id
+        JOIN ledger.assets AS asset ON asset.code = asked.code
+        RETURNING limit_id, quanta
+    )
+    INSERT INTO ledger.limit_changes (limit_id, changed_at, quanta, actor)
+    SELECT limit_id, p_now, quanta, p_actor FROM limited;
+    RETURN CASE WHEN p_path IS NULL THEN 0 ELSE ledger.publish_path_v1(p_path, p_scopes, p_funding, p_now) END;
+END
+$function$
+-- may be called by: tokenworks_posting
+
 CREATE OR REPLACE FUNCTION ledger.open_window(p_limit_id bigint, p_start timestamp with time zone, p_lane integer, p_now timestamp with time zone)
  RETURNS bigint[]
  LANGUAGE plpgsql

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenworks.agents.services import AgentServices
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
@@ -44,6 +45,7 @@ class HubServices:
     upstream: Upstream  # for testing a supplier
     directory: Directory
     opening: Opening
+    agents: AgentServices
 
 
 def make_services(
@@ -62,6 +64,7 @@ def make_services(
     calls: Calls,
     receipts: Receipts,
     upstream: Upstream,
+    agents: AgentServices,
 ) -> HubServices:
     """
     Return the services with what this door makes of them.
@@ -83,4 +86,5 @@ def make_services(
         upstream=upstream,
         directory=Directory(identity),
         opening=Opening(pool=pool, identity=identity, ledger=ledger),
+        agents=agents,
     )
