@@ -18,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -63,8 +63,22 @@ $(STAMPS)/chromium: $(STAMPS)/dev
 	@sh tools/find_chromium.sh --install >/dev/null
 	@touch $@
 
-test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them
+# Tests that start whole hubs; they want a core for themselves, the other tests take the other one.
+HUB_TESTS := tests/acceptance tests/crash tests/console
+OTHER_TESTS := tests/architecture tests/postgres tests/properties tests/simulation tests/unit
+
+test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them (with ARGS: one after the other)
+ifeq ($(ARGS),)
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=line test-hubs test-others
+else
 	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
+endif
+
+test-hubs:
+	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -u -m pytest $(HUB_TESTS)
+
+test-others:
+	@$(BIN)/python -u -m pytest $(OTHER_TESTS)
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
 	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)

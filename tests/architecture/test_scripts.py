@@ -79,3 +79,21 @@ def test_chromium_that_does_not_run_is_passed_over(tmp_path: Path) -> None:
     good = program(tmp_path / "google-chrome", "echo Chromium 1")
 
     assert run("find_chromium.sh", path=tmp_path).stdout.strip() == str(good)
+
+
+def test_make_test_runs_every_folder_of_tests() -> None:
+    """
+    Two lists divide the folders between two cores; a folder on neither would never run.
+    """
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = [
+        word
+        for name in ("HUB_TESTS", "OTHER_TESTS")
+        for word in makefile.split(f"{name} := ", 1)[1].split("\n", 1)[0].split()
+    ]
+    folders = [
+        f"tests/{path.name}"
+        for path in (ROOT / "tests").iterdir()
+        if path.is_dir() and any(path.rglob("test_*.py"))
+    ]
+    assert sorted(listed) == sorted(folders)

@@ -314,7 +314,7 @@ async def test_zone_of_a_limit_cannot_change(books: Books) -> None:
             actor="test",
         )
     assert caught.value.code == "time_zone_fixed"
-    for window, zone in (("week", BERLIN), ("day", "Mars/Olympus")):
+    for window, zone in (("fortnight", BERLIN), ("day", "Mars/Olympus")):
         with pytest.raises(InvalidError):
             await books.ledger.set_limit(
                 scope_id=path,
