@@ -26,6 +26,7 @@ import structlog
 import uvicorn
 from psycopg import conninfo
 
+from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.agents.payments.store import PaymentStore
@@ -187,8 +188,16 @@ async def open_hub(
             ),
         )
         await PaymentStore(pool).ensure_partitions()
+        evaluator = CelSandbox()
+        stack.push_async_callback(evaluator.close)
         agents = await open_agent_services(
-            pool=pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids
+            pool=pool,
+            ledger=ledger,
+            identity=identity,
+            keys=keys,
+            clock=clock,
+            ids=ids,
+            evaluator=evaluator,
         )
         metrics = HubMetrics()
         metrics.watch_writer(writer)
@@ -321,6 +330,7 @@ async def run_worker(settings: Settings) -> None:
             ledger=hub.ledger,
             calls=hub.calls,
             payments=hub.agents.payments.store,
+            escrows=hub.agents.escrows,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             pool=hub.pool,

@@ -9,6 +9,10 @@ from typing import Final
 from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Decision, Review, Subject
+from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
+from tokenworks.agents.escrow.model import Evaluation
+from tokenworks.agents.escrow.ports import Evaluator
+from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
@@ -34,6 +38,7 @@ class AgentServices:
     to another."""
     mandates: Mandates
     payments: Payments
+    escrows: Escrows
 
 
 async def open_agent_services(
@@ -44,9 +49,19 @@ async def open_agent_services(
     keys: ReceiptKeys,
     clock: Clock,
     ids: IdentifierSource,
+    evaluator: Evaluator | None = None,
 ) -> AgentServices:
     """
     Return the services of agents on a hub's other services.
+
+    Args:
+        pool: The hub's.
+        ledger: Likewise.
+        identity: Likewise.
+        keys: Likewise.
+        clock: Likewise.
+        ids: Likewise.
+        evaluator: Evaluates conditions of escrows; without one they wait.
     """
     network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
@@ -60,7 +75,15 @@ async def open_agent_services(
         clock=clock,
         network=network,
     )
-    return AgentServices(network=network, mandates=mandates, payments=payments)
+    escrows = Escrows(
+        pool,
+        purse=payments,
+        mandates=mandates,
+        parties=identity,
+        evaluator=evaluator or _Unevaluated(),
+        clock=clock,
+    )
+    return AgentServices(network=network, mandates=mandates, payments=payments, escrows=escrows)
 
 
 class _Unbraked:
@@ -79,6 +102,20 @@ class _Unbraked:
 
     async def review(self, payment_id: UUID) -> Review | None:
         return None
+
+
+class _Unevaluated:
+    """
+    Has no verdict on anything.
+    """
+
+    engine = "none"
+
+    async def check(self, condition: str) -> str | None:
+        raise EvaluatorUnavailableError("This process evaluates no conditions.")
+
+    async def evaluate(self, condition: str, document: bytes) -> Evaluation:
+        raise EvaluatorUnavailableError("This process evaluates no conditions.")
 
 
 def network_of(root_kid: str) -> str:

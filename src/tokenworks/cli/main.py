@@ -55,6 +55,7 @@ COMMANDS: Final = (
     Registration("limit", "tokenworks.cli.limit", "What a party or key may spend."),
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
+    Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),

@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 import structlog
 
+from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
@@ -32,6 +33,7 @@ EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
 PAUSE_AFTER_START_S: Final = 15.0
 CLOCK_JUMP: Final = timedelta(seconds=5)
+ESCROWS_EVERY_S: Final = 1.0
 OWED_EVERY_S: Final = 5.0
 FINISH_EVERY_S: Final = 60.0
 CHECKPOINT_EVERY_S: Final = 60.0
@@ -57,6 +59,7 @@ class Worker:
         ledger: Expires and collects.
         calls: Has partitions too.
         payments: Likewise.
+        escrows: Does what time brings about, and finishes what others began.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         pool: For checkpoints.
@@ -71,6 +74,7 @@ class Worker:
         ledger: Ledger,
         calls: CallStore,
         payments: PaymentStore,
+        escrows: Escrows,
         refunds: Refunds,
         reconciliation: Reconciliation,
         pool: Pool,
@@ -81,6 +85,7 @@ class Worker:
         self._ledger = ledger
         self._calls = calls
         self._payments = payments
+        self._escrows = escrows
         self._pool = pool
         self._clock = clock
         self._signer = signer
@@ -90,6 +95,7 @@ class Worker:
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("settle_escrows", ESCROWS_EVERY_S, self._settle_escrows),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
             _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
@@ -136,6 +142,12 @@ class Worker:
         ended = await self._ledger.expire_due(grace=EXPIRE_GRACE, limit=EXPIRE_HOLDS_MAX)
         if ended:
             _log.info("holds_expired", count=ended)
+
+    async def _settle_escrows(self) -> None:
+        # A clock that jumped must not decide anything before it was looked at twice.
+        if self._clock.monotonic_s() < self._expire_after_s:
+            return
+        await self._escrows.settle_due()
 
     async def _checkpoint(self) -> None:
         await take_checkpoint(self._pool, self._signer.sign_statement, self._clock)

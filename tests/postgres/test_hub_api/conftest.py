@@ -75,7 +75,7 @@ async def ledger(
     """
     # The clock stands still: on a slow machine it would soon be a second off the database's.
     await fake_time(dsn)
-    writer = Writer(dsn, clock=clock, holder="test")
+    writer = Writer(dsn, clock=clock, holder="test", rider="hub")
     await writer.start()
     ledger = Ledger(writer, pool, clock=clock, ids=ids)
     await ledger.prepare()

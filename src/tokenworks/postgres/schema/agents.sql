@@ -2,6 +2,60 @@
 GRANT USAGE ON SCHEMA TO tokenworks_posting
 GRANT USAGE ON SCHEMA TO tokenworks_retention
 
+TABLE agents.escrow_events
+    -- Submissions, verdicts, disputes and decisions; append-only.
+    PARTITION BY RANGE (escrow_id)
+    escrow_id uuid NOT NULL
+    sequence integer NOT NULL
+    kind text NOT NULL
+    occurred_at timestamp with time zone NOT NULL
+    actor text NOT NULL
+    content json NOT NULL
+    result bytea
+    CONSTRAINT escrow_events_kind_known CHECK (kind = ANY (ARRAY['opened'::text, 'lapsed'::text, 'submitted'::text, 'attested'::text, 'evaluated'::text, 'disputed'::text, 'decided'::text, 'carried_out'::text, 'cancel_asked'::text]))
+    CONSTRAINT escrow_events_pkey PRIMARY KEY (escrow_id, sequence)
+    CONSTRAINT escrow_events_result_of_submission CHECK ((kind = 'submitted'::text) = (result IS NOT NULL))
+    CONSTRAINT escrow_events_result_size CHECK (octet_length(result) <= 262144)
+    CREATE TRIGGER escrow_events_append_only BEFORE DELETE OR UPDATE ON agents.escrow_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER escrow_events_not_truncated BEFORE TRUNCATE ON agents.escrow_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.escrows
+    -- Payments that are due when a declared condition is met.
+    PARTITION BY RANGE (escrow_id)
+    escrow_id uuid NOT NULL
+    payer_agent_id uuid NOT NULL
+    organisation_id uuid NOT NULL
+    mandate_id uuid NOT NULL
+    payee_id uuid NOT NULL
+    payee_organisation_id uuid NOT NULL
+    arbiter_id uuid
+    currency text NOT NULL
+    quanta bigint NOT NULL
+    terms text NOT NULL
+    terms_sha256 text NOT NULL
+    authorisation text NOT NULL
+    digest bytea NOT NULL
+    authorisation_ends_at timestamp with time zone NOT NULL
+    created_at timestamp with time zone NOT NULL
+    state text NOT NULL
+    due_at timestamp with time zone
+    events_count integer NOT NULL
+    CONSTRAINT escrows_amount_range CHECK (quanta >= 1 AND quanta <= '4611686018427387904'::bigint)
+    CONSTRAINT escrows_arbiter_is_no_side CHECK (arbiter_id IS NULL OR arbiter_id <> payee_id AND arbiter_id <> payer_agent_id)
+    CONSTRAINT escrows_pkey PRIMARY KEY (escrow_id)
+    CONSTRAINT escrows_state_known CHECK (state = ANY (ARRAY['opening'::text, 'funded'::text, 'submitted'::text, 'disputed'::text, 'settled'::text, 'refunded'::text, 'cancelled'::text]))
+    CONSTRAINT escrows_terms_hash_shape CHECK (terms_sha256 ~ '^[0-9a-f]{64}$'::text)
+    CREATE INDEX escrows_by_arbiter ON ONLY agents.escrows USING btree (arbiter_id, escrow_id) WHERE (arbiter_id IS NOT NULL)
+    CREATE INDEX escrows_by_organisation ON ONLY agents.escrows USING btree (organisation_id, escrow_id)
+    CREATE INDEX escrows_by_payee ON ONLY agents.escrows USING btree (payee_id, escrow_id)
+    CREATE INDEX escrows_due ON ONLY agents.escrows USING btree (due_at) WHERE (due_at IS NOT NULL)
+    CREATE TRIGGER escrows_not_truncated BEFORE TRUNCATE ON agents.escrows FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER escrows_terms_fixed BEFORE DELETE OR UPDATE ON agents.escrows FOR EACH ROW EXECUTE FUNCTION agents.refuse_escrow_change()
+    GRANT INSERT, SELECT, UPDATE (due_at), UPDATE (events_count), UPDATE (state) TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
 TABLE agents.mandate_events
     -- What was done to a mandate, by whom; append-only.
     event_id uuid NOT NULL
@@ -125,15 +179,20 @@ CREATE OR REPLACE FUNCTION agents.ensure_partitions_v1()
 AS $function$
 DECLARE
     month ledger.partitions;
+    retained ledger.retained_tables;
     suffix text;
     made integer := 0;
 BEGIN
     PERFORM pg_advisory_xact_lock(7813);
     FOR month IN SELECT * FROM ledger.partitions ORDER BY starts_at LOOP
         suffix := to_char(month.starts_at AT TIME ZONE 'UTC', 'YYYY_MM');
-        CONTINUE WHEN to_regclass('agents.payments_' || suffix) IS NOT NULL;
-        EXECUTE format('CREATE TABLE agents.payments_%s PARTITION OF agents.payments FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)', suffix, month.first_id, month.last_id);
-        made := made + 1;
+        FOR retained IN SELECT * FROM ledger.retained_tables WHERE name LIKE 'agents.%' ORDER BY name LOOP
+            CONTINUE WHEN to_regclass(retained.name || '_' || suffix) IS NOT NULL;
+            -- Rows with a receipt or with terms are wide: kept in one piece as long as they fit a page.
+            EXECUTE format('CREATE TABLE %s PARTITION OF %s FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)',
+                retained.name || '_' || suffix, retained.name, month.first_id, month.last_id);
+            made := made + 1;
+        END LOOP;
     END LOOP;
     RETURN made;
 END
@@ -181,6 +240,22 @@ BEGIN
             RAISE EXCEPTION 'payment % would take more than was authorised', part.payment_id USING ERRCODE = '23514';
         END IF;
     END LOOP;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.refuse_escrow_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    IF TG_OP = 'DELETE' OR NEW.events_count < OLD.events_count
+        OR (to_jsonb(OLD) - '{state,due_at,events_count}'::text[]) <> (to_jsonb(NEW) - '{state,due_at,events_count}'::text[])
+        OR (OLD.state IN ('settled', 'refunded', 'cancelled') AND NEW.state <> OLD.state) THEN
+        RAISE EXCEPTION 'the terms of an escrow never change, and one that is over stays over' USING ERRCODE = 'TW020';
+    END IF;
+    RETURN NEW;
 END
 $function$
 -- may be called by: the owner only

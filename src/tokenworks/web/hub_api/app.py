@@ -33,6 +33,7 @@ from tokenworks.web.hub_api.routes import (
     books,
     calls,
     corrections,
+    escrows,
     keys,
     limits,
     money,
@@ -59,6 +60,7 @@ _ROUTERS: Final = (
     books.router,
     corrections.router,
     statements.router,
+    escrows.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
