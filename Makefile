@@ -63,11 +63,20 @@ $(STAMPS)/chromium: $(STAMPS)/dev
 	@sh tools/find_chromium.sh --install >/dev/null
 	@touch $@
 
+# Where node and npm are, the official TypeScript client takes part in the tests.
+$(STAMPS)/typescript: examples/typescript/package-lock.json examples/typescript/.npmrc | $(STAMPS)/venv
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		echo "installing examples/typescript (npm ci)" \
+			&& (cd examples/typescript && npm ci --silent) && touch $@; \
+	else \
+		echo "SKIPPED: node or npm is missing, so the official TypeScript client is not tested"; \
+	fi
+
 # Tests that start whole hubs; they want a core for themselves, the other tests take the other one.
 HUB_TESTS := tests/acceptance tests/crash tests/console
 OTHER_TESTS := tests/architecture tests/postgres tests/properties tests/simulation tests/unit
 
-test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Install what the tests need and run all of them (with ARGS: one after the other)
+test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium $(STAMPS)/typescript ## Install what the tests need and run all of them (with ARGS: one after the other)
 ifeq ($(ARGS),)
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=line test-hubs test-others
 else
@@ -155,5 +164,5 @@ clean: ## Remove what builds and tools left; keeps .venv and the hub's data
 	rm -rf build dist artefacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv too; the hub's data stays
-	rm -rf .venv
+distclean: clean ## Remove .venv and npm packages too; the hub's data stays
+	rm -rf .venv examples/typescript/node_modules

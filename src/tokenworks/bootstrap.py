@@ -29,6 +29,7 @@ from psycopg import conninfo
 from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import Clock, SystemClock
@@ -70,8 +71,11 @@ from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
 from tokenworks.web.metrics import HubMetrics
-from tokenworks.web.openai_api.app import OpenAiApi, to_error_event
+from tokenworks.web.openai_api.app import OpenAiApi
+from tokenworks.web.relaying import to_error_event
 from tokenworks.web.switch import Switch
+from tokenworks.web.x402_api.app import X402Api
+from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
 
 MARK_FILE_NAME: Final = "promotion.json"
@@ -198,7 +202,11 @@ async def open_hub(
             clock=clock,
             ids=ids,
             evaluator=evaluator,
+            box=box,
+            sender=HttpWebhookSender(),
+            review_lifetime_s=settings.review_lifetime_s,
         )
+        stack.push_async_callback(agents.payments.quiet)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -247,7 +255,7 @@ async def open_hub(
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
     """
     Return all HTTP doors of a process behind one path switch.
     """
@@ -276,14 +284,29 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi]:
             agents=hub.agents,
         )
     )
+    selling = SellingDoor(
+        gateway=hub.gateway,
+        streamer=hub.streamer,
+        payments=hub.agents.payments,
+        calls=hub.calls,
+        metrics=hub.metrics,
+        clock=hub.clock,
+    )
     switch = Switch(
+        selling=selling,
         openai_api=openai_api,
         hub_api=hub_api,
+        x402_api=X402Api(
+            payments=hub.agents.payments,
+            identity=hub.identity,
+            clock=hub.clock,
+            metrics=hub.metrics,
+        ),
         metrics=hub.metrics,
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api
+    return switch, openai_api, selling
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
@@ -293,7 +316,7 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
     configure_logs(settings.log_level, process=f"gateway-{index}")
     async with open_hub(settings, posting_dsn(settings), name=f"gateway-{index}") as hub:
         hub.writer.on_failure(_end_process)
-        app, openai_api = make_app(hub)
+        app, *doors = make_app(hub)
         server = uvicorn.Server(
             uvicorn.Config(
                 cast("Any", app),
@@ -315,7 +338,8 @@ async def run_gateway(settings: Settings, *, index: int) -> None:
             _calm_collector()
             _log.info("gateway_ready", host=settings.host, port=settings.port, lane=hub.ledger.lane)
             await server.serve(sockets=[listener])
-            await openai_api.close()
+            for door in doors:
+                await door.close()
 
 
 async def run_worker(settings: Settings) -> None:
@@ -333,6 +357,7 @@ async def run_worker(settings: Settings) -> None:
             escrows=hub.agents.escrows,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
+            brake=hub.agents.brake,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,

@@ -31,6 +31,7 @@ from tokenworks.foundation.limits import (
     GRANTED_OUTPUT_TOKENS_DEFAULT,
     HOLD_LIFETIME_S,
     PAYABLE_HOLD_DAYS_DEFAULT,
+    REVIEW_LIFETIME_S,
 )
 
 ENVIRONMENT_PREFIX: Final = "TOKENWORKS_"
@@ -47,6 +48,8 @@ HOLD_LIFETIME_S_MIN: Final = 10
 HOLD_LIFETIME_S_MAX: Final = 86_400
 DRAIN_AFTER_DISCONNECT_S_MAX: Final = 600
 PAYABLE_HOLD_DAYS_MAX: Final = 3_650
+REVIEW_LIFETIME_S_MIN: Final = 10
+REVIEW_LIFETIME_S_MAX: Final = 7 * 86_400
 
 _FLAGS: Final = {"data_dir": "--data", "backup_dir": "--folder"}
 _MASK: Final = "********"
@@ -97,6 +100,7 @@ class Settings:
     hold_lifetime_s: int = HOLD_LIFETIME_S
     drain_after_disconnect_s: int = int(DRAIN_AFTER_DISCONNECT_S)
     payable_hold_days: int = PAYABLE_HOLD_DAYS_DEFAULT
+    review_lifetime_s: int = REVIEW_LIFETIME_S
     default_tier: str = "standard"
     trusted_proxies: tuple[str, ...] = ()
     master_key: str | None = None  # None: DATA/keys/master.key
@@ -292,6 +296,10 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
             help="Days that a supplier's payable waits to be matched with its statement; then it "
             "may be paid out all the same.",
             parse=_whole_number(0, PAYABLE_HOLD_DAYS_MAX),
+        ),
+        "review_lifetime_s": Rule(
+            help="How long a payment waits for a person; then it is not made.",
+            parse=_whole_number(REVIEW_LIFETIME_S_MIN, REVIEW_LIFETIME_S_MAX),
         ),
         "default_tier": Rule(help="Tier of new parties without one.", parse=_text),
         "trusted_proxies": Rule(

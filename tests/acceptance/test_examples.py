@@ -47,3 +47,14 @@ def test_load_charges_every_call(demo: Demo) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 calls in" in done.stdout
     assert len(demo.all_calls()) == before + 6
+
+
+def test_agent_pays_for_answers(demo: Demo) -> None:
+    """
+    An agent is hired, buys three answers by x402 and says what it paid.
+    """
+    done = run_example("examples/pay_for_answers.py", str(demo.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("-- signed for ") == 3
+    assert "the agent paid 0.000" in done.stdout
+    assert "what is too dear is not signed" in done.stdout

@@ -190,6 +190,7 @@ async def open_services(books: Books, identity: Identity) -> AgentServices:
         keys=ReceiptKeys(books.pool, SecretBox(bytes(32)), books.clock),
         clock=books.clock,
         ids=books.ids,
+        box=SecretBox(bytes(32)),
     )
 
 

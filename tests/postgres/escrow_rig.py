@@ -185,13 +185,15 @@ class EscrowRig:
         _, paid = await self.pay.cash(self.pay.shop)
         return available, balance - available, paid
 
-    def service(self, *, purse: Purse | None = None, evaluator: Evaluator | None = None) -> Escrows:
+    async def service(
+        self, *, purse: Purse | None = None, evaluator: Evaluator | None = None
+    ) -> Escrows:
         """
         Return the service as another process has it.
         """
         return Escrows(
             self.pay.books.pool,
-            purse=purse or make_payments(self.pay, self.pay.books.ledger),
+            purse=purse or await make_payments(self.pay, self.pay.books.ledger),
             mandates=self.pay.mandates,
             parties=self.pay.identity,
             evaluator=evaluator or self.evaluator,

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg import conninfo
 
 from tests.simulation.books import Books, fake_time
+from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.model import Binding, Requirements, Scheme
 from tokenworks.agents.payments.service import Payments
-from tokenworks.foundation.clock import FakeClock
+from tokenworks.agents.payments.store import PaymentStore
+from tokenworks.foundation.clock import Clock, FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS
 from tokenworks.identity.model import Level, Party, PartyKind
@@ -61,7 +63,7 @@ class PayingWallet:
     A key that signs authorisations, with every claim open to change.
     """
 
-    def __init__(self, clock: FakeClock, ids: IdentifierSource) -> None:
+    def __init__(self, clock: Clock, ids: IdentifierSource) -> None:
         self._key = Ed25519PrivateKey.generate()
         self._clock = clock
         self._ids = ids
@@ -130,7 +132,7 @@ class PaymentsRig:
     """
 
     books: Books
-    payments: Payments
+    payments: Payments = field(init=False)
     identity: Identity
     mandates: FakeMandates
     brake: FakeBrake
@@ -177,18 +179,19 @@ class PaymentsRig:
         views = await self.books.ledger.limits([self.mandate_id])
         return {view.asset: (view.remaining, view.held) for view in views}
 
-    def another_process(self, writer: Writer) -> Payments:
+    async def another_process(self, writer: Writer) -> Payments:
         """
         Return the service as another process has it, over its own writer: nothing remembered.
         """
         ledger = Ledger(writer, self.books.pool, clock=self.clock, ids=self.books.ids)
-        return make_payments(self, ledger)
+        return await make_payments(self, ledger)
 
 
-def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
+async def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
     """
     Return a service that remembers nothing.
     """
+    signer = await rig.keys.ensure_lane_key(ledger.lane)
     return Payments(
         pool=rig.books.pool,
         ledger=ledger,
@@ -198,6 +201,7 @@ def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
         receipts=ReceiptIssuer(rig.keys, b"s" * 32),
         clock=rig.clock,
         network=NETWORK,
+        attesting=Attesting(signer, rig.keys.jwks, network=NETWORK, clock=rig.clock),
     )
 
 
@@ -236,21 +240,10 @@ async def open_payments(
         organisation_id=organisation.party_id,
         now=clock.now(),
     )
-    payments = Payments(
-        pool=pool,
-        ledger=ledger,
-        mandates=mandates,
-        brake=brake,
-        parties=identity,
-        receipts=ReceiptIssuer(keys, b"s" * 32),
-        clock=clock,
-        network=NETWORK,
-    )
-    await payments.ensure_partitions()
+    await PaymentStore(pool).ensure_partitions()
     try:
         rig = PaymentsRig(
             books=books,
-            payments=payments,
             identity=identity,
             mandates=mandates,
             brake=brake,
@@ -263,6 +256,7 @@ async def open_payments(
             shop=shop,
             supplier=supplier,
         )
+        rig.payments = await make_payments(rig, ledger)
         yield rig
         if not rig.damaged:
             await books.assert_clean()

@@ -577,7 +577,7 @@ async def test_fifty_submissions_at_once_are_one(rig: EscrowRig) -> None:
     From several processes; one fact, one capture.
     """
     escrow = await rig.open()
-    processes = [rig.service() for _ in range(5)]
+    processes = [await rig.service() for _ in range(5)]
     answers = await asyncio.gather(
         *(
             processes[number % 5].submit(escrow.escrow_id, "m0", {"status": 200}, by=rig.payee)
@@ -599,7 +599,7 @@ async def test_dispute_and_the_clock_race_and_one_of_them_wins(rig: EscrowRig) -
     for _ in range(6):
         escrow = await rig.submit(await rig.open(("0.0001", CONDITION), review_window_s=60))
         rig.clock.advance(timedelta(seconds=60))
-        other = rig.service()
+        other = await rig.service()
         disputed, *_ = await asyncio.gather(
             other.dispute(escrow.escrow_id, ["m0"], reason="no", by=rig.payer),
             rig.escrows.settle_due(),
@@ -680,7 +680,7 @@ async def test_decision_of_a_process_that_died_is_carried_out_once(
     """
     escrow = await rig.open(("0.0001", CONDITION), ("0.0002", CONDITION))
     purse = _DyingPurse(rig, moves_first=moves_first)
-    dying = rig.service(purse=purse)
+    dying = await rig.service(purse=purse)
     escrow = await dying.submit(escrow.escrow_id, "m0", {"status": 200}, by=rig.payee)
     assert purse.captures == 1
     assert [item.is_carried_out for item in escrow.decisions] == [False]
@@ -713,8 +713,9 @@ async def test_process_that_died_between_hold_and_fact_is_found_out(rig: EscrowR
             await super().hold(authority, subject, **more)
             raise LedgerUnavailableError("gone")
 
+    dying = await rig.service(purse=_Dying(rig, moves_first=True))
     with pytest.raises(LedgerUnavailableError):
-        await rig.service(purse=_Dying(rig, moves_first=True)).open(jws, terms)
+        await dying.open(jws, terms)
     await rig.later(10)
     [escrow], _ = await rig.escrows.list_escrows(by=rig.payer, state=None, cursor=None, limit=10)
     assert escrow.state is EscrowState.FUNDED
@@ -745,7 +746,7 @@ async def test_submission_waits_for_an_evaluator_that_is_away(rig: EscrowRig) ->
     Recorded, judged when it is back; if it never is, its absence is no free refund.
     """
     evaluator = _AwayEvaluator(rig)
-    away = rig.service(evaluator=evaluator)
+    away = await rig.service(evaluator=evaluator)
     results = {"status": 200}, {"status": 500}, {"status": 200}
     opened = [await rig.open(("0.0001", CONDITION)) for _ in results]
     for escrow, result in zip(opened, results, strict=True):

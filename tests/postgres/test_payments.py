@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -70,6 +71,7 @@ async def test_a_settle_moves_money_and_limits_once(rig: PaymentsRig) -> None:
         "LIMIT.PAYMENTS": (2, 0),
     }
     assert (await rig.books.ledger.trial_balance()).is_balanced
+    await rig.payments.quiet()
     assert rig.brake.recorded == [(done.payment.payment_id, PRICE)]
 
 
@@ -100,7 +102,7 @@ async def test_the_same_payment_fifty_times_from_two_processes_is_captured_once(
     writer = Writer(rig.books.dsn, clock=rig.clock, holder="other", rider="hub")
     await writer.start()
     try:
-        services = [rig.payments, rig.another_process(writer)]
+        services = [rig.payments, await rig.another_process(writer)]
         jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
 
         answers = await asyncio.gather(
@@ -113,6 +115,8 @@ async def test_the_same_payment_fifty_times_from_two_processes_is_captured_once(
     assert {answer.recorded_at for answer in answers} == {answers[0].recorded_at}
     assert sum(not answer.is_repeat for answer in answers) == 1
     assert await rig.cash(rig.shop) == (PRICE, PRICE)
+    for service in services:
+        await service.quiet()
     assert len(rig.brake.recorded) == 1
 
 
@@ -158,10 +162,12 @@ async def test_a_process_that_died_between_hold_and_capture_is_followed_by_anoth
     """
     jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
     held = await rig.payments.claim(jws, asked)
-    survivor = make_payments(rig, rig.books.ledger)
+    survivor = await make_payments(rig, rig.books.ledger)
 
     by_signature = await survivor.settle(jws, asked)
-    by_id = await make_payments(rig, rig.books.ledger).capture(held.payment_id, quanta=PRICE)
+    by_id = await (await make_payments(rig, rig.books.ledger)).capture(
+        held.payment_id, quanta=PRICE
+    )
 
     assert (by_signature.is_repeat, by_id.is_repeat) == (False, True)
     assert by_id.recorded_at == by_signature.recorded_at
@@ -199,7 +205,7 @@ async def test_what_is_held_is_settled_though_everything_changed(rig: PaymentsRi
     await rig.identity.set_party_state(rig.shop.party_id, PartyState.FROZEN)
     rig.clock.advance(timedelta(seconds=120))
 
-    done = await make_payments(rig, rig.books.ledger).settle(jws, asked)
+    done = await (await make_payments(rig, rig.books.ledger)).settle(jws, asked)
 
     assert done.captured_quanta == PRICE
     fresh = rig.wallet.pay(rig.supplier.party_id)
@@ -230,8 +236,11 @@ async def test_upto_pays_the_actual_amount_and_returns_the_rest(rig: PaymentsRig
     asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
     await rig.payments.claim(jws, asked)
 
-    done = await rig.payments.settle(jws, replace(asked, amount=7))
-    again = await make_payments(rig, rig.books.ledger).settle(jws, replace(asked, amount=7))
+    mean = rig.payments.settle(jws, replace(asked, amount=1))
+    assert await code_of(mean) == "unauthorized_server"
+
+    done = await rig.payments.settle(jws, replace(asked, amount=7), is_payee=True)
+    again = await (await make_payments(rig, rig.books.ledger)).settle(jws, replace(asked, amount=7))
 
     assert (done.captured_quanta, again.captured_quanta, again.is_repeat) == (7, 7, True)
     assert await rig.cash(rig.organisation) == (999_993, 999_993)
@@ -250,7 +259,10 @@ async def test_upto_of_nothing_gives_everything_back(rig: PaymentsRig) -> None:
     asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
     held = await rig.payments.claim(jws, asked)
 
-    done = await rig.payments.settle(jws, replace(asked, amount=0))
+    assert (
+        await code_of(rig.payments.settle(jws, replace(asked, amount=0))) == "unauthorized_server"
+    )
+    done = await rig.payments.settle(jws, replace(asked, amount=0), is_payee=True)
     again = await rig.payments.settle(jws, replace(asked, amount=0))
 
     assert (done.captured_quanta, again.is_repeat) == (0, True)
@@ -272,46 +284,31 @@ async def test_a_hold_that_ended_is_never_placed_again(rig: PaymentsRig) -> None
 
     for jws in (rig.wallet.sign(claims), rig.wallet.sign(claims | {"exp": claims["exp"] + 60})):
         assert await code_of(rig.payments.settle(jws, asked)) == "hold_expired"
-        survivor = make_payments(rig, rig.books.ledger)
+        survivor = await make_payments(rig, rig.books.ledger)
         assert await code_of(survivor.settle(jws, asked)) == "hold_expired"
         assert await code_of(survivor.claim(jws, asked)) == "hold_expired"
     assert (await rig.payments.get(held.payment_id)).state is PaymentState.EXPIRED
     assert await rig.cash(rig.organisation) == (1_000_000, 1_000_000)
 
 
-@pytest.mark.parametrize(
-    ("changes", "code"),
-    [
-        ({"exp": -1}, "authorisation_expired"),
-        ({"exp": 3_601}, "authorisation_expired"),
-        ({"iat": 61, "exp": 120}, "authorisation_not_yet_valid"),
-    ],
-)
-async def test_times_are_refused_by_name(
-    rig: PaymentsRig, changes: dict[str, int], code: str
-) -> None:
+async def test_times_and_nonces_are_refused_by_name(rig: PaymentsRig) -> None:
     """
-    Expired, too long, from the future.
+    Expired, too long, from the future; and a nonce of a time that the ledger does not know.
     """
     now_s = int(rig.clock.now().timestamp())
-    claims = {name: now_s + value for name, value in changes.items()}
-    jws = rig.wallet.pay(rig.shop.party_id, **claims)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"exp": now_s - 1}, "authorisation_expired"),
+        ({"exp": now_s + 3_601}, "authorisation_expired"),
+        ({"iat": now_s + 61, "exp": now_s + 120}, "authorisation_not_yet_valid"),
+    ]
+    for days in (-200, 1):
+        moment = rig.clock.now() + timedelta(days=days)
+        nonce = IdentifierSource(FakeClock(moment)).mint()
+        changes.append(({"jti": str(nonce)}, "id_outside_window"))
 
-    assert await code_of(rig.payments.claim(jws, requirements(rig.shop.party_id))) == code
-
-
-@pytest.mark.parametrize("days", [-200, 1])
-async def test_a_nonce_outside_the_window_is_refused_by_name(rig: PaymentsRig, days: int) -> None:
-    """
-    The ledger knows repeats only as far as its months go.
-    """
-    moment = rig.clock.now() + timedelta(days=days)
-    nonce = IdentifierSource(FakeClock(moment)).mint()
-    jws = rig.wallet.pay(rig.shop.party_id, jti=str(nonce))
-
-    code = await code_of(rig.payments.claim(jws, requirements(rig.shop.party_id)))
-
-    assert code == "id_outside_window"
+    for claims, code in changes:
+        jws = rig.wallet.pay(rig.shop.party_id, **claims)
+        assert await code_of(rig.payments.claim(jws, requirements(rig.shop.party_id))) == code
 
 
 async def test_payees_that_cannot_be_paid_are_refused_by_name(rig: PaymentsRig) -> None:
@@ -369,7 +366,7 @@ async def test_a_payment_in_review_goes_on_after_approval_and_is_claimed_once(
         *(rig.payments.claim(jws, asked) for _ in range(10)), return_exceptions=True
     )
     assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
-    done = await make_payments(rig, rig.books.ledger).settle(jws, asked)
+    done = await (await make_payments(rig, rig.books.ledger)).settle(jws, asked)
 
     document = await rig.payments.receipt(done.payment.payment_id, "buyer")
     assert document["receipt"]["brake"]["review"] == str(review.review_id)
@@ -449,6 +446,57 @@ async def test_parts_of_a_payment_never_take_more_than_was_authorised(rig: Payme
     assert (await rig.limits())["LIMIT.PAYMENTS"] == (4, 0)
 
 
+async def test_an_attested_payment_is_claimed_and_settled_with_the_attestation_alone(
+    rig: PaymentsRig,
+) -> None:
+    """
+    Held once by the payer, given to one seller, captured for the attested payee and resource.
+    """
+    jws = rig.wallet.pay(rig.shop.party_id, scheme="upto")
+    asked = requirements(rig.shop.party_id, scheme=Scheme.UPTO)
+    url = asked.binding.url
+    attestation = await rig.payments.attest(jws, asked, url)
+    survivor = await make_payments(rig, rig.books.ledger)
+
+    assert await survivor.attest(jws, asked, url) == attestation
+    other_payee = survivor.settle_attested(attestation, requirements(rig.supplier.party_id))
+    assert await code_of(other_payee) == "unauthorized_server"
+    other_url = replace(asked, binding=replace(asked.binding, url="https://seller.example/b"))
+    assert (
+        await code_of(survivor.settle_attested(attestation, other_url))
+        == "request_binding_mismatch"
+    )
+    head, payload, signature = attestation.split(".")
+    forged = f"{head}.{payload[:-2]}AA.{signature}"
+    assert await code_of(survivor.settle_attested(forged, asked)) == "attestation_invalid"
+    claims = await asyncio.gather(
+        *(survivor.claim_attested(attestation, asked) for _ in range(9)),
+        rig.payments.claim(jws, asked),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(claim, BaseException) for claim in claims) == 1
+    mean = survivor.settle_attested(attestation, replace(asked, amount=0))
+    assert await code_of(mean) == "unauthorized_server"
+    done = await survivor.settle_attested(attestation, replace(asked, amount=5), is_payee=True)
+    again = await rig.payments.settle_attested(attestation, replace(asked, amount=5))
+
+    assert (done.is_repeat, again.is_repeat) == (False, True)
+    assert await rig.cash(rig.shop) == (5, 5)
+
+
+async def test_a_claimed_payment_is_not_attested(rig: PaymentsRig) -> None:
+    """
+    Else it could be given to a second seller.
+    """
+    jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
+    await rig.payments.claim(jws, asked)
+
+    assert (
+        await code_of(rig.payments.attest(jws, asked, asked.binding.url))
+        == "payment_already_claimed"
+    )
+
+
 async def test_receipts_show_each_reader_its_own_and_verify_offline(rig: PaymentsRig) -> None:
     """
     The payee sees who paid for what; neither mandate nor reasons. All stand in one chain.
@@ -509,40 +557,31 @@ async def test_payments_are_listed_by_who_pays_and_who_is_paid(rig: PaymentsRig)
     assert await rig.payments.list_payments(strangers, None, 2) == ([], None)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE agents.payments SET captured_quanta = captured_quanta - 1",
-        "DELETE FROM agents.payments",
-        "UPDATE agents.payments SET ordinal = 1",
-    ],
-)
-async def test_the_check_compares_payments_with_their_entries(
-    rig: PaymentsRig, damage: str
-) -> None:
+async def test_the_check_compares_payments_with_their_entries(rig: PaymentsRig) -> None:
     """
-    A row that says another amount, is missing, or belongs to no entry is found.
+    A row that says another amount, belongs to no entry, or is missing is found.
     """
     done = await rig.payments.settle(
         rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
     )
     where = f"payment {done.payment.payment_id}"
-    row = await rig.books.rows("SELECT payment_id, ordinal, captured_quanta FROM agents.payments")
+    for damage, repair in (
+        ("captured_quanta = captured_quanta - 1", f"captured_quanta = {PRICE}"),
+        ("ordinal = 1", "ordinal = 0"),
+    ):
+        await _tamper(rig, f"UPDATE agents.payments SET {damage}")
+        assert await _problems(rig) == {("payment_differs", where)}
+        await _tamper(rig, f"UPDATE agents.payments SET {repair}")
+        assert not await _problems(rig)
 
-    await _tamper(rig, damage)
+    await _tamper(rig, "DELETE FROM agents.payments")
+    assert await _problems(rig) == {("payment_differs", where)}
+    rig.damaged = True
+
+
+async def _problems(rig: PaymentsRig) -> set[tuple[str, str]]:
     report = await rig.books.check()
-
-    assert {problem.code for problem in report.problems} == {"payment_differs"}
-    assert {problem.where for problem in report.problems} == {where}
-    if damage.startswith("DELETE"):
-        rig.damaged = True
-        return
-    payment_id, ordinal, captured = row[0]
-    await _tamper(
-        rig,
-        f"UPDATE agents.payments SET ordinal = {ordinal}, captured_quanta = {captured}"
-        f" WHERE payment_id = '{payment_id}'",
-    )
+    return {(problem.code.value, problem.where) for problem in report.problems}
 
 
 async def _tamper(rig: PaymentsRig, statement: str) -> None:

@@ -166,7 +166,7 @@ def test_terms_are_signed_for_one_hub() -> None:
     }
     jwk = to_jwk(root.public_key())
     jws = sign_escrow(
-        {"d": to_base64url(key.private_bytes_raw())},
+        key,
         terms,
         keys=json.dumps({"crv": jwk.crv, "kty": jwk.kty, "x": jwk.x}),
         payee=str(ESCROW),

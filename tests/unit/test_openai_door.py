@@ -13,9 +13,11 @@ import pytest
 
 from tokenworks.foundation.errors import InvalidError, SupplierFaultError, TooLargeError
 from tokenworks.foundation.limits import REQUEST_BODY_BYTES_MAX
+from tokenworks.web import asgi
+from tokenworks.web.asgi import read_body
 from tokenworks.web.metrics import HubMetrics
-from tokenworks.web.openai_api import app as door
-from tokenworks.web.openai_api.app import OpenAiApi, read_body, to_error_event
+from tokenworks.web.openai_api.app import OpenAiApi
+from tokenworks.web.relaying import to_error_event
 from tokenworks.web.switch import Switch
 
 Messages = list[dict[str, Any]]
@@ -124,7 +126,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     """
     A slow sender gets so long and no longer, from its first piece on.
     """
-    monkeypatch.setattr(door, "REQUEST_READ_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
 
     with pytest.raises(InvalidError) as caught:
         await read_body(scope(), receiving(part(b"{", more=True)))
@@ -138,7 +140,7 @@ async def test_a_body_that_never_begins_is_not_waited_for(
     """
     Headers alone hold a connection no longer than a slow body does.
     """
-    monkeypatch.setattr(door, "REQUEST_READ_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
 
     with pytest.raises(InvalidError) as caught:
         async with asyncio.timeout(2):
@@ -250,6 +252,8 @@ async def test_addresses_are_checked_before_anything_else(
         ("/v1/models", (299, b"openai")),
         ("/", (299, b"openai")),
         ("/hub/v1/calls", (298, b"hub")),
+        ("/x402/v1/models", (297, b"x402")),
+        ("/x402/settle", (296, b"facilitator")),
         ("/healthz", (503, b'{"status":"ledger_unreachable"}')),
         ("/.well-known/jwks.json", (200, b'{"keys":[]}')),
     ],
@@ -294,6 +298,8 @@ def switch() -> Switch:
     return Switch(
         openai_api=saying(299, b"openai"),
         hub_api=saying(298, b"hub"),
+        selling=saying(297, b"x402"),
+        x402_api=saying(296, b"facilitator"),
         metrics=HubMetrics(),
         is_healthy=lambda: False,
         jwks=jwks,

@@ -22,7 +22,7 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
     nobody = cast("Any", None)
 
     class _Idle:
-        collect_owed = finish_claimed = finish_accepted = None
+        collect_owed = finish_claimed = finish_accepted = expire_due = None
 
     return Worker(
         ledger=cast("Any", _Idle()),
@@ -31,6 +31,7 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
         escrows=nobody,
         refunds=cast("Any", _Idle()),
         reconciliation=cast("Any", _Idle()),
+        brake=cast("Any", _Idle()),
         pool=nobody,
         clock=FakeClock(NOW),
         signer=nobody,

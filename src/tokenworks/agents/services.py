@@ -6,23 +6,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
-from tokenworks.agents.brake.model import Action, Decision, Review, Subject
+from tokenworks.agents.brake.notifying import Webhooks
+from tokenworks.agents.brake.ports import WebhookSender
+from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
 from tokenworks.agents.escrow.model import Evaluation
 from tokenworks.agents.escrow.ports import Evaluator
 from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.service import Payments
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import REVIEW_LIFETIME_S
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.jws import thumbprint
 from tokenworks.receipts.service import ReceiptKeys
+from tokenworks.supply.secrets import SecretBox
 
 NETWORK_REFERENCE_LENGTH: Final = 16
 
@@ -37,6 +41,7 @@ class AgentServices:
     """The hub's own network as CAIP-2 names it: a payment signed for one hub means nothing
     to another."""
     mandates: Mandates
+    brake: Brake
     payments: Payments
     escrows: Escrows
 
@@ -50,31 +55,52 @@ async def open_agent_services(
     clock: Clock,
     ids: IdentifierSource,
     evaluator: Evaluator | None = None,
+    box: SecretBox,
+    sender: WebhookSender | None = None,
+    review_lifetime_s: int = REVIEW_LIFETIME_S,
 ) -> AgentServices:
     """
     Return the services of agents on a hub's other services.
 
     Args:
-        pool: The hub's.
-        ledger: Likewise.
-        identity: Likewise.
-        keys: Likewise.
-        clock: Likewise.
-        ids: Likewise.
+        pool: Connections to the database.
+        ledger: Holds money and limits.
+        identity: Knows parties.
+        keys: Sign what the hub says.
+        clock: The time.
+        ids: Mints ids.
+        box: Encrypts secrets of webhooks.
+        sender: Posts to webhooks; ``None``: another process does.
+        review_lifetime_s: After so long without a decision a payment is not made.
         evaluator: Evaluates conditions of escrows; without one they wait.
     """
     network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
+    brake = Brake(
+        pool,
+        ledger=ledger,
+        clock=clock,
+        raiser=mandates,
+        webhooks=Webhooks(
+            pool, clock=clock, box=box, sender=sender, source=f"urn:tokenworks:{network}"
+        ),
+        review_lifetime_s=review_lifetime_s,
+    )
+    await brake.ensure_partitions()
     payments = Payments(
         pool=pool,
         ledger=ledger,
         mandates=mandates,
-        brake=_Unbraked(),
+        brake=brake,
         parties=identity,
         receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
         clock=clock,
         network=network,
+        attesting=Attesting(
+            await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
+        ),
     )
+    brake.release_with(payments.release)
     escrows = Escrows(
         pool,
         purse=payments,
@@ -83,25 +109,9 @@ async def open_agent_services(
         evaluator=evaluator or _Unevaluated(),
         clock=clock,
     )
-    return AgentServices(network=network, mandates=mandates, payments=payments, escrows=escrows)
-
-
-class _Unbraked:
-    """
-    Lets every payment pass that its mandate allows, and says so on the receipt.
-    """
-
-    async def judge(self, subject: Subject) -> Decision:
-        return Decision(action=Action.ALLOW, reasons=(), score_ppm=0, rules_version=0)
-
-    async def record(self, subject: Subject, *, captured_quanta: int) -> None:
-        return
-
-    async def open_review(self, subject: Subject, decision: Decision) -> Review:
-        raise AssertionError("nothing is stopped here")
-
-    async def review(self, payment_id: UUID) -> Review | None:
-        return None
+    return AgentServices(
+        network=network, mandates=mandates, brake=brake, payments=payments, escrows=escrows
+    )
 
 
 class _Unevaluated:

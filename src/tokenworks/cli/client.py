@@ -238,6 +238,12 @@ class HubClient:
         """
         return self._write("POST", path, body)
 
+    def put(self, path: str, body: Mapping[str, object]) -> Document:
+        """
+        Set something whole, exactly as it is given.
+        """
+        return self._write("PUT", path, body)
+
     def patch(self, path: str, body: Mapping[str, object]) -> Document:
         """
         Change something; fields that are ``None`` are left out.

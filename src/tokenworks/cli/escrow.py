@@ -27,6 +27,7 @@ from tokenworks.cli.client import (
 from tokenworks.cli.escrow_offline import checked, run_again, sign_escrow
 from tokenworks.cli.receipt import default_keys
 from tokenworks.cli.rendering import Output, Record, column, short_moment
+from tokenworks.cli.wallet_file import read_wallet
 from tokenworks.receipts.files import read_keys, verify_paths
 
 app: Final = typer.Typer(
@@ -106,7 +107,7 @@ def open_escrow(
         else:
             assert wallet is not None, "checked a line before"
             jws = sign_escrow(
-                _read_object(wallet),
+                read_wallet(wallet),
                 agreed,
                 keys=json.dumps(hub.published_keys()),
                 payee=payee,

@@ -21,7 +21,7 @@ from tokenworks.cli.rendering import Record
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS
-from tokenworks.receipts.jws import from_base64url, to_base64url
+from tokenworks.receipts.jws import to_base64url
 from tokenworks.receipts.trust import TrustedKeys
 
 
@@ -73,7 +73,7 @@ async def run_again(receipt: dict[str, Any], result: object, statements: list[st
 
 
 def sign_escrow(
-    wallet: dict[str, Any],
+    key: Ed25519PrivateKey,
     terms: dict[str, Any],
     *,
     keys: str,
@@ -86,7 +86,7 @@ def sign_escrow(
     Return the authorisation of an escrow, signed by a wallet.
 
     Args:
-        wallet: The private key as JWK.
+        key: The wallet's.
         terms: As they are sent.
         keys: What the hub publishes: the network is named after its root.
         payee: The payee's party id.
@@ -94,7 +94,6 @@ def sign_escrow(
         currency: Of the amounts.
         valid_s: How long the signature is good.
     """
-    key = Ed25519PrivateKey.from_private_bytes(from_base64url(str(wallet["d"])))
     address = to_base64url(key.public_key().public_bytes_raw())
     [root] = TrustedKeys.from_json(keys).root_kids
     agreed = read_terms(terms, ASSETS[currency])

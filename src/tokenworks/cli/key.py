@@ -40,6 +40,7 @@ COLUMNS: Final = (
     column("Requests/min", "requests_per_minute", right=True),
     column("Expires", short_moment("expires_at")),
     column("Created", short_moment("created_at")),
+    column("Mandate", "mandate_id"),
     column("Id", "key_id"),
 )
 
@@ -75,6 +76,9 @@ def add(
     expires: Annotated[
         str | None, typer.Option(help="ISO 8601 time, or a span: 12h, 30d, 4w, 1y.")
     ] = None,
+    mandate: Annotated[
+        str | None, typer.Option(help="The agent's mandate its calls are to stay within.")
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     data: DataOption = None,
@@ -98,6 +102,7 @@ def add(
             "models": split_models(models),
             "requests_per_minute": requests_per_minute,
             "expires_at": None if expires is None else parse_expiry(expires),
+            "mandate": mandate,
         }
         _show_secret(hub.output, hub.post("keys", body))
 

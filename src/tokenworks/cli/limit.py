@@ -43,8 +43,12 @@ class Window(StrEnum):
     """
 
     EVER = "ever"
+    MINUTE = "minute"
+    HOUR = "hour"
     DAY = "day"
+    WEEK = "week"
     MONTH = "month"
+    QUARTER = "quarter"
     YEAR = "year"
 
 

@@ -53,11 +53,17 @@ COMMANDS: Final = (
     Registration("party", "tokenworks.cli.party", "Organisations, teams, users and agents."),
     Registration("key", "tokenworks.cli.key", "API keys."),
     Registration("limit", "tokenworks.cli.limit", "What a party or key may spend."),
+    Registration("agent", "tokenworks.cli.agent", "Agents: wallets, tree, kill switch."),
+    Registration("mandate", "tokenworks.cli.mandate", "What agents may spend."),
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
+    # Agents that pay.
+    Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
+    Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
+    Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
     Registration("receipt", "tokenworks.cli.receipt", "Receipts: show, verify, export."),
     Registration("statement", "tokenworks.cli.statement", "Suppliers' statements: match, accept."),
     Registration("ledger", "tokenworks.cli.ledger", "Check the books; the trial balance."),

@@ -18,6 +18,10 @@ BATCH_UNDIVIDED_OPERATIONS: Final = 16
 BATCH_QUEUE_OPERATIONS_MAX: Final = 50_000
 LEDGER_ANSWER_TIMEOUT_S: Final = 5.0
 
+X402_BODY_BYTES_MAX: Final = 64 * 1024
+X402_READ_TIMEOUT_S: Final = 10.0
+X402_REQUESTS_PER_MINUTE_MAX: Final = 120_000  # from one address; sellers ask for many payers
+
 SUPPLIER_CONNECT_TIMEOUT_S: Final = 5.0
 SUPPLIER_FIRST_BYTE_TIMEOUT_S: Final = 60.0
 SUPPLIER_IDLE_TIMEOUT_S: Final = 60.0
@@ -32,6 +36,9 @@ PAYABLE_HOLD_DAYS_DEFAULT: Final = 30
 STATEMENT_BYTES_MAX: Final = 16 * 1024 * 1024
 STATEMENT_LINES_MAX: Final = 100_000
 STATEMENT_ATTEMPTS_MAX: Final = 500_000
+
+REVIEW_LIFETIME_S: Final = 15 * 60
+"""A payment that waits for a person is not made when nobody has decided by then."""
 
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500

@@ -22,7 +22,8 @@ from tokenworks.foundation.limits import (
     HOLD_LIFETIME_S,
     LEDGER_ANSWER_TIMEOUT_S,
 )
-from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
+from tokenworks.foundation.money import USD, quanta_to_text
+from tokenworks.gateway.open_call import LIMIT_PAYMENTS, LIMIT_TOKENS, OpenCall
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import Outcome, Placement, Refusal, Reservation
 from tokenworks.ledger.service import Ledger
@@ -87,11 +88,19 @@ class Holding:
         Hold a call's quote: money and every limit on the key's path.
 
         Raises:
-            ForbiddenError: The key or someone above it is closed.
+            ForbiddenError: The key or someone above it is closed, or one call of it may cost less.
             InsufficientFundsError, LimitExceededError: Money or a limit is short; names the
                 tightest.
             LedgerUnavailableError: The books did not answer in time.
         """
+        most = call.principal.call_quanta_max
+        if most is not None and call.quote.quanta > most:
+            text = quanta_to_text(most, scale=USD.scale)
+            message = (
+                f"The mandate of this key allows at most {text} for one call; this one could cost"
+                f" {quanta_to_text(call.quote.quanta, scale=USD.scale)}. Ask for fewer tokens."
+            )
+            raise ForbiddenError(message, code="amount_not_allowed", details={"amount_max": text})
         outcome = await self._place(call)
         if outcome.code == Refusal.SPEND_PATH_STALE:
             version = await self._ledger.path_version(call.principal.spend_path_id)
@@ -113,7 +122,13 @@ class Holding:
                 hold_id=call.call_id,
                 path_id=principal.spend_path_id,
                 path_version=call.path_version,
-                reservations=_reservations(call, call.quote.quanta, call.quote.tokens),
+                reservations=_reservations(
+                    call,
+                    call.quote.quanta,
+                    call.quote.tokens,
+                    # A call through a mandate is one of the payments that it counts.
+                    payments=1 if principal.mandate_id is not None else 0,
+                ),
                 expires_at=call.expires_at,
                 deadline=self._clock.now() + timedelta(seconds=LEDGER_ANSWER_TIMEOUT_S),
                 meta=(
@@ -127,6 +142,9 @@ class Holding:
         """
         Grow a call's hold on every part, all or none; return whether it grew.
         """
+        most = call.principal.call_quanta_max
+        if most is not None and call.quote.quanta + quanta > most:
+            return False
         call.extensions += 1
         call.expires_at = self._clock.now() + timedelta(seconds=self.rules.hold_lifetime_s)
         outcome = await self._ledger.place(
@@ -150,13 +168,16 @@ class Holding:
         return Heartbeat(lambda: self.extend(call, quanta=0, tokens=0), interval_s)
 
 
-def _reservations(call: OpenCall, quanta: int, tokens: int) -> tuple[Reservation, ...]:
+def _reservations(
+    call: OpenCall, quanta: int, tokens: int, *, payments: int = 0
+) -> tuple[Reservation, ...]:
     return tuple(
         Reservation(asset_id=asset_id, quanta=amount)
         for asset_id, amount in (
             (call.money_asset, quanta),
             (call.money_limit_asset, quanta),
             (LIMIT_TOKENS, tokens),
+            (LIMIT_PAYMENTS, payments),
         )
         if amount
     )

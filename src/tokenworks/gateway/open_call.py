@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
+from tokenworks.agents.payments.held import HeldPayment
 from tokenworks.gateway.model import Attempt
 from tokenworks.gateway.request import ChatRequest
 from tokenworks.identity.model import Principal
@@ -18,6 +19,7 @@ from tokenworks.pricing.tiers import Tier
 from tokenworks.supply.model import Offer
 
 LIMIT_TOKENS = ASSET_IDS["LIMIT.TOK"]
+LIMIT_PAYMENTS = ASSET_IDS["LIMIT.PAYMENTS"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +39,22 @@ class Quote:
         Return input and output together.
         """
         return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """
+    What a body asks for, with its price and who may serve it.
+    """
+
+    request: ChatRequest
+    raw_body: bytes = field(repr=False)
+    tier: Tier
+    card: RateCard
+    offers: Sequence[Offer]
+    quote: Quote
+    granted_output: int | None
+    quoted_at: datetime
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +81,8 @@ class OpenCall:
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     extensions: int = 0
     first_token_s: float | None = None
+    payment: HeldPayment | None = None
+    """What a wallet signed for this call; its hold is this call's, and never grows."""
 
     @property
     def money_asset(self) -> int:

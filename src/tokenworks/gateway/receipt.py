@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from tokenworks.agents.payments.held import HeldPayment, decision_to_json
 from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.model import Attempt, CallOutcome, to_iso
@@ -73,6 +74,8 @@ def receipt_fields(
             "key": identifier_text(call.principal.key_id),
         },
     }
+    if call.payment is not None:
+        fields["payment"] = _payment(call.payment)
     for attempt in call.attempts:
         fields[f"attempt.{attempt.ordinal}"] = cast("JsonValue", attempt.to_json())
     for index, leg in enumerate(legs, start=1):
@@ -82,6 +85,19 @@ def receipt_fields(
             "amount": _text(leg.quanta),
         }
     return fields
+
+
+def _payment(held: HeldPayment) -> dict[str, JsonValue]:
+    """
+    Say by which signature the call was paid, and why it was let through.
+    """
+    return {
+        "payer": held.payer,
+        "authorised": _text(held.authorised_quanta),
+        "mandates": [identifier_text(mandate_id) for mandate_id in held.chain],
+        "brake": cast("JsonValue", decision_to_json(held.decision)),
+        "authorisation": held.jws,
+    }
 
 
 def _text(quanta: int) -> str:

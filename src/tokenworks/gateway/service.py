@@ -19,6 +19,8 @@ from uuid import UUID
 
 import structlog
 
+from tokenworks.agents.payments.held import HeldPayment
+from tokenworks.agents.payments.placing import CLAIM_EXTENSION
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import (
     ForbiddenError,
@@ -41,12 +43,12 @@ from tokenworks.gateway.errors import (
 )
 from tokenworks.gateway.holding import CallRules, Holding
 from tokenworks.gateway.model import Attempt, CallOutcome, PlainResult
-from tokenworks.gateway.open_call import OpenCall, Quote
+from tokenworks.gateway.open_call import OpenCall, Quote, Quoted
 from tokenworks.gateway.ports import Upstream
-from tokenworks.gateway.request import parse_chat_request
+from tokenworks.gateway.request import ChatRequest, parse_chat_request
 from tokenworks.gateway.routing import HealthBook, rank_offers
 from tokenworks.gateway.settling import Settling
-from tokenworks.identity.model import Principal, Role
+from tokenworks.identity.model import DEFAULT_TIER, Principal, Role
 from tokenworks.ledger.model import Posting, PostingKind
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
@@ -144,6 +146,18 @@ class Gateway:
                 bare.append(model)
         return full + bare
 
+    async def for_sale(self) -> list[RateCard]:
+        """
+        Return the card of every model at every tier that somebody may buy now.
+        """
+        now = self._clock.now()
+        prices = await self._prices.snapshot()
+        return [
+            prices.card(model, tier, now)
+            for model, tier in sorted(self._supply.snapshot().offers)
+            if tier in prices.tiers(model, now)
+        ]
+
     # ------------------------------------------------------------------ plain answers
 
     async def complete(self, call: OpenCall) -> PlainResult:
@@ -216,37 +230,83 @@ class Gateway:
             raise ForbiddenError(message)
         tier_name = request.tier or principal.default_tier
         principal.require_model(request.model_name, tier_name)
-        now = self._clock.now()
-        offers = await self._offers(request.model_name, tier_name)
-        card = await self._card(request.model_name, tier_name, now)
-        tier = self._prices.tiers[tier_name]
-        granted = request.output_tokens_asked
-        if granted is None and not request.is_stream:
-            granted = self.holding.rules.granted_output_tokens
-        output = (granted or self.holding.rules.granted_output_tokens) * request.choices_asked
-        quote = _quote(card_input=prompt_ceiling_tokens(body), output=output, card=card)
-        call = OpenCall(
-            call_id=self._ids.mint(),
-            principal=principal,
-            request=request,
-            raw_body=body,
-            tier=tier,
-            card=card,
-            offers=rank_offers(
-                offers, health=self.health, tier=tier, now_s=self._clock.monotonic_s()
-            ),
-            quote=quote,
-            granted_output=granted,
-            started_at=now,
-            started_s=self._clock.monotonic_s(),
-            expires_at=now + timedelta(seconds=self.holding.rules.hold_lifetime_s),
-            path_version=principal.spend_path_version,
-        )
+        quoted = await self._quoted(request, body, tier_name, is_capped=False)
+        call = self._call(quoted, principal, call_id=self._ids.mint())
         if idempotency_key is None:
             await self.holding.hold(call)
         else:
             await self._hold_once(call, idempotency_key)
         return call
+
+    async def quote(self, body: bytes) -> Quoted:
+        """
+        Return what a body asks for, priced, for a caller without a key; nothing is held.
+
+        Its output is capped on streams too, so that the quote is the most it can cost.
+
+        Raises:
+            InvalidError, TooLargeError: The body.
+            ModelNotFoundError: Nobody serves the model at the tier.
+            PriceMissingError: It has no price.
+        """
+        request = parse_chat_request(body)
+        return await self._quoted(request, body, request.tier or DEFAULT_TIER, is_capped=True)
+
+    def open_held(self, quoted: Quoted, principal: Principal, held: HeldPayment) -> OpenCall:
+        """
+        Return the call of a signed payment, whose hold is the call's and never grows.
+
+        Args:
+            quoted: What is sold.
+            principal: The payment's agent.
+            held: The payment; its id becomes the call's.
+        """
+        assert held.authorised_quanta >= quoted.quote.quanta, "what is held covers the quote"
+        call = self._call(quoted, principal, call_id=held.payment_id)
+        call.quote.quanta = held.authorised_quanta
+        call.payment = held
+        call.parts = held.parts
+        call.extensions = CLAIM_EXTENSION
+        return call
+
+    async def _quoted(
+        self, request: ChatRequest, body: bytes, tier_name: str, *, is_capped: bool
+    ) -> Quoted:
+        now = self._clock.now()
+        offers = await self._offers(request.model_name, tier_name)
+        card = await self._card(request.model_name, tier_name, now)
+        granted = request.output_tokens_asked
+        if granted is None and (is_capped or not request.is_stream):
+            granted = self.holding.rules.granted_output_tokens
+        output = (granted or self.holding.rules.granted_output_tokens) * request.choices_asked
+        return Quoted(
+            request=request,
+            raw_body=body,
+            tier=self._prices.tiers[tier_name],
+            card=card,
+            offers=offers,
+            quote=_quote(card_input=prompt_ceiling_tokens(body), output=output, card=card),
+            granted_output=granted,
+            quoted_at=now,
+        )
+
+    def _call(self, quoted: Quoted, principal: Principal, *, call_id: UUID) -> OpenCall:
+        now_s = self._clock.monotonic_s()
+        return OpenCall(
+            call_id=call_id,
+            principal=principal,
+            request=quoted.request,
+            raw_body=quoted.raw_body,
+            tier=quoted.tier,
+            card=quoted.card,
+            offers=rank_offers(quoted.offers, health=self.health, tier=quoted.tier, now_s=now_s),
+            quote=quoted.quote,
+            granted_output=quoted.granted_output,
+            started_at=quoted.quoted_at,
+            started_s=now_s,
+            expires_at=quoted.quoted_at + timedelta(seconds=self.holding.rules.hold_lifetime_s),
+            path_version=principal.spend_path_version,
+        )
 
     async def _offers(self, model: str, tier: str) -> Sequence[Offer]:
         snapshot = self._supply.snapshot()

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from tokenworks.agents.payments.payment_row import payment_row, with_call_row
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import identifier_text
@@ -22,7 +23,7 @@ from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.gateway.bill import Bill, free_bill
 from tokenworks.gateway.holding import Holding
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome, Settled, to_iso
-from tokenworks.gateway.open_call import LIMIT_TOKENS, OpenCall
+from tokenworks.gateway.open_call import LIMIT_PAYMENTS, LIMIT_TOKENS, OpenCall
 from tokenworks.gateway.receipt import receipt_fields
 from tokenworks.gateway.routing import HealthBook, misses_floor
 from tokenworks.gateway.settlement import PURPOSES, SettlementLeg, payable_of, settlement_legs
@@ -189,7 +190,10 @@ class Settling:
         short_tokens = max(0, tokens - call.quote.tokens) if call.is_token_limited else 0
         if not short_quanta and not short_tokens:
             return 0
-        if await self._holding.extend(call, quanta=short_quanta, tokens=short_tokens):
+        # What a wallet signed is never exceeded: beyond it the platform bears.
+        if call.payment is None and await self._holding.extend(
+            call, quanta=short_quanta, tokens=short_tokens
+        ):
             return 0
         _log.warning("overrun", call_id=str(call.call_id), quanta=short_quanta)
         return short_quanta
@@ -234,6 +238,8 @@ class Settling:
         for part in call.parts:
             used = charge if part.asset_id == call.money_limit_asset else 0
             used = bill.usage.total_tokens if part.asset_id == LIMIT_TOKENS else used
+            # One call is one payment, unless it cost nothing.
+            used = min(charge, 1) if part.asset_id == LIMIT_PAYMENTS else used
             if used:
                 asset = _CODES[part.asset_id]
                 spent = account(PLATFORM_ID, "limit_spent", asset)
@@ -313,7 +319,7 @@ class Settling:
         chain = principal.chain
         usage = bill.usage
         attempts = [attempt.to_json() for attempt in call.attempts] if receipt is None else None
-        return composite_text(
+        call_row = composite_text(
             (
                 call.call_id,
                 status,
@@ -344,6 +350,17 @@ class Settling:
                 None if receipt is None else _json(receipt),
             )
         )
+        if call.payment is None:
+            return call_row
+        # Paid by a wallet: the payment's row rides with the call's.
+        is_settled = receipt is not None
+        paid = payment_row(
+            call.payment,
+            operation="capture" if is_settled else "void",
+            quanta=charge,
+            reason=None if is_settled else error_code,
+        )
+        return with_call_row(call_row, paid)
 
 
 def _json(value: object) -> str:

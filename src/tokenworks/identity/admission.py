@@ -91,6 +91,8 @@ def make_record(
     revoked_at: datetime | None,
     secret_valid_until: datetime | None,
     chain: Sequence[ChainLink],
+    mandate_id: UUID | None = None,
+    call_quanta_max: int | None = None,
 ) -> KeyRecord:
     """
     Put together what is recorded of a key and of the chain it hangs on, root first.
@@ -110,6 +112,8 @@ def make_record(
         spend_path_id=key_id,
         spend_path_version=spend_path_version,
         is_frozen=any(link.state is PartyState.FROZEN for link in chain),
+        mandate_id=mandate_id,
+        call_quanta_max=call_quanta_max,
     )
     return KeyRecord(
         secret_sha256=secret_sha256,

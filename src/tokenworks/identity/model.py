@@ -116,6 +116,7 @@ class ApiKey:
     expires_at: datetime | None  # None: never
     revoked_at: datetime | None
     created_at: datetime
+    mandate_id: UUID | None = None  # whose limits its calls meet too; None: its party's alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +138,9 @@ class Principal:
     spend_path_id: UUID
     spend_path_version: int
     is_frozen: bool = False  # the party or one of its ancestors is frozen
+    mandate_id: UUID | None = None  # the mandate that the key spends through
+    call_quanta_max: int | None = None  # what one call may cost at most; None: no bound
+    wallet: str | None = None  # the address that signed the request; None: an API key came
 
     def allows_model(self, model: str, tier: str) -> bool:
         """

@@ -37,6 +37,7 @@ FROM identity.parties
 WHERE
     (%(after)s::uuid IS NULL OR party_id > %(after)s)
     AND (%(kind)s::text IS NULL OR kind = %(kind)s)
+    AND (%(level)s::text IS NULL OR level = %(level)s)
     AND (%(organisation_id)s::uuid IS NULL OR organisation_id = %(organisation_id)s)
 ORDER BY party_id
 LIMIT %(count)s;
@@ -57,6 +58,25 @@ SELECT party_id, kind, level, name, organisation_id, parent_id, default_tier, st
 FROM chain
 ORDER BY height DESC;
 
+-- name: select_tree
+-- Read a party and those below it, or all buyers where the party is NULL; parents first.
+WITH RECURSIVE tree AS (
+    SELECT parties.*, 1 AS depth
+    FROM identity.parties
+    WHERE
+        party_id = %(party_id)s
+        OR (%(party_id)s::uuid IS NULL AND kind = 'buyer' AND parent_id IS NULL)
+    UNION ALL
+    SELECT child.*, tree.depth + 1
+    FROM tree
+    INNER JOIN identity.parties AS child ON tree.party_id = child.parent_id
+)
+
+SELECT party_id, kind, level, name, organisation_id, parent_id, default_tier, state, created_at
+FROM tree
+ORDER BY depth, party_id
+LIMIT %(count)s;
+
 -- name: update_party_state
 -- Change a party's state; a closed party never comes back.
 UPDATE identity.parties
@@ -75,10 +95,10 @@ RETURNING party_id, kind, level, name, organisation_id, parent_id, default_tier,
 -- Add a key.
 INSERT INTO identity.api_keys (
     key_id, party_id, role, label, models, requests_per_minute, spend_path_version,
-    expires_at, created_at
+    expires_at, created_at, mandate_id, call_quanta_max
 ) VALUES (
     %(key_id)s, %(party_id)s, %(role)s, %(label)s, %(models)s, %(requests_per_minute)s, 1,
-    %(expires_at)s, %(created_at)s
+    %(expires_at)s, %(created_at)s, %(mandate_id)s, %(call_quanta_max)s
 );
 
 -- name: insert_secret
@@ -100,7 +120,7 @@ WHERE key_id = %(key_id)s AND (is_current OR valid_until > %(valid_until)s);
 SELECT
     api_keys.key_id, api_keys.party_id, api_keys.role, key_secrets.prefix, api_keys.label,
     api_keys.models, api_keys.requests_per_minute, api_keys.spend_path_version,
-    api_keys.expires_at, api_keys.revoked_at, api_keys.created_at
+    api_keys.expires_at, api_keys.revoked_at, api_keys.created_at, api_keys.mandate_id
 FROM identity.api_keys
 INNER JOIN identity.key_secrets
     ON api_keys.key_id = key_secrets.key_id AND key_secrets.is_current
@@ -118,7 +138,7 @@ FOR NO KEY UPDATE;
 SELECT
     api_keys.key_id, api_keys.party_id, api_keys.role, key_secrets.prefix, api_keys.label,
     api_keys.models, api_keys.requests_per_minute, api_keys.spend_path_version,
-    api_keys.expires_at, api_keys.revoked_at, api_keys.created_at
+    api_keys.expires_at, api_keys.revoked_at, api_keys.created_at, api_keys.mandate_id
 FROM identity.api_keys
 INNER JOIN identity.key_secrets
     ON api_keys.key_id = key_secrets.key_id AND key_secrets.is_current
@@ -149,7 +169,8 @@ WITH RECURSIVE presented AS (
     SELECT
         key_secrets.secret_sha256, key_secrets.valid_until, api_keys.key_id, api_keys.party_id,
         api_keys.role, api_keys.models, api_keys.requests_per_minute,
-        api_keys.spend_path_version, api_keys.expires_at, api_keys.revoked_at
+        api_keys.spend_path_version, api_keys.expires_at, api_keys.revoked_at,
+        api_keys.mandate_id, api_keys.call_quanta_max
     FROM identity.key_secrets
     INNER JOIN identity.api_keys ON key_secrets.key_id = api_keys.key_id
     WHERE key_secrets.secret_sha256 = %(secret_sha256)s
@@ -171,7 +192,8 @@ SELECT
     presented.secret_sha256, presented.key_id, presented.role, presented.models,
     presented.requests_per_minute, presented.spend_path_version, presented.expires_at,
     presented.revoked_at, presented.valid_until,
-    chain.party_id, chain.name, chain.state, chain.default_tier
+    chain.party_id, chain.name, chain.state, chain.default_tier,
+    presented.mandate_id, presented.call_quanta_max
 FROM presented
 CROSS JOIN chain
 ORDER BY chain.height DESC;

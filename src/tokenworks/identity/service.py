@@ -189,6 +189,7 @@ class Identity:
         self,
         *,
         kind: PartyKind | None = None,
+        level: Level | None = None,
         organisation_id: UUID | None = None,
         after: UUID | None = None,
         count: int = PAGE_ROWS_DEFAULT,
@@ -199,6 +200,7 @@ class Identity:
 
         Args:
             kind: Only of this kind.
+            level: Only on this level.
             organisation_id: Only the tree of this organisation, itself included.
             after: The last id of the page before.
             count: Rows of a page, 1 to ``PAGE_ROWS_MAX``.
@@ -208,11 +210,23 @@ class Identity:
             parties = await store.list_parties(
                 open_connection,
                 kind=kind,
+                level=level,
                 organisation_id=organisation_id,
                 after=after,
                 count=_page_rows(count),
             )
             return tuple(parties)
+
+    async def list_tree(self, party_id: UUID | None, *, count: int) -> tuple[Party, ...]:
+        """
+        Return a party and those below it, or all buyers (``None``); parents first.
+
+        Args:
+            party_id: Where the tree begins.
+            count: At most so many, those nearest to the top.
+        """
+        async with self._pool.connection() as connection:
+            return tuple(await store.read_tree(connection, party_id, count=count))
 
     async def set_party_state(
         self, reference: UUID | str, state: PartyState, *, connection: Connection | None = None
@@ -282,6 +296,8 @@ class Identity:
         models: Iterable[str] | None = None,
         requests_per_minute: int | None = None,
         expires_at: datetime | None = None,
+        mandate_id: UUID | None = None,
+        call_quanta_max: int | None = None,
         connection: Connection | None = None,
     ) -> tuple[ApiKey, str]:
         """
@@ -296,6 +312,8 @@ class Identity:
             models: ``model`` or ``model@tier``; ``None``: every model.
             requests_per_minute: ``None``: no rate of its own.
             expires_at: The first moment that is refused; ``None``: never.
+            mandate_id: The mandate that it spends through; the caller publishes the path.
+            call_quanta_max: What one call may cost at most; ``None``: no bound.
             connection: The caller's, in a transaction; ``None`` opens one.
 
         Raises:
@@ -324,6 +342,8 @@ class Identity:
                 requests_per_minute=requests_per_minute,
                 expires_at=expires_at,
                 created_at=now,
+                mandate_id=mandate_id,
+                call_quanta_max=call_quanta_max,
             )
             minted = await self._insert_secret(open_connection, key_id, now=now)
             return await _key_of(open_connection, key_id), minted

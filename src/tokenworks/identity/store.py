@@ -76,6 +76,7 @@ async def list_parties(
     connection: Connection,
     *,
     kind: PartyKind | None,
+    level: Level | None,
     organisation_id: UUID | None,
     after: UUID | None,
     count: int,
@@ -87,6 +88,7 @@ async def list_parties(
         _queries["select_parties"],
         {
             "kind": None if kind is None else kind.value,
+            "level": None if level is None else level.value,
             "organisation_id": organisation_id,
             "after": after,
             "count": count,
@@ -100,6 +102,15 @@ async def read_chain(connection: Connection, party_id: UUID) -> list[Party]:
     Return a party and its ancestors, root first; empty when there is no such party.
     """
     cursor = await connection.execute(_queries["select_chain"], {"party_id": party_id})
+    return [_party(row) for row in await cursor.fetchall()]
+
+
+async def read_tree(connection: Connection, party_id: UUID | None, *, count: int) -> list[Party]:
+    """
+    Return a party and those below it, or all buyers; parents first, up to ``count``.
+    """
+    parameters = {"party_id": party_id, "count": count}
+    cursor = await connection.execute(_queries["select_tree"], parameters)
     return [_party(row) for row in await cursor.fetchall()]
 
 
@@ -140,6 +151,8 @@ async def insert_key(
     requests_per_minute: int | None,
     expires_at: datetime | None,
     created_at: datetime,
+    mandate_id: UUID | None = None,
+    call_quanta_max: int | None = None,
 ) -> None:
     """
     Add a key, still without a secret.
@@ -155,6 +168,8 @@ async def insert_key(
             "requests_per_minute": requests_per_minute,
             "expires_at": expires_at,
             "created_at": created_at,
+            "mandate_id": mandate_id,
+            "call_quanta_max": call_quanta_max,
         },
     )
 
@@ -286,7 +301,8 @@ def _party(row: Row) -> Party:
 
 
 def _key(row: Row) -> ApiKey:
-    (key_id, party_id, role, prefix, label, models, rate, version, expires, revoked, created) = row
+    (key_id, party_id, role, prefix, label, models, rate, version) = row[:8]
+    (expires, revoked, created, mandate_id) = row[8:]
     return ApiKey(
         key_id=key_id,
         party_id=party_id,
@@ -299,6 +315,7 @@ def _key(row: Row) -> ApiKey:
         expires_at=expires,
         revoked_at=revoked,
         created_at=created,
+        mandate_id=mandate_id,
     )
 
 
@@ -319,4 +336,6 @@ def _record(rows: Sequence[Row]) -> KeyRecord:
         revoked_at=revoked_at,
         secret_valid_until=valid_until,
         chain=chain,
+        mandate_id=rows[0][13],
+        call_quanta_max=rows[0][14],
     )

@@ -33,6 +33,7 @@ BUYER_FIELDS: Final = frozenset(
         "outcome",
         "energy",
         "overrun",
+        "payment",
     }
 )
 ATTEMPT_PREFIX: Final = "attempt."

@@ -22,11 +22,12 @@ _encode = msgspec.json.Encoder().encode
 
 class Switch:
     """
-    Send ``/v1`` to the OpenAI door and ``/hub/v1`` to the hub API; answer the rest itself.
+    Send ``/v1`` to the OpenAI door, ``/hub/v1`` to the hub API and ``/x402`` to the facilitator.
 
     Args:
         openai_api: The hot path.
         hub_api: The management API.
+        x402_api: The facilitator.
         metrics: For ``/metrics``.
         is_healthy: Whether the books can be reached.
         jwks: Public keys of receipts, retired ones included.
@@ -37,12 +38,16 @@ class Switch:
         *,
         openai_api: Application,
         hub_api: Application,
+        selling: Application,
+        x402_api: Application,
         metrics: HubMetrics,
         is_healthy: Callable[[], bool],
         jwks: Callable[[], Awaitable[dict[str, object]]],
     ) -> None:
         self._openai_api = openai_api
         self._hub_api = hub_api
+        self._selling = selling
+        self._x402_api = x402_api
         self._metrics = metrics
         self._is_healthy = is_healthy
         self._jwks = jwks
@@ -56,6 +61,10 @@ class Switch:
         path: str = scope["path"]
         if path.startswith("/hub/v1"):
             await self._hub_api(scope, receive, send)
+        elif path.startswith("/x402/v1/"):
+            await self._selling(scope, receive, send)
+        elif path.startswith("/x402/"):
+            await self._x402_api(scope, receive, send)
         elif path == "/healthz":
             healthy = self._is_healthy()
             status = {"status": "ok" if healthy else "ledger_unreachable"}

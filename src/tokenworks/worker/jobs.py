@@ -13,7 +13,9 @@ from typing import Final
 
 import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
+from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
@@ -29,6 +31,7 @@ from tokenworks.reconciliation.service import Reconciliation
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
+DELIVER_EVERY_S: Final = 1.0
 EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
 PAUSE_AFTER_START_S: Final = 15.0
@@ -62,6 +65,7 @@ class Worker:
         escrows: Does what time brings about, and finishes what others began.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
+        brake: Ends reviews by their time, tells owners.
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
@@ -77,6 +81,7 @@ class Worker:
         escrows: Escrows,
         refunds: Refunds,
         reconciliation: Reconciliation,
+        brake: Brake,
         pool: Pool,
         clock: Clock,
         signer: LaneSigner,
@@ -84,6 +89,7 @@ class Worker:
     ) -> None:
         self._ledger = ledger
         self._calls = calls
+        self._brake = brake
         self._payments = payments
         self._escrows = escrows
         self._pool = pool
@@ -91,10 +97,13 @@ class Worker:
         self._signer = signer
         self._archive_months = archive
         self._archiving: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("expire_reviews", EXPIRE_EVERY_S, self._brake.expire_due),
+            _Job("deliver_webhooks", DELIVER_EVERY_S, self._deliver),
             _Job("settle_escrows", ESCROWS_EVERY_S, self._settle_escrows),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
@@ -156,6 +165,19 @@ class Worker:
         await self._ledger.ensure_partitions()
         await self._calls.ensure_partitions()
         await self._payments.ensure_partitions()
+        await self._brake.ensure_partitions()
+
+    async def _deliver(self) -> None:
+        # Others' servers may be slow: beside the other jobs, and never twice at once.
+        if self._delivering is None or self._delivering.done():
+            self._delivering = asyncio.create_task(self._deliver_all())
+
+    async def _deliver_all(self) -> None:
+        try:
+            while await self._brake.deliver_webhooks():
+                continue
+        except (psycopg.Error, PoolTimeout, TokenworksError, OSError) as error:
+            _log.warning("job_failed", job="deliver_webhooks", reason=str(error))
 
     async def _archive(self) -> None:
         # It may take minutes: beside the other jobs, in a thread, and never twice at once.

@@ -139,7 +139,7 @@ async def test_a_key_sees_only_its_own_tightest_limit(hub: Hub) -> None:
     [
         {"amount": "1", "per": "day"},
         {"party": "acme", "key": str(UUID(int=5)), "amount": "1", "per": "day"},
-        {"party": "acme", "amount": "1", "per": "week"},
+        {"party": "acme", "amount": "1", "per": "fortnight"},
         {"party": "acme", "amount": "1", "per": "day", "time_zone": "Mars/Olympus"},
         {"party": "acme", "amount": "1.5", "per": "day", "unit": "tokens"},
     ],

@@ -114,9 +114,11 @@ def least_containing(
 def _check_limits(
     field: str, child: list[tuple[Window, int]], parent: list[tuple[Window, int]]
 ) -> None:
-    for window, quantity in child:
+    for window, _ in child:
+        # A child's longer windows bound its shorter ones too: what counts is what is left.
+        own = least_containing(window, child)
         least = least_containing(window, parent)
-        if least is not None and quantity > least[1]:
+        if own is not None and least is not None and own[1] > least[1]:
             raise _wider(field, f"the limit per {window} is above its parent's per {least[0]}")
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tokenworks.agents.mandates import paths, store
 from tokenworks.agents.mandates.cache import Remembered
+from tokenworks.agents.mandates.merging import MergedChain, merge_chain
 from tokenworks.agents.mandates.model import Authority, Mandate, Wallet
 from tokenworks.foundation.clock import Clock
 from tokenworks.identity.service import Identity
@@ -37,6 +38,7 @@ class KnownChain:
     agent_name: str
     party_chain: tuple[UUID, ...]  # from the organisation down to the mandate's agent
     parties: tuple[UUID, ...]  # those of every agent of the chain, each once, root first
+    merged: MergedChain  # for the one question of each payment
 
     @property
     def mandate(self) -> Mandate:
@@ -110,6 +112,7 @@ class Directory:
             agent_name=chain[-1].name,
             party_chain=tuple(party.party_id for party in chain),
             parties=tuple(parties),
+            merged=merge_chain(mandates),
         )
 
     async def usable_mandates(self, agent_id: UUID) -> tuple[UUID, ...]:

@@ -238,3 +238,35 @@ class CurrencyNotAllowedError(ForbiddenError):
     """
 
     code = "currency_not_allowed"
+
+
+class Ap2RefusedError(InvalidError):
+    """
+    The AP2 mandate is not understood whole, or says what cannot be kept here.
+    """
+
+    code = "ap2_refused"
+
+
+class MandateNotForCallsError(InvalidError):
+    """
+    An API key cannot keep a predicate of the mandate; ``param`` names it.
+    """
+
+    code = "mandate_not_for_calls"
+
+
+class WalletRequestError(UnauthenticatedError):
+    """
+    The signed request is malformed, too old, for another hub, or its signature is not good.
+    """
+
+    code = "wallet_request_refused"
+
+
+class OwnerRequiredError(ForbiddenError):
+    """
+    An agent reads what is its own; only an owner above it, or an admin, changes it.
+    """
+
+    code = "owner_required"

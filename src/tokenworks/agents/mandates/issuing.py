@@ -32,8 +32,7 @@ from tokenworks.agents.mandates.errors import (
 from tokenworks.agents.mandates.judging import judge_chain
 from tokenworks.agents.mandates.model import Mandate, MandateState, Terms
 from tokenworks.agents.mandates.signing import (
-    SignedMandate,
-    digest_of,
+    check_delegated,
     moment_of,
     read_mandate,
     seconds_of,
@@ -48,8 +47,6 @@ from tokenworks.identity.model import Level, Party, PartyState
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
-from tokenworks.receipts.errors import JwsMalformedError
-from tokenworks.receipts.jws import Jwk, from_jwk
 from tokenworks.receipts.service import ReceiptKeys
 
 LABEL_LENGTH_MAX: Final = 200
@@ -295,47 +292,6 @@ class Issuing:
             )
             await store.notify(connection, str(mandate.agent_id))
         self._directory.forget(str(mandate.agent_id))
-
-
-def check_delegated(signed: SignedMandate, parent: Mandate) -> None:
-    """
-    Refuse a delegation that is not signed by the key that its parent confirms.
-
-    Raises:
-        MandateParentError: It names another parent, or another content of it.
-        MandateSignatureError: Another key signed, or nobody may delegate the parent.
-    """
-    link = signed.claims.parent
-    if link is None or link.id != parent.mandate_id or link.sha256 != digest_of(parent.jws):
-        message = "The delegation names another parent, or another content of it."
-        raise MandateParentError(message, param="parent")
-    confirmed = read_mandate(parent.jws).claims.cnf
-    if confirmed is None:
-        message = (
-            "The parent confirms no key, so nobody but the hub delegates it: its agent had no"
-            " wallet when it was issued."
-        )
-        raise MandateSignatureError(message, param="iss")
-    check_signed_by(signed, confirmed.jwk)
-
-
-def check_signed_by(signed: SignedMandate, jwk: Jwk) -> None:
-    """
-    Refuse a mandate that another key than this wallet's signed.
-
-    Raises:
-        MandateSignatureError: Another key, or the signature is not good.
-    """
-    names_key = signed.claims.iss == jwk.x and signed.jws.header.kid == jwk.x
-    if not names_key or signed.claims.certificate is not None:
-        message = "The delegation is signed by another key than its parent confirms."
-        raise MandateSignatureError(message, param="iss")
-    try:
-        is_good = signed.jws.is_signed_by(from_jwk(jwk))
-    except JwsMalformedError:
-        is_good = False
-    if not is_good:
-        raise MandateSignatureError("The signature of the delegation is not good.")
 
 
 def check_label(label: str) -> None:

@@ -101,7 +101,7 @@ VALUES (%(event_id)s, %(mandate_id)s, %(kind)s, %(happened_at)s, %(actor)s, %(de
 SELECT event_id, kind, happened_at, actor, details::text
 FROM agents.mandate_events
 WHERE mandate_id = %(mandate_id)s
-ORDER BY event_id
+ORDER BY sequence
 LIMIT %(count)s;
 
 -- name: notify

@@ -7,12 +7,14 @@ it binds the next hold of every process at once; captures within holds that are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
 from tokenworks.agents.mandates import paths, store
 from tokenworks.agents.mandates.address import check_address
 from tokenworks.agents.mandates.attenuation import least_containing
+from tokenworks.agents.mandates.calling import CallBounds, call_bounds
 from tokenworks.agents.mandates.directory import Directory, KnownChain
 from tokenworks.agents.mandates.errors import (
     MandateConflictError,
@@ -47,7 +49,7 @@ from tokenworks.identity.model import Party, PartyState
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.errors import LimitMissingError
 from tokenworks.ledger.model import Outcome, Refusal, ScopeOpening
-from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.service import PLATFORM_ID, Ledger
 from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.receipts.service import ReceiptKeys
 
@@ -403,11 +405,11 @@ class Mandates:
         if known is None or known.mandate.agent_id != wallet.agent_id:
             raise MandateUnknownError("The wallet's agent has no such mandate.")
         try:
-            judge_chain(known.mandates, purchase, now=now)
+            known.merged.judge(purchase, now=now)
         except ForbiddenError:
             # It may have been thawed meanwhile, elsewhere.
             known = await self._fresh(mandate_id)
-            judge_chain(known.mandates, purchase, now=now)
+            known.merged.judge(purchase, now=now)
         return await self._directory.authority(known, wallet=address, payee_id=purchase.payee_id)
 
     async def authority_of(self, mandate_id: UUID, *, payee_id: UUID | None = None) -> Authority:
@@ -425,6 +427,33 @@ class Mandates:
         known = await self._fresh(mandate_id)
         judge_chain(known.mandates, None, now=self._clock.now())
         return await self._directory.authority(known, wallet=None, payee_id=payee_id)
+
+    async def bounds_of_calls(
+        self, mandate_id: UUID, *, agent_id: UUID, models: Iterable[str] | None, network: str
+    ) -> CallBounds:
+        """
+        Return what a mandate leaves of calls to models, for an API key of its agent.
+
+        Raises:
+            MandateNotFoundError: There is no such mandate of this agent.
+            MandateNotForCallsError: Calls cannot keep one of its predicates.
+            ForbiddenError: Its chain is not in force.
+        """
+        known = await self._fresh(mandate_id)
+        if known.mandate.agent_id != agent_id:
+            message = f"The party has no mandate {mandate_id}."
+            raise MandateNotFoundError(message, param="mandate")
+        # Opens the scopes that count what the platform gets, where a mandate limits payees.
+        authority = await self.authority_of(mandate_id, payee_id=PLATFORM_ID)
+        return call_bounds(
+            known.mandates,
+            scope_ids=paths.path_scopes(
+                known.parties, known.mandates, wallet=None, payee_id=authority.payee_id
+            ),
+            models=models,
+            network=network,
+            now=self._clock.now(),
+        )
 
     async def renewed(self, authority: Authority) -> Authority:
         """

@@ -18,8 +18,12 @@ from uuid import UUID
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tokenworks.agents.mandates.errors import MandateMalformedError
-from tokenworks.agents.mandates.model import Terms
+from tokenworks.agents.mandates.errors import (
+    MandateMalformedError,
+    MandateParentError,
+    MandateSignatureError,
+)
+from tokenworks.agents.mandates.model import Mandate, Terms
 from tokenworks.agents.mandates.terms import TermsShape, terms_from_shape, terms_to_shape
 from tokenworks.foundation.errors import TooLargeError
 from tokenworks.receipts.errors import JwsMalformedError
@@ -27,6 +31,7 @@ from tokenworks.receipts.jws import (
     CompactJws,
     Jwk,
     decode_json,
+    from_jwk,
     header_part,
     read_compact,
     sign_compact,
@@ -202,6 +207,47 @@ def read_mandate(text: str) -> SignedMandate:
         if seconds is not None and not 0 <= seconds <= _SECONDS_MAX:
             raise MandateMalformedError(f"The claim {name} is no moment in seconds.", param=name)
     return SignedMandate(text=text, jws=jws, claims=claims, terms=terms_from_shape(claims.terms))
+
+
+def check_delegated(signed: SignedMandate, parent: Mandate) -> None:
+    """
+    Refuse a delegation that is not signed by the key that its parent confirms.
+
+    Raises:
+        MandateParentError: It names another parent, or another content of it.
+        MandateSignatureError: Another key signed, or nobody may delegate the parent.
+    """
+    link = signed.claims.parent
+    if link is None or link.id != parent.mandate_id or link.sha256 != digest_of(parent.jws):
+        message = "The delegation names another parent, or another content of it."
+        raise MandateParentError(message, param="parent")
+    confirmed = read_mandate(parent.jws).claims.cnf
+    if confirmed is None:
+        message = (
+            "The parent confirms no key, so nobody but the hub delegates it: its agent had no"
+            " wallet when it was issued."
+        )
+        raise MandateSignatureError(message, param="iss")
+    check_signed_by(signed, confirmed.jwk)
+
+
+def check_signed_by(signed: SignedMandate, jwk: Jwk) -> None:
+    """
+    Refuse a mandate that another key than this wallet's signed.
+
+    Raises:
+        MandateSignatureError: Another key, or the signature is not good.
+    """
+    names_key = signed.claims.iss == jwk.x and signed.jws.header.kid == jwk.x
+    if not names_key or signed.claims.certificate is not None:
+        message = "The delegation is signed by another key than its parent confirms."
+        raise MandateSignatureError(message, param="iss")
+    try:
+        is_good = signed.jws.is_signed_by(from_jwk(jwk))
+    except JwsMalformedError:
+        is_good = False
+    if not is_good:
+        raise MandateSignatureError("The signature of the delegation is not good.")
 
 
 def digest_of(jws: str) -> str:

@@ -159,7 +159,8 @@ def check_requirements(
     """
     Refuse an authorisation that is not for what the seller asks.
 
-    When an ``upto`` payment is settled, its requirements name the actual amount.
+    When an ``upto`` payment is settled, its requirements name the actual amount; when a payment is
+    given back they name 0.
 
     Raises:
         NetworkMismatchError, RequirementsMismatchError, BindingMismatchError: In this order,
@@ -172,18 +173,19 @@ def check_requirements(
         raise _mismatch("scheme", authorisation.scheme, requirements.scheme)
     if requirements.asset != authorisation.asset:
         raise _mismatch("asset", authorisation.asset, requirements.asset)
-    may_be_less = is_settling and authorisation.scheme is Scheme.UPTO
-    if requirements.amount != authorisation.amount and not (
-        may_be_less and requirements.amount < authorisation.amount
-    ):
-        raise _mismatch("amount", str(authorisation.amount), str(requirements.amount))
+    asked = requirements.amount
+    may_differ = is_settling and (
+        asked == 0 or (authorisation.scheme is Scheme.UPTO and asked < authorisation.amount)
+    )
+    if asked != authorisation.amount and not may_differ:
+        raise _mismatch("amount", str(authorisation.amount), str(asked))
     if requirements.pay_to != authorisation.pay_to:
         raise _mismatch("pay_to", str(authorisation.pay_to), str(requirements.pay_to))
-    signed, asked = authorisation.binding, requirements.binding
+    signed, request = authorisation.binding, requirements.binding
     for name, ours, theirs in (
-        ("method", signed.method, asked.method),
-        ("url", signed.url, asked.url),
-        ("body_sha256", signed.body_sha256, asked.body_sha256),
+        ("method", signed.method, request.method),
+        ("url", signed.url, request.url),
+        ("body_sha256", signed.body_sha256, request.body_sha256),
     ):
         if ours != theirs:
             message = f"The payment was signed for another request: {name} differs."

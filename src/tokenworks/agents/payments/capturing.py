@@ -7,6 +7,7 @@ is answered by what is recorded. A receipt is drafted before the commit and sign
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -32,6 +33,8 @@ from tokenworks.receipts.model import JsonValue
 
 CAPTURE_META: Final = '{"kind":"payment"}'
 REASON_CHARACTERS_MAX: Final = 200
+LEARNING_MAX: Final = 1_000
+"""Captures that the brake may still have to learn; more wait for it."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 _log = structlog.get_logger("tokenworks.payments")
@@ -56,6 +59,7 @@ class Capturing:
         self._payees = payees
         self._brake = brake
         self._receipts = receipts
+        self._learning: set[asyncio.Task[None]] = set()
 
     async def capture(
         self,
@@ -118,7 +122,7 @@ class Capturing:
         outcome = await self._post(held, posting)
         assert not outcome.overrun, "a hold covers what is captured from it"
         if outcome.code != REPLAYED:
-            await self._learn(held, quanta)
+            await self._learn_soon(held, quanta)
         state = PaymentState.CAPTURED if closes else PaymentState.HELD
         return _receipted(held, outcome, state=state, quanta=quanta, ordinal=ordinal)
 
@@ -152,7 +156,26 @@ class Capturing:
         _log.error("payment_not_settled", payment_id=str(held.payment_id), code=outcome.code)
         raise await self._ledger.refusal(outcome)
 
-    async def _learn(self, held: HeldPayment, quanta: int) -> None:
+    async def quiet(self) -> None:
+        """
+        Return when everything that was captured is learned.
+        """
+        if self._learning:
+            await asyncio.wait(self._learning)
+
+    async def _learn_soon(self, held: HeldPayment, quanta: int) -> None:
+        # The payee is paid: the answer does not wait for what the brake makes of it.
+        if len(self._learning) >= LEARNING_MAX:
+            await self.learn(held, quanta)
+            return
+        task = asyncio.create_task(self.learn(held, quanta))
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)
+
+    async def learn(self, held: HeldPayment, quanta: int) -> None:
+        """
+        Tell the brake what was captured; never raises.
+        """
         try:
             await self._brake.record(subject_again(held), captured_quanta=quanta)
         except TokenworksError as error:

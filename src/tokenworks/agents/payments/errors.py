@@ -117,6 +117,22 @@ class AssetUnknownError(InvalidError):
     code = "asset_unknown"
 
 
+class UnauthorizedServerError(ForbiddenError):
+    """
+    Less than was authorised is for the payee alone to take.
+    """
+
+    code = "unauthorized_server"
+
+
+class AttestationInvalidError(InvalidError):
+    """
+    The attestation is not this hub's, or says something else than the books.
+    """
+
+    code = "attestation_invalid"
+
+
 class PaymentInReviewError(ForbiddenError):
     """
     The money is held and a person decides; send the same authorisation again later.

@@ -17,13 +17,14 @@ import msgspec
 
 from tokenworks.agents.brake.model import Action, Decision, Reason
 from tokenworks.agents.payments.model import Scheme
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.ledger.model import Part
 
 META_KIND: Final = "payment"
 ESCROW: Final = "escrow"
 CALL: Final = "call"
 
-_SIGNED_FOR_A_REQUEST: Final = frozenset(scheme.value for scheme in Scheme)
+_SIGNED_FOR_A_REQUEST: Final = frozenset({*(scheme.value for scheme in Scheme), CALL})
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -50,7 +51,9 @@ class HeldPayment:
     request_digest: bytes
     decision: Decision
     parts: tuple[Part, ...] = ()  # what the hold took, by account
-    has_waited: bool = False  # it was held for people to decide, so placing it claimed nothing
+    tokens: int = 0  # the most that a call it pays for may use; a limit of the path may count them
+    is_unclaimed: bool = False  # placing it claimed nothing: people were asked, or it is attested
+    is_attested: bool = False  # held ahead for a seller that is to show the hub's attestation
     jws: str | None = None  # ``None`` after a crash, and where nothing was signed for a request
 
 
@@ -64,14 +67,16 @@ def to_meta(held: HeldPayment) -> str:
         "digest": held.digest.hex(),
         "request": held.request_digest.hex(),
         "payer": held.payer,
-        "parties": [str(party_id) for party_id in held.party_chain],
-        "mandate": str(held.mandate_id),
-        "chain": [str(mandate_id) for mandate_id in held.chain],
-        "payee": str(held.payee_id),
+        "parties": [identifier_text(party_id) for party_id in held.party_chain],
+        "mandate": identifier_text(held.mandate_id),
+        "chain": [identifier_text(mandate_id) for mandate_id in held.chain],
+        "payee": identifier_text(held.payee_id),
         "currency": held.currency,
         "amount": str(held.authorised_quanta),
         "decision": decision_to_json(held.decision),
     }
+    if held.is_attested:
+        note["attested"] = True
     if held.kind not in _SIGNED_FOR_A_REQUEST:
         note["resource"] = held.resource
     return _encode(note).decode()
@@ -85,6 +90,7 @@ def from_meta(payment_id: UUID, meta: str | bytes | Mapping[str, Any]) -> HeldPa
     if note.get("kind") != META_KIND:
         return None
     decision = decision_from_json(note["decision"])
+    is_attested = bool(note.get("attested"))
     parties = tuple(UUID(text) for text in note["parties"])
     return HeldPayment(
         payment_id=payment_id,
@@ -102,7 +108,8 @@ def from_meta(payment_id: UUID, meta: str | bytes | Mapping[str, Any]) -> HeldPa
         resource=note.get("resource", ""),
         request_digest=bytes.fromhex(note["request"]),
         decision=decision,
-        has_waited=is_waiting(decision),
+        is_unclaimed=is_waiting(decision) or is_attested,
+        is_attested=is_attested,
     )
 
 

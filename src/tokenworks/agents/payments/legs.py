@@ -16,6 +16,7 @@ from tokenworks.identity.model import PartyKind
 from tokenworks.ledger.model import ASSET_IDS, Part, Reservation, Transfer
 
 LIMIT_PAYMENTS: Final = ASSET_IDS["LIMIT.PAYMENTS"]
+LIMIT_TOKENS: Final = ASSET_IDS["LIMIT.TOK"]
 
 PAYEE_PURPOSES: Final[Mapping[PartyKind, str]] = {
     PartyKind.BUYER: "cash",
@@ -43,15 +44,19 @@ class CaptureAccounts:
     payments_spent: int
 
 
-def reservations(currency: str, quanta: int) -> tuple[Reservation, ...]:
+def reservations(currency: str, quanta: int, *, tokens: int = 0) -> tuple[Reservation, ...]:
     """
-    Return what a payment holds: money, every money limit and one payment of the path.
+    Return what a payment holds: money, every money limit and one payment of the path; where it
+    pays for a call, its tokens too.
     """
-    return (
+    held = (
         Reservation(asset_id=ASSET_IDS[currency], quanta=quanta),
         Reservation(asset_id=ASSET_IDS[f"LIMIT.{currency}"], quanta=quanta),
         Reservation(asset_id=LIMIT_PAYMENTS, quanta=1),
     )
+    if not tokens:
+        return held
+    return (*held, Reservation(asset_id=LIMIT_TOKENS, quanta=tokens))
 
 
 def capture_transfers(

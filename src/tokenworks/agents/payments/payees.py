@@ -48,6 +48,13 @@ class Payees:
             raise PayeeNotActiveError(f"The payee is {party.state.value}.", param="pay_to")
         return party
 
+    async def owners(self, payee_id: UUID) -> frozenset[UUID]:
+        """
+        Return a payee and its organisation.
+        """
+        party = await self._party(payee_id)
+        return frozenset({party.party_id, party.organisation_id})
+
     async def accounts(self, payee_id: UUID, currency: str) -> CaptureAccounts:
         """
         Return where a capture's transfers go, whatever the payee's state: a hold is a promise.

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from tokenworks.agents.payments.held import HeldPayment, decision_to_json
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.postgres.composite import composite_text
 
 COLUMNS: Final = (
@@ -37,6 +38,11 @@ COLUMNS: Final = (
 RIDER_MARK: Final = "P"
 """Stands before a payment's row, so that the rider tells it from a call's."""
 
+BOTH_MARK: Final = "B"
+SEPARATOR: Final = "\x1e"
+"""Stands before and between the rows of a call and of the payment that paid for it; no row has
+it inside: JSON escapes it, and no name or code may hold it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -61,10 +67,10 @@ def payment_row(
             closes,
             held.kind,
             held.payer,
-            held.agent_id,
-            held.organisation_id,
-            held.mandate_id,
-            held.payee_id,
+            identifier_text(held.agent_id),
+            identifier_text(held.organisation_id),
+            identifier_text(held.mandate_id),
+            identifier_text(held.payee_id),
             held.currency,
             held.authorised_quanta,
             quanta,
@@ -75,3 +81,12 @@ def payment_row(
             None if receipt is None else _encode(receipt).decode(),
         )
     )
+
+
+def with_call_row(call_row: str, row: str) -> str:
+    """
+    Return a call's row and the row of its payment as one text for the rider ``hub``.
+    """
+    assert SEPARATOR not in call_row, "a call's row is one record"
+    assert SEPARATOR not in row, "a payment's row is one record"
+    return f"{BOTH_MARK}{call_row}{SEPARATOR}{row}"

@@ -30,7 +30,7 @@ from tokenworks.agents.payments.errors import (
     PaymentInReviewError,
     PaymentSettledError,
 )
-from tokenworks.agents.payments.held import HeldPayment, from_meta, is_waiting, to_meta
+from tokenworks.agents.payments.held import CALL, HeldPayment, from_meta, is_waiting, to_meta
 from tokenworks.agents.payments.identifying import request_digest_of
 from tokenworks.agents.payments.legs import reservations
 from tokenworks.agents.payments.model import Authorisation
@@ -44,7 +44,7 @@ from tokenworks.ledger.service import Ledger
 
 HELD_REMEMBERED_MAX: Final = 20_000
 CLAIM_EXTENSION: Final = 1
-"""A payment that waited for people is claimed by its hold's first extension, of nothing."""
+"""A payment whose placing claimed nothing is claimed by its hold's first extension, of nothing."""
 
 _HOLD_STATES: Final = {"captured", "voided", "expired"}
 
@@ -59,6 +59,7 @@ class Sold:
     tool: str | None = None
     provider: str | None = None
     description: str = ""  # for the person who looks at it
+    tokens: int = 0  # the most that a call may use; above 0 the hub's own gateway sells and settles
 
 
 NOTHING_ELSE: Final = Sold()
@@ -97,11 +98,18 @@ class Placing:
             TokenworksError: As ``open``.
         """
         held, is_new = await self.open(authorisation, timeout_s, sold)
-        if not held.has_waited:
-            if is_new:
-                return held
+        if held.is_unclaimed:
+            return await self.claim_held(held, timeout_s)
+        if is_new:
+            return held
+        raise await self._claimed(held.payment_id)
+
+    async def claim_held(self, held: HeldPayment, timeout_s: int) -> HeldPayment:
+        """
+        Give a payment that is held already to one caller: the first to extend its hold.
+        """
+        if not held.is_unclaimed:
             raise await self._claimed(held.payment_id)
-        # It was held before people approved it: the first to extend the hold has it.
         outcome = await self._ledger.place(
             Placement(
                 hold_id=held.payment_id,
@@ -118,7 +126,12 @@ class Placing:
         raise await self._ledger.refusal(outcome)
 
     async def open(
-        self, authorisation: Authorisation, timeout_s: int, sold: Sold
+        self,
+        authorisation: Authorisation,
+        timeout_s: int,
+        sold: Sold,
+        *,
+        is_attested: bool = False,
     ) -> tuple[HeldPayment, bool]:
         """
         Return the payment's hold, placed now or before, and whether it is new.
@@ -140,6 +153,8 @@ class Placing:
             if found is None:
                 raise
             return found, False
+        if is_attested:
+            held = replace(held, is_attested=True, is_unclaimed=True)
         expires_at = self._clock.now() + timedelta(seconds=timeout_s)
         waits = is_waiting(held.decision)
         if waits:
@@ -205,11 +220,11 @@ class Placing:
         held = held_of(
             subject,
             decision,
-            kind=authorisation.scheme.value,
+            kind=CALL if sold.tokens else authorisation.scheme.value,
             payer=authorisation.payer,
             jws=authorisation.jws,
         )
-        return held, subject, authority
+        return replace(held, tokens=sold.tokens), subject, authority
 
     # ------------------------------------------------------------------ the ledger
 
@@ -228,7 +243,7 @@ class Placing:
             hold_id=held.payment_id,
             path_id=authority.path_id,
             path_version=authority.path_version,
-            reservations=reservations(held.currency, held.authorised_quanta),
+            reservations=reservations(held.currency, held.authorised_quanta, tokens=held.tokens),
             expires_at=expires_at,
             deadline=self._deadline(),
             fate=fate,

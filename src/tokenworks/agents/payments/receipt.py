@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from tokenworks.agents.payments.held import HeldPayment, decision_to_json
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import ASSETS, quanta_to_text
 from tokenworks.receipts.model import JsonValue, Readers
 from tokenworks.receipts.views import BUYER, LEG_PREFIX, leg_owner_view, supplier_view
@@ -70,7 +71,7 @@ def receipt_fields(
     """
     scale = ASSETS[held.currency].scale
     amount = quanta_to_text(quanta, scale=scale)
-    payee = str(held.payee_id)
+    payee = identifier_text(held.payee_id)
     fields: dict[str, JsonValue] = {
         "payer": held.payer,
         "payee": payee,
@@ -81,8 +82,11 @@ def receipt_fields(
         "request": held.request_digest.hex(),
         "capture": {"ordinal": ordinal, "is_last": closes},
         "authorised": quanta_to_text(held.authorised_quanta, scale=scale),
-        "spender": {"agent": str(held.agent_id), "organisation": str(held.organisation_id)},
-        "mandates": [str(mandate_id) for mandate_id in held.chain],
+        "spender": {
+            "agent": identifier_text(held.agent_id),
+            "organisation": identifier_text(held.organisation_id),
+        },
+        "mandates": [identifier_text(mandate_id) for mandate_id in held.chain],
         "brake": cast("JsonValue", decision_to_json(held.decision)),
         "leg.1": {"kind": "payment", "payee": payee, "amount": amount},
     }

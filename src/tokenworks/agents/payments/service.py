@@ -17,19 +17,24 @@ from uuid import UUID
 
 from tokenworks.agents.brake.model import Decision, ReviewState, Subject
 from tokenworks.agents.mandates.model import Authority
+from tokenworks.agents.payments.attesting import Attesting, check_attested
 from tokenworks.agents.payments.authorising import (
     check_requirements,
     read_authorisation,
 )
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import (
+    AssetUnknownError,
+    AttestationInvalidError,
     PayeeIsPayerError,
+    PaymentClaimedError,
     PaymentConflictError,
     PaymentDeniedError,
     PaymentInReviewError,
     PaymentNotFoundError,
+    UnauthorizedServerError,
 )
-from tokenworks.agents.payments.held import ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
     HOLD_LIFETIME_S_MIN,
@@ -69,6 +74,7 @@ class Payments:
         receipts: Drafts and signs receipts.
         clock: When something is due.
         network: What authorisations of this hub are signed for.
+        attesting: Signs and reads attestations.
     """
 
     def __init__(
@@ -82,8 +88,11 @@ class Payments:
         receipts: ReceiptIssuer,
         clock: Clock,
         network: str,
+        attesting: Attesting,
     ) -> None:
         self.network = network
+        self.currency = ledger.currency
+        self._attesting = attesting
         self._ledger = ledger
         self._brake = brake
         self._clock = clock
@@ -113,9 +122,34 @@ class Payments:
             PaymentClaimedError: It was claimed before.
             TokenworksError: As ``authorise``.
         """
+        held = await self.claim_held(jws, requirements, sold=sold)
+        return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+
+    async def claim_held(
+        self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
+    ) -> HeldPayment:
+        """
+        Do what ``claim`` does for a caller in this process that captures the hold itself.
+
+        It ends the hold once, with the payment's row, and says so by ``note_sale``.
+
+        Raises:
+            TokenworksError: As ``claim``.
+        """
         authorisation = self._read(jws, requirements, is_settling=False)
         held = await self._placing.claim(authorisation, _lifetime(requirements), sold)
-        return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+        if sold.tokens and held.kind != CALL:
+            # Held at another door, where neither the model nor its tokens were looked at.
+            await self._capturing.release(held, reason="held for something else than a call")
+            raise PaymentConflictError("The payment was held for something else than this call.")
+        return held
+
+    async def note_sale(self, held: HeldPayment, *, captured_quanta: int) -> None:
+        """
+        Learn from a payment that its claimer captured; never raises.
+        """
+        self._placing.forget(held.payment_id)
+        await self._capturing.learn(held, captured_quanta)
 
     async def authorise(
         self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
@@ -133,24 +167,123 @@ class Payments:
         return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
 
     async def settle(
-        self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
+        self,
+        jws: str,
+        requirements: Requirements,
+        *,
+        is_payee: bool = False,
+        sold: Sold = NOTHING_ELSE,
     ) -> Receipted:
         """
         Capture what was authorised, held before or now; requirements name the actual amount.
 
-        Zero gives the whole hold back.
+        Zero gives the whole hold back. Whoever has the signature (the payer too) may pay the
+        payee all of it; of what was held before, less is taken or given back by the payee alone:
+        otherwise a payer could end a payment cheaply while the seller works for it.
+
+        Args:
+            jws: What the wallet signed.
+            requirements: What the seller asks.
+            is_payee: Whether the payee itself is known to ask.
+            sold: For the mandate's predicates.
 
         Raises:
+            UnauthorizedServerError: Somebody else asks for less than is held.
             TokenworksError: As ``authorise`` and ``capture``.
         """
         authorisation = self._read(jws, requirements, is_settling=True)
-        held, _ = await self._placing.open(authorisation, _lifetime(requirements), sold)
-        if requirements.amount == 0:
+        held, is_new = await self._placing.open(authorisation, _lifetime(requirements), sold)
+        if held.kind == CALL:
+            # The gateway works for it at this moment, and knows alone what is due.
+            raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
+        return await self._end(held, requirements.amount, may_take_less=is_payee or is_new)
+
+    async def _end(self, held: HeldPayment, quanta: int, *, may_take_less: bool) -> Receipted:
+        if quanta != held.authorised_quanta and not may_take_less:
+            await self._require_repeat(held, quanta)
+        if quanta == 0:
             return await self._capturing.release(held, reason=RELEASED_BY_SELLER)
-        return await self._capturing.capture(held, quanta=requirements.amount)
+        return await self._capturing.capture(held, quanta=quanta)
+
+    async def _require_repeat(self, held: HeldPayment, quanta: int) -> None:
+        rows = await self.store.rows(held.payment_id)
+        if rows and rows[-1]["closes"]:
+            return  # it is over: the answer is the first one, or a conflict
+        message = (
+            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: "
+            "send its API key as 'Authorization: Bearer tw_...'."
+        )
+        raise UnauthorizedServerError(message, param="amount")
+
+    async def owners_of_payee(self, payee_id: UUID) -> frozenset[UUID]:
+        """
+        Return the parties whose keys speak for a payee: itself and its organisation.
+        """
+        return await self._payees.owners(payee_id)
+
+    # ------------------------------------------------------------------ attested payments
+
+    async def attest(
+        self, jws: str, requirements: Requirements, resource: str, *, sold: Sold = NOTHING_ELSE
+    ) -> str:
+        """
+        Hold a payment ahead, for the seller that will show what is returned; idempotent.
+
+        Returns:
+            A short JWS of this hub: payee, resource, amount, and until when it is held.
+
+        Raises:
+            PaymentClaimedError: The payment was used without an attestation before.
+            TokenworksError: As ``authorise``.
+        """
+        authorisation = self._read(jws, requirements, is_settling=False)
+        held, _ = await self._placing.open(
+            authorisation, _lifetime(requirements), sold, is_attested=True
+        )
+        view = await self._ledger.hold(held.payment_id)
+        if not held.is_attested or view is None:
+            raise PaymentClaimedError("This payment was used without an attestation before.")
+        return self._attesting.issue(
+            held, resource=resource, issued_at=view.placed_at, expires_at=view.expires_at
+        )
+
+    async def claim_attested(self, attestation: str, requirements: Requirements) -> Payment:
+        """
+        Give an attested payment to one seller, before its work.
+
+        Raises:
+            AttestationInvalidError, RequirementsMismatchError, UnauthorizedServerError: It is
+                not this hub's, or not for these requirements.
+            PaymentClaimedError, PaymentSettledError, PaymentHoldExpiredError: As ``claim``.
+        """
+        held = await self._attested(attestation, requirements, is_settling=False)
+        held = await self._placing.claim_held(held, _lifetime(requirements))
+        return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
+
+    async def settle_attested(
+        self, attestation: str, requirements: Requirements, *, is_payee: bool = False
+    ) -> Receipted:
+        """
+        Capture an attested payment; as ``settle``.
+        """
+        held = await self._attested(attestation, requirements, is_settling=True)
+        return await self._end(held, requirements.amount, may_take_less=is_payee)
+
+    async def _attested(
+        self, attestation: str, requirements: Requirements, *, is_settling: bool
+    ) -> HeldPayment:
+        said = await self._attesting.read(attestation)
+        check_attested(said, requirements, network=self.network, is_settling=is_settling)
+        held = await self._held(said.payment_id)
+        if not held.is_attested or held.payee_id != said.pay_to:
+            raise AttestationInvalidError("The books know this payment otherwise.")
+        return replace(held, resource=held.resource or said.resource)
 
     def _read(self, jws: str, requirements: Requirements, *, is_settling: bool) -> Authorisation:
         authorisation = read_authorisation(jws, network=self.network)
+        if authorisation.asset != self.currency:
+            message = f"This hub's money is {self.currency}, not {authorisation.asset}."
+            raise AssetUnknownError(message, param="asset")
         check_requirements(authorisation, requirements, is_settling=is_settling)
         return authorisation
 
@@ -335,7 +468,7 @@ class Payments:
             "voided": PaymentState.RELEASED,
             "expired": PaymentState.EXPIRED,
         }[hold_state]
-        if state is PaymentState.HELD and held.has_waited:
+        if state is PaymentState.HELD and is_waiting(held.decision):
             review = await self._brake.review(payment_id)
             if review is not None and review.state is not ReviewState.APPROVED:
                 state = PaymentState.IN_REVIEW
@@ -367,6 +500,9 @@ class Payments:
             raise PaymentNotFoundError(message, param="payment_id")
         recorded_at, _, lane, sequence, previous = entry
         fields = row["receipt"]
+        if fields is None:
+            message = f"The payment bought a call; its receipt is /hub/v1/receipts/{payment_id}."
+            raise PaymentNotFoundError(message, param="payment_id")
         prepared = self._receipts.draft(payment_id, fields, readers_of(fields))
         position = Outcome(
             code="replayed",
@@ -376,6 +512,12 @@ class Payments:
             receipt_previous=bytes(previous),
         )
         return await self._receipts.document(prepared, position, view=view, with_certificate=True)
+
+    async def quiet(self) -> None:
+        """
+        Return when the brake has learned from everything that was captured.
+        """
+        await self._capturing.quiet()
 
     async def ensure_partitions(self) -> None:
         """

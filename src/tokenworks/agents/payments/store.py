@@ -14,7 +14,12 @@ from uuid import UUID
 
 from psycopg.rows import dict_row
 
-from tokenworks.agents.payments.held import HeldPayment, decision_from_json, from_meta
+from tokenworks.agents.payments.held import (
+    HeldPayment,
+    decision_from_json,
+    from_meta,
+    is_waiting,
+)
 from tokenworks.agents.payments.model import Payment, PaymentState
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
@@ -151,10 +156,9 @@ def payment_of(
 def _from_hold(row: Mapping[str, Any]) -> Payment:
     held = from_meta(row["hold_id"], row["meta"])
     assert held is not None, "only holds of payments were asked for"
-    waits = held.has_waited and held.decision.review_id is None
     return payment_of(
         held,
-        state=PaymentState.IN_REVIEW if waits else PaymentState.HELD,
+        state=PaymentState.IN_REVIEW if is_waiting(held.decision) else PaymentState.HELD,
         recorded_at=row["placed_at"],
     )
 

@@ -54,6 +54,7 @@ CREATE INDEX mandates_by_organisation ON agents.mandates (organisation_id, manda
 -- Few rows, made by people: not partitioned.
 CREATE TABLE agents.mandate_events (
     event_id uuid NOT NULL,
+    sequence bigint GENERATED ALWAYS AS IDENTITY,
     mandate_id uuid NOT NULL,
     kind text NOT NULL,               -- issued, delegated, frozen, thawed, revoked, raised
     happened_at timestamptz NOT NULL,
@@ -66,7 +67,7 @@ CREATE TABLE agents.mandate_events (
     )
 );
 COMMENT ON TABLE agents.mandate_events IS 'What was done to a mandate, by whom; append-only.';
-CREATE INDEX mandate_events_by_mandate ON agents.mandate_events (mandate_id, event_id);
+CREATE INDEX mandate_events_by_mandate ON agents.mandate_events (mandate_id, sequence);
 CREATE TRIGGER mandate_events_append_only BEFORE UPDATE OR DELETE ON agents.mandate_events
 FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER mandate_events_not_truncated BEFORE TRUNCATE ON agents.mandate_events

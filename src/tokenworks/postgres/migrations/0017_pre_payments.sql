@@ -74,12 +74,23 @@ END
 $$;
 
 -- The ledger's rider of a process that sells calls and settles payments. A row of a payment has
--- a P before it, a call's row begins with its bracket.
+-- a P before it, a call's row begins with its bracket; a call that a wallet paid has both, with a
+-- B before them and a record separator between them.
 CREATE FUNCTION agents.record_hub_v1(p_rows text[], p_recorded_at timestamptz) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    payments text[] := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
+    payments text[];
 BEGIN
+    IF EXISTS (SELECT FROM unnest(p_rows) AS row WHERE starts_with(row, 'B(')) THEN
+        p_rows := ARRAY(
+            SELECT piece
+            FROM unnest(p_rows) AS row
+            CROSS JOIN LATERAL unnest(
+                CASE WHEN starts_with(row, 'B(') THEN string_to_array(substr(row, 2), E'\x1e') ELSE ARRAY[row] END
+            ) AS piece
+        );
+    END IF;
+    payments := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
     IF cardinality(payments) > 0 THEN
         PERFORM agents.record_payments_v1(payments, p_recorded_at);
         p_rows := ARRAY(SELECT row FROM unnest(p_rows) AS row WHERE NOT starts_with(row, 'P('));

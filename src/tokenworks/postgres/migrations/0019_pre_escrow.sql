@@ -72,33 +72,7 @@ CREATE TRIGGER escrows_not_truncated BEFORE TRUNCATE ON agents.escrows FOR EACH 
 INSERT INTO ledger.retained_tables (name, order_columns) VALUES
     ('agents.escrows', '{escrow_id}'), ('agents.escrow_events', '{escrow_id,sequence}');
 
--- Partitions follow the ledger's months, for every table of this schema that is retained. Under
--- the lock that the drop of a month takes, so that no partition is made meanwhile.
-CREATE OR REPLACE FUNCTION agents.ensure_partitions_v1() RETURNS integer
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-DECLARE
-    month ledger.partitions;
-    retained ledger.retained_tables;
-    suffix text;
-    made integer := 0;
-BEGIN
-    PERFORM pg_advisory_xact_lock(7813);
-    FOR month IN SELECT * FROM ledger.partitions ORDER BY starts_at LOOP
-        suffix := to_char(month.starts_at AT TIME ZONE 'UTC', 'YYYY_MM');
-        FOR retained IN SELECT * FROM ledger.retained_tables WHERE name LIKE 'agents.%' ORDER BY name LOOP
-            CONTINUE WHEN to_regclass(retained.name || '_' || suffix) IS NOT NULL;
-            -- Rows with a receipt or with terms are wide: kept in one piece as long as they fit a page.
-            EXECUTE format('CREATE TABLE %s PARTITION OF %s FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)',
-                retained.name || '_' || suffix, retained.name, month.first_id, month.last_id);
-            made := made + 1;
-        END LOOP;
-    END LOOP;
-    RETURN made;
-END
-$$;
-
-REVOKE EXECUTE ON FUNCTION agents.refuse_escrow_change, agents.ensure_partitions_v1 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION agents.ensure_partitions_v1 TO tokenworks_posting;
+REVOKE EXECUTE ON FUNCTION agents.refuse_escrow_change FROM PUBLIC;
 GRANT SELECT, INSERT ON agents.escrows, agents.escrow_events TO tokenworks_posting;
 GRANT UPDATE (state, due_at, events_count) ON agents.escrows TO tokenworks_posting;
 GRANT USAGE ON SCHEMA agents TO tokenworks_retention;

@@ -2,6 +2,21 @@
 GRANT USAGE ON SCHEMA TO tokenworks_posting
 GRANT USAGE ON SCHEMA TO tokenworks_retention
 
+TABLE agents.brake_rules
+    -- Every rule set that ever was; the latest of a party is in force.
+    version bigint NOT NULL
+    party_id uuid NOT NULL
+    rules json NOT NULL
+    actor text NOT NULL
+    created_at timestamp with time zone NOT NULL
+    CONSTRAINT brake_rules_party_id_fkey FOREIGN KEY (party_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT brake_rules_pkey PRIMARY KEY (party_id, version)
+    CONSTRAINT brake_rules_version_counts CHECK (version > 0)
+    CONSTRAINT brake_rules_version_once UNIQUE (version)
+    CREATE TRIGGER brake_rules_append_only BEFORE DELETE OR UPDATE ON agents.brake_rules FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER brake_rules_not_truncated BEFORE TRUNCATE ON agents.brake_rules FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+
 TABLE agents.escrow_events
     -- Submissions, verdicts, disputes and decisions; append-only.
     PARTITION BY RANGE (escrow_id)
@@ -56,9 +71,37 @@ TABLE agents.escrows
     GRANT INSERT, SELECT, UPDATE (due_at), UPDATE (events_count), UPDATE (state) TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
+TABLE agents.judgements
+    -- Why payments were held or denied: the same payment has the same answer.
+    PARTITION BY RANGE (payment_id)
+    payment_id uuid NOT NULL
+    digest bytea NOT NULL
+    agent_id uuid NOT NULL
+    decision json NOT NULL
+    judged_at timestamp with time zone NOT NULL
+    CONSTRAINT judgements_pkey PRIMARY KEY (payment_id)
+    GRANT INSERT, SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.known_payees
+    -- Whom an agent has paid, or a person has approved for it.
+    WITH (fillfactor=80)
+    agent_id uuid NOT NULL
+    currency text NOT NULL
+    payee_id uuid NOT NULL
+    payments bigint NOT NULL
+    recent_quanta bigint[] NOT NULL
+    known_since timestamp with time zone NOT NULL
+    approved_by text
+    CONSTRAINT known_payees_payments_check CHECK (payments >= 0)
+    CONSTRAINT known_payees_pkey PRIMARY KEY (agent_id, currency, payee_id)
+    CONSTRAINT known_payees_recent_quanta_check CHECK (cardinality(recent_quanta) <= 9)
+    GRANT INSERT, SELECT, UPDATE TO tokenworks_posting
+
 TABLE agents.mandate_events
     -- What was done to a mandate, by whom; append-only.
     event_id uuid NOT NULL
+    sequence bigint NOT NULL GENERATED ALWAYS AS IDENTITY
     mandate_id uuid NOT NULL
     kind text NOT NULL
     happened_at timestamp with time zone NOT NULL
@@ -67,7 +110,7 @@ TABLE agents.mandate_events
     CONSTRAINT mandate_events_kind_known CHECK (kind = ANY (ARRAY['issued'::text, 'delegated'::text, 'frozen'::text, 'thawed'::text, 'revoked'::text, 'raised'::text]))
     CONSTRAINT mandate_events_mandate FOREIGN KEY (mandate_id) REFERENCES agents.mandates(mandate_id)
     CONSTRAINT mandate_events_pkey PRIMARY KEY (event_id)
-    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, event_id)
+    CREATE INDEX mandate_events_by_mandate ON agents.mandate_events USING btree (mandate_id, sequence)
     CREATE TRIGGER mandate_events_append_only BEFORE DELETE OR UPDATE ON agents.mandate_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     CREATE TRIGGER mandate_events_not_truncated BEFORE TRUNCATE ON agents.mandate_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
@@ -137,6 +180,69 @@ TABLE agents.payments
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
+TABLE agents.profiles
+    -- What is usual for an agent: statistics of bounded size that may be lost; they only raise scrutiny.
+    WITH (fillfactor=50, toast_tuple_target=8160, autovacuum_vacuum_scale_factor=0.02)
+    agent_id uuid NOT NULL
+    currency text NOT NULL
+    state bytea NOT NULL
+    changed_at timestamp with time zone NOT NULL
+    CONSTRAINT profiles_pkey PRIMARY KEY (agent_id, currency)
+    CONSTRAINT profiles_state_check CHECK (octet_length(state) <= 4096)
+    GRANT INSERT, SELECT, UPDATE TO tokenworks_posting
+
+TABLE agents.review_decisions
+    -- Who said what about a review, and why.
+    PARTITION BY RANGE (review_id)
+    review_id uuid NOT NULL
+    ordinal smallint NOT NULL
+    word text NOT NULL
+    digest bytea NOT NULL
+    person_id uuid
+    actor text NOT NULL
+    scope text NOT NULL
+    raise_window text
+    raise_quanta bigint
+    note text NOT NULL
+    decided_at timestamp with time zone NOT NULL
+    CONSTRAINT review_decisions_people_decide CHECK ((word = 'expire'::text) = (person_id IS NULL))
+    CONSTRAINT review_decisions_person_once UNIQUE (review_id, person_id)
+    CONSTRAINT review_decisions_pkey PRIMARY KEY (review_id, ordinal)
+    CONSTRAINT review_decisions_raise_whole CHECK ((scope = 'raise'::text) = (raise_window IS NOT NULL) AND (raise_window IS NULL) = (raise_quanta IS NULL))
+    CONSTRAINT review_decisions_scope_known CHECK (scope = ANY (ARRAY['once'::text, 'payee'::text, 'raise'::text]))
+    CONSTRAINT review_decisions_word_known CHECK (word = ANY (ARRAY['approve'::text, 'deny'::text, 'expire'::text]))
+    CREATE TRIGGER review_decisions_append_only BEFORE DELETE OR UPDATE ON agents.review_decisions FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.reviews
+    -- Payments that wait, or waited, for a person.
+    PARTITION BY RANGE (review_id)
+    review_id uuid NOT NULL
+    digest bytea NOT NULL
+    organisation_id uuid NOT NULL
+    agent_id uuid NOT NULL
+    party_chain uuid[] NOT NULL
+    subject json NOT NULL
+    decision json NOT NULL
+    approvals_needed smallint NOT NULL
+    state text NOT NULL
+    created_at timestamp with time zone NOT NULL
+    expires_at timestamp with time zone NOT NULL
+    decided_at timestamp with time zone
+    note text NOT NULL DEFAULT ''::text
+    CONSTRAINT reviews_decided_when_ended CHECK ((state = 'pending'::text) = (decided_at IS NULL))
+    CONSTRAINT reviews_expire_later CHECK (created_at < expires_at)
+    CONSTRAINT reviews_need_one_or_two CHECK (approvals_needed = ANY (ARRAY[1, 2]))
+    CONSTRAINT reviews_pkey PRIMARY KEY (review_id)
+    CONSTRAINT reviews_state_known CHECK (state = ANY (ARRAY['pending'::text, 'approved'::text, 'denied'::text, 'expired'::text]))
+    CREATE INDEX reviews_by_organisation ON ONLY agents.reviews USING btree (organisation_id, review_id)
+    CREATE INDEX reviews_pending ON ONLY agents.reviews USING btree (expires_at) WHERE (state = 'pending'::text)
+    CREATE TRIGGER reviews_end_once BEFORE UPDATE ON agents.reviews FOR EACH ROW EXECUTE FUNCTION agents.refuse_second_end()
+    CREATE TRIGGER reviews_stay BEFORE DELETE ON agents.reviews FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT, UPDATE (decided_at), UPDATE (note), UPDATE (state) TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
 TABLE agents.wallets
     -- Public keys that speak for agents; the private keys are never here.
     address text NOT NULL
@@ -150,6 +256,39 @@ TABLE agents.wallets
     CONSTRAINT wallets_pkey PRIMARY KEY (address)
     CREATE INDEX wallets_by_agent ON agents.wallets USING btree (agent_id)
     GRANT INSERT, SELECT, UPDATE (revoked_at) TO tokenworks_posting
+
+TABLE agents.webhook_deliveries
+    -- The outbox of webhooks, and afterwards their log.
+    PARTITION BY RANGE (review_id)
+    review_id uuid NOT NULL
+    party_id uuid NOT NULL
+    event text NOT NULL
+    state text NOT NULL
+    attempts smallint NOT NULL
+    next_attempt_at timestamp with time zone NOT NULL
+    created_at timestamp with time zone NOT NULL
+    attempted_at timestamp with time zone
+    http_status smallint
+    error text
+    CONSTRAINT webhook_deliveries_event_known CHECK (event = ANY (ARRAY['opened'::text, 'approved'::text, 'denied'::text, 'expired'::text]))
+    CONSTRAINT webhook_deliveries_pkey PRIMARY KEY (review_id, party_id, event)
+    CONSTRAINT webhook_deliveries_state_known CHECK (state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'given_up'::text]))
+    CREATE INDEX webhook_deliveries_by_party ON ONLY agents.webhook_deliveries USING btree (party_id, review_id)
+    CREATE INDEX webhook_deliveries_due ON ONLY agents.webhook_deliveries USING btree (next_attempt_at) WHERE (state = 'waiting'::text)
+    GRANT INSERT, SELECT, UPDATE TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.webhooks
+    -- Where an owner wants to be told of reviews.
+    party_id uuid NOT NULL
+    url text NOT NULL
+    secret_encrypted bytea NOT NULL
+    allow_private boolean NOT NULL
+    actor text NOT NULL
+    created_at timestamp with time zone NOT NULL
+    CONSTRAINT webhooks_party_id_fkey FOREIGN KEY (party_id) REFERENCES identity.parties(party_id)
+    CONSTRAINT webhooks_pkey PRIMARY KEY (party_id)
+    GRANT DELETE, INSERT, SELECT, UPDATE TO tokenworks_posting
 
 TYPE agents.payment_row
     payment_id uuid
@@ -188,9 +327,8 @@ BEGIN
         suffix := to_char(month.starts_at AT TIME ZONE 'UTC', 'YYYY_MM');
         FOR retained IN SELECT * FROM ledger.retained_tables WHERE name LIKE 'agents.%' ORDER BY name LOOP
             CONTINUE WHEN to_regclass(retained.name || '_' || suffix) IS NOT NULL;
-            -- Rows with a receipt or with terms are wide: kept in one piece as long as they fit a page.
-            EXECUTE format('CREATE TABLE %s PARTITION OF %s FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = 8160)',
-                retained.name || '_' || suffix, retained.name, month.first_id, month.last_id);
+            EXECUTE format('CREATE TABLE %s PARTITION OF %s FOR VALUES FROM (%L) TO (%L) WITH (toast_tuple_target = %s)',
+                retained.name || '_' || suffix, retained.name, month.first_id, month.last_id, CASE retained.name WHEN 'agents.payments' THEN 8160 ELSE 2040 END);
             made := made + 1;
         END LOOP;
     END LOOP;
@@ -206,8 +344,18 @@ CREATE OR REPLACE FUNCTION agents.record_hub_v1(p_rows text[], p_recorded_at tim
  SET search_path TO 'pg_catalog'
 AS $function$
 DECLARE
-    payments text[] := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
+    payments text[];
 BEGIN
+    IF EXISTS (SELECT FROM unnest(p_rows) AS row WHERE starts_with(row, 'B(')) THEN
+        p_rows := ARRAY(
+            SELECT piece
+            FROM unnest(p_rows) AS row
+            CROSS JOIN LATERAL unnest(
+                CASE WHEN starts_with(row, 'B(') THEN string_to_array(substr(row, 2), E'\x1e') ELSE ARRAY[row] END
+            ) AS piece
+        );
+    END IF;
+    payments := ARRAY(SELECT substr(row, 2) FROM unnest(p_rows) AS row WHERE starts_with(row, 'P('));
     IF cardinality(payments) > 0 THEN
         PERFORM agents.record_payments_v1(payments, p_recorded_at);
         p_rows := ARRAY(SELECT row FROM unnest(p_rows) AS row WHERE NOT starts_with(row, 'P('));
@@ -269,6 +417,21 @@ BEGIN
     IF TG_OP = 'DELETE' OR OLD.state = 'revoked'
         OR (to_jsonb(OLD) - 'state' - 'revoked_at') <> (to_jsonb(NEW) - 'state' - 'revoked_at') THEN
         RAISE EXCEPTION 'a mandate''s terms never change, and a revoked one stays revoked' USING ERRCODE = 'TW020';
+    END IF;
+    RETURN NEW;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.refuse_second_end()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    IF OLD.state <> 'pending' OR NEW.state = 'pending'
+        OR (to_jsonb(NEW) - '{state,decided_at,note}'::text[]) <> (to_jsonb(OLD) - '{state,decided_at,note}'::text[]) THEN
+        RAISE EXCEPTION 'a review ends once and its subject never changes' USING ERRCODE = 'TW020';
     END IF;
     RETURN NEW;
 END

@@ -26,20 +26,26 @@ from tokenworks.foundation.errors import (
     TokenworksError,
     UnavailableError,
 )
+from tokenworks.web.hub_api.callers import Callers
 from tokenworks.web.hub_api.errors import PathNotFoundError
 from tokenworks.web.hub_api.gate import Gate, problem_response
 from tokenworks.web.hub_api.idempotency import IdempotencyStore
 from tokenworks.web.hub_api.routes import (
+    agents,
     books,
+    brake,
     calls,
     corrections,
     escrows,
     keys,
     limits,
+    mandates,
     money,
     offers,
     parties,
+    payments,
     prices,
+    reviews,
     statements,
     suppliers,
 )
@@ -61,6 +67,11 @@ _ROUTERS: Final = (
     corrections.router,
     statements.router,
     escrows.router,
+    payments.router,
+    agents.router,
+    mandates.router,
+    brake.router,
+    reviews.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
@@ -89,7 +100,12 @@ def create_hub_api(services: HubServices) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Gate,
-        authenticator=services.identity,
+        authenticator=Callers(
+            identity=services.identity,
+            mandates=services.agents.mandates,
+            network=services.agents.network,
+            clock=services.clock,
+        ),
         idempotency=IdempotencyStore(services.pool, clock=services.clock, ids=services.ids),
     )
     return app

@@ -78,6 +78,7 @@ class KeyIn(Body):
     models: Annotated[list[ModelName], Field(min_length=1, max_length=500)] | None = None
     requests_per_minute: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     expires_at: MomentIn | None = None
+    mandate: UUID | None = None
 
 
 class LimitIn(Body):
@@ -89,7 +90,7 @@ class LimitIn(Body):
     key: UUID | None = None
     amount: DecimalIn
     unit: Literal["USD", "tokens"] = "USD"
-    per: Literal["ever", "day", "month", "year"]
+    per: Literal["ever", "minute", "hour", "day", "week", "month", "quarter", "year"]
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
 
     @model_validator(mode="after")

@@ -1,5 +1,5 @@
 """
-The gate in front of every route: body limit, key, idempotency; in this order.
+The gate in front of every route: key or wallet, body limit, idempotency; in this order.
 
 A plain ASGI wrapper and not a route dependency, because a repeat must be answered before
 any route code runs and an answer must be stored before it leaves.
@@ -15,6 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tokenworks.agents.mandates.errors import WalletRequestError
+from tokenworks.agents.mandates.signed_request import SignedRequest
 from tokenworks.foundation.errors import (
     InvalidError,
     TokenworksError,
@@ -24,6 +26,7 @@ from tokenworks.foundation.errors import (
 from tokenworks.foundation.limits import STATEMENT_BYTES_MAX
 from tokenworks.identity.model import Principal, Role
 from tokenworks.web.errors import PROBLEM_MEDIA_TYPE, headers_of, status_of, to_problem
+from tokenworks.web.hub_api.callers import WALLET_HEADER
 from tokenworks.web.hub_api.idempotency import (
     KEY_CHARACTERS_MAX,
     IdempotencyStore,
@@ -52,6 +55,14 @@ class Authenticator(Protocol):
     ) -> Principal:
         """
         Return the principal of a secret, or raise an unauthenticated error.
+        """
+        ...
+
+    async def authenticate_wallet(
+        self, header: str, /, *, method: str, url: str, may_be_frozen: bool
+    ) -> tuple[Principal, SignedRequest]:
+        """
+        Return the agent of a wallet that signed the request, or raise an error.
         """
         ...
 
@@ -86,16 +97,22 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        principal = await self._authenticate(request)
+        principal, signed = await self._authenticate(request)
         scope.setdefault("state", {})["principal"] = principal
-        if request.method not in WRITE_METHODS:
+        is_write = request.method in WRITE_METHODS
+        if not is_write and signed is None:
             await self._app(scope, receive, send)
             return
         try:
             body = await read_body(request, bytes_max=_bytes_max(request, principal))
         except ClientDisconnect:
             return
-        key = idempotency_key_of(request)
+        if signed is None:
+            key = idempotency_key_of(request)
+        else:
+            signed.check_body(body)
+            # Whoever sends a signed write again gets the first answer: the key is signed.
+            key = f"wallet:{signed.request_id}" if is_write else None
         scope["state"]["idempotency_key"] = key
         if key is None:
             await self._app(scope, _replay(body, receive), send)
@@ -115,11 +132,21 @@ class Gate:
         else:
             await self._run(claim, scope, _replay(body, receive), send)
 
-    async def _authenticate(self, request: Request) -> Principal:
-        return await self._authenticator.authenticate(
-            bearer_of(request),
-            address=request.client.host if request.client else None,
-            may_be_frozen=request.method not in WRITE_METHODS,
+    async def _authenticate(self, request: Request) -> tuple[Principal, SignedRequest | None]:
+        may_be_frozen = request.method not in WRITE_METHODS
+        header = request.headers.get(WALLET_HEADER)
+        if header is None:
+            principal = await self._authenticator.authenticate(
+                bearer_of(request),
+                address=request.client.host if request.client else None,
+                may_be_frozen=may_be_frozen,
+            )
+            return principal, None
+        if "authorization" in request.headers:
+            message = f"Send either an API key or {WALLET_HEADER}, not both."
+            raise WalletRequestError(message)
+        return await self._authenticator.authenticate_wallet(
+            header, method=request.method, url=str(request.url), may_be_frozen=may_be_frozen
         )
 
     async def _run(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:

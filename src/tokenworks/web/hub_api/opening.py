@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from tokenworks.agents.mandates.calling import CallBounds
 from tokenworks.identity.model import ApiKey, Level, Party, PartyKind, PartyState, Role
 from tokenworks.identity.service import Identity
 from tokenworks.postgres.pool import Pool
@@ -87,9 +88,19 @@ class Opening:
         models: Iterable[str] | None = None,
         requests_per_minute: int | None = None,
         expires_at: datetime | None = None,
+        bounds: CallBounds | None = None,
     ) -> tuple[ApiKey, str]:
         """
         Add a key with its scope and its spend path; return it with its secret.
+
+        Args:
+            party: Whose.
+            role: What for.
+            label: For people.
+            models: Only these; with ``bounds`` they are in there.
+            requests_per_minute: A rate of its own.
+            expires_at: When it ends.
+            bounds: The mandate that it spends through; ``None``: the party's tree alone.
 
         Raises:
             TokenworksError: As ``Identity.add_key``.
@@ -99,15 +110,18 @@ class Opening:
                 party,
                 role=role,
                 label=label,
-                models=models,
+                models=models if bounds is None else bounds.models,
                 requests_per_minute=requests_per_minute,
                 expires_at=expires_at,
+                mandate_id=None if bounds is None else bounds.mandate_id,
+                call_quanta_max=None if bounds is None else bounds.call_quanta_max,
                 connection=connection,
             )
             if role is not Role.BUYER:
                 return key, secret
             chain = await self._identity.get_chain(key.party_id, connection=connection)
-            scope_ids = [party.party_id for party in chain] + [key.key_id]
+            above = [party.party_id for party in chain] if bounds is None else bounds.scope_ids
+            scope_ids = [*above, key.key_id]
             await self._ledger.open_scope(key.key_id, expires_at=expires_at)
             version = await self._ledger.publish_path(
                 path_id=key.key_id, scope_ids=scope_ids, funding_party_id=chain[0].party_id

@@ -81,6 +81,7 @@ def to_key(
         revoked_at=key.revoked_at,
         created_at=key.created_at,
         state=state,
+        mandate_id=key.mandate_id,
         secret=secret,
     )
 

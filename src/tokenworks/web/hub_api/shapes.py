@@ -109,15 +109,16 @@ class KeyShape(Shape):
     revoked_at: Moment | None
     created_at: Moment
     state: Literal["active", "expired", "revoked"]
+    mandate_id: UUID | None = None
     secret: str | None = None
 
 
 class LimitScope(Shape):
     """
-    The party or key a limit is set on.
+    The party, key or mandate a limit is set on.
     """
 
-    kind: Literal["party", "key"]
+    kind: Literal["party", "key", "mandate"]
     id: UUID
     name: str
 

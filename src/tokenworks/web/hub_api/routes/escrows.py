@@ -231,9 +231,10 @@ def actor_of(principal: Principal) -> Actor:
     """
     Return the caller as escrows know it.
     """
+    is_key = principal.wallet is None
     return Actor(
         party_id=principal.party_id,
-        name=f"key {principal.key_id}",
+        name=f"key {principal.key_id}" if is_key else f"wallet {principal.wallet}",
         is_admin=principal.role is Role.ADMIN,
     )
 

@@ -34,6 +34,14 @@ async def add_key(body: KeyIn, services: Services) -> KeyShape:
     Add a key; its secret is in this answer and nowhere else.
     """
     party = await services.identity.get_party(body.party)
+    bounds = None
+    if body.mandate is not None:
+        bounds = await services.agents.mandates.bounds_of_calls(
+            body.mandate,
+            agent_id=party.party_id,
+            models=body.models,
+            network=services.agents.network,
+        )
     key, secret = await services.opening.add_key(
         party.party_id,
         role=body.role or default_role(party),
@@ -41,6 +49,7 @@ async def add_key(body: KeyIn, services: Services) -> KeyShape:
         models=body.models,
         requests_per_minute=body.requests_per_minute,
         expires_at=body.expires_at,
+        bounds=bounds,
     )
     return await _shape(services, key, secret=secret)
 

@@ -4,6 +4,7 @@ Limits of parties and keys.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -70,7 +71,11 @@ async def own_limits(services: HubServices, caller: Principal) -> list[LimitShap
     """
     Return the tightest limit on the caller's way to the money, if there is any.
     """
-    found = tightest(await services.ledger.limits([*caller.chain, caller.key_id]))
+    scope_ids = [*caller.chain, caller.key_id]
+    if caller.mandate_id is not None:
+        chain = await services.agents.mandates.chain(caller.mandate_id)
+        scope_ids.extend(mandate.mandate_id for mandate in chain)
+    found = tightest(await services.ledger.limits(scope_ids))
     return [] if found is None else await to_limits(services, [found])
 
 
@@ -83,14 +88,16 @@ async def to_limits(services: HubServices, limits: Sequence[LimitView]) -> list[
 
 async def scope_of(services: HubServices, scope_id: UUID) -> LimitScope:
     """
-    Return what a scope is: a party, or else a key.
+    Return what a scope is: a party, a key, or else a mandate.
     """
-    try:
+    with contextlib.suppress(NotFoundError):
         party = await services.identity.get_party(scope_id)
-    except NotFoundError:
+        return LimitScope(kind="party", id=scope_id, name=party.name)
+    with contextlib.suppress(NotFoundError):
         key = await services.identity.get_key(scope_id)
         return LimitScope(kind="key", id=scope_id, name=key.prefix)
-    return LimitScope(kind="party", id=scope_id, name=party.name)
+    mandate = await services.agents.mandates.get(scope_id)
+    return LimitScope(kind="mandate", id=scope_id, name=mandate.label or str(scope_id))
 
 
 async def _scope_id(services: HubServices, *, party: str | None, key: UUID | None) -> UUID:

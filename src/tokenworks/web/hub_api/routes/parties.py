@@ -21,6 +21,7 @@ from tokenworks.web.hub_api.shapes import Page, PartyRef, PartyShape, Whoami
 
 router: Final = APIRouter(tags=["parties"])
 
+PREFIX_CHARACTERS: Final = 10
 SCANNED_PAGES_MAX: Final = 20
 """How many pages of the directory one request looks through for a filter."""
 
@@ -42,10 +43,13 @@ async def whoami(services: Services, caller: Caller) -> Whoami:
     """
     directory = services.directory
     await directory.load(caller.chain)
-    key = await services.identity.get_key(caller.key_id)
+    if caller.wallet is None:
+        prefix = (await services.identity.get_key(caller.key_id)).prefix
+    else:
+        prefix = f"wallet:{caller.wallet[:PREFIX_CHARACTERS]}"
     return Whoami(
         key_id=caller.key_id,
-        prefix=key.prefix,
+        prefix=prefix,
         role=str(caller.role),
         party=directory.party(caller.party_id),
         organisation=PartyRef(party_id=caller.organisation_id, name=caller.organisation_name),

@@ -1,0 +1,3 @@
+"""
+What payments of agents cost (``make bench-agents``).
+"""

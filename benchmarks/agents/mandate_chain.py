@@ -1,0 +1,289 @@
+"""
+What a chain of mandates adds to a hold: ``python -m benchmarks.agents.mandate_chain``.
+
+In one run, round by round in turn, on the same server and writer: holds along plain paths of
+four levels with a limit on each (organisation, team, user, key), and holds along paths with
+eight mandates below the same three parties, each asked of ``Mandates.authorise`` first (all
+predicates of all eight). Twice: with limits on the root and the leaf alone, as chains are, and
+with a budget on every one of the eight, which is eight more accounts to lock and to change.
+Both along one path, which a batch looks at once, and along many, which is what many agents do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from benchmarks.ledger.business import settings_of
+from benchmarks.ledger.server import EMPTY, running_server
+from tokenworks.agents.mandates.merging import merge_chain
+from tokenworks.agents.mandates.model import (
+    MANDATE_DEPTH_MAX,
+    CountLimit,
+    Mandate,
+    MoneyLimit,
+    Purchase,
+    Terms,
+    Window,
+)
+from tokenworks.agents.mandates.signing import address_of
+from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.foundation.money import LIMIT_USD, USD, Amount
+from tokenworks.identity.model import Level, PartyKind, Role
+from tokenworks.ledger.model import ASSET_IDS, Placement, Reservation
+
+Prepare: TypeAlias = "Callable[[], Awaitable[Placement]]"
+
+TARGET_ADDED: Final = 0.20
+_DOLLAR: Final = 10**9
+_QUANTA: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """
+    How much is placed.
+    """
+
+    rounds: int
+    holds: int  # in each round, of each kind
+    in_flight: int
+    paths: tuple[int, ...]  # how many different ones, for each measurement
+
+
+QUICK: Final = Effort(rounds=3, holds=256, in_flight=32, paths=(1, 8))
+FULL: Final = Effort(rounds=15, holds=1_024, in_flight=32, paths=(1, 32))
+
+
+async def measure(hub: Hub, effort: Effort) -> dict[str, Any]:
+    """
+    Return microseconds a hold for each kind, and what a chain adds to a plain one.
+
+    Args:
+        hub: Open on a fresh database; parties, mandates and holds are added to it.
+        effort: How much.
+    """
+    await _open_parties(hub)
+    return {
+        "holds_per_round": effort.holds,
+        "rounds": effort.rounds,
+        "in_flight": effort.in_flight,
+        "by_paths": {str(paths): await _compare(hub, effort, paths) for paths in effort.paths},
+        "target_added": TARGET_ADDED,
+        "predicates_us": round(await _predicates_us(hub), 2),
+    }
+
+
+async def _compare(hub: Hub, effort: Effort, paths: int) -> dict[str, Any]:
+    kinds = await _open_kinds(hub, paths)
+    figures: dict[str, list[float]] = {name: [] for name in kinds}
+    for prepare in kinds.values():
+        # Opens windows and paths; not counted.
+        await _round(hub, prepare, max(64, 2 * paths), effort.in_flight)
+    for number in range(effort.rounds):
+        # The order turns, so that no kind always comes first after a checkpoint.
+        names = list(kinds) if number % 2 == 0 else list(reversed(kinds))
+        for name in names:
+            seconds = await _round(hub, kinds[name], effort.holds, effort.in_flight)
+            figures[name].append(seconds / effort.holds * 1e6)
+    plain = figures["plain"]
+    return {
+        "microseconds_per_hold": {name: round(median(f), 1) for name, f in figures.items()},
+        "added_to_plain": {
+            name: round(median(f / p for f, p in zip(found, plain, strict=True)) - 1, 3)
+            for name, found in figures.items()
+            if name != "plain"
+        },
+    }
+
+
+async def _round(hub: Hub, prepare: Prepare, holds: int, in_flight: int) -> float:
+    placed: list[UUID] = []
+    left = iter(range(holds))
+
+    async def one_after_another() -> None:
+        for _ in left:
+            placement = await prepare()
+            outcome = await hub.ledger.place(placement)
+            assert outcome.is_done, outcome
+            placed.append(placement.hold_id)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
+    seconds = time.perf_counter() - began
+    # Not timed: the next round finds the accounts as this one did.
+    await asyncio.gather(*(hub.ledger.void(hold_id, reason="benchmark") for hold_id in placed))
+    return seconds
+
+
+async def _open_parties(hub: Hub) -> None:
+    organisation = await hub.opening.add_party("chain-org", kind=PartyKind.BUYER)
+    team = await hub.opening.add_party("chain-team", kind=PartyKind.BUYER, parent="chain-org")
+    user = await hub.opening.add_party(
+        "chain-user", kind=PartyKind.BUYER, level=Level.USER, parent="chain-team"
+    )
+    await hub.ledger.deposit(
+        party_id=organisation.party_id,
+        amount=Amount(quanta=1_000_000 * _DOLLAR, asset=USD),
+        rail="bank",
+        reference="chain",
+        actor="benchmark",
+    )
+    for party, window in ((organisation, "ever"), (team, "year"), (user, "month")):
+        await _limit(hub, party.party_id, window)
+
+
+async def _open_kinds(hub: Hub, paths: int) -> dict[str, Prepare]:
+    sparse = [await _open_chain(hub, is_every_level_limited=False) for _ in range(paths)]
+    full = [await _open_chain(hub, is_every_level_limited=True) for _ in range(paths)]
+    plain: list[Prepare] = [await _open_key(hub) for _ in range(paths)]
+    kinds = {"plain": plain, "chain_of_8": sparse, "chain_of_8_all_limited": full}
+    return {name: _in_turn(prepares) for name, prepares in kinds.items()}
+
+
+def _in_turn(prepares: list[Prepare]) -> Prepare:
+    turns = itertools.cycle(prepares)
+
+    async def prepare() -> Placement:
+        return await next(turns)()
+
+    return prepare
+
+
+async def _open_key(hub: Hub) -> Prepare:
+    key, _ = await hub.opening.add_key("chain-user", role=Role.BUYER)
+    await _limit(hub, key.key_id, "day")
+
+    async def along_plain_path() -> Placement:
+        return _placement(hub, key.key_id, key.spend_path_version)
+
+    return along_plain_path
+
+
+async def _limit(hub: Hub, scope_id: UUID, window: str) -> None:
+    await hub.ledger.set_limit(
+        scope_id=scope_id,
+        asset=LIMIT_USD,
+        quanta=900_000 * _DOLLAR,
+        window=window,
+        actor="benchmark",
+    )
+
+
+async def _open_chain(hub: Hub, *, is_every_level_limited: bool) -> Prepare:
+    agent = await hub.opening.add_party(
+        f"chain-{hub.ids.mint().hex}x",
+        kind=PartyKind.BUYER,
+        level=Level.AGENT,
+        parent="chain-user",
+    )
+    mandates = hub.agents.mandates
+    address = address_of(Ed25519PrivateKey.generate())
+    await mandates.add_wallet(agent.party_id, address)
+    payee = hub.ids.mint()
+    leaf: Mandate | None = None
+    for level in range(MANDATE_DEPTH_MAX):
+        is_limited = is_every_level_limited or level in {0, MANDATE_DEPTH_MAX - 1}
+        leaf = await mandates.issue(
+            agent.party_id,
+            _terms(hub, level, payee, is_limited=is_limited),
+            parent=None if leaf is None else leaf.mandate_id,
+            actor="benchmark",
+        )
+    assert leaf is not None, "a chain has mandates"
+    leaf_id = leaf.mandate_id
+    purchase = _purchase(hub, payee)
+
+    async def along_chain() -> Placement:
+        authority = await mandates.authorise(address, leaf_id, purchase, now=hub.clock.now())
+        return _placement(hub, authority.path_id, authority.path_version, payments=1)
+
+    return along_chain
+
+
+def _terms(hub: Hub, level: int, payee: UUID, *, is_limited: bool) -> Terms:
+    window = Window.EVER if level == 0 else Window.DAY
+    budget = MoneyLimit(window=window, quanta=(800_000 - level) * _DOLLAR)
+    return Terms(
+        amount_max=(100 - level) * _DOLLAR,
+        budgets=(budget,) if is_limited else (),
+        counts=(CountLimit(window=Window.EVER, payments=10**9),) if level == 0 else (),
+        payees=frozenset({payee}),
+        instruments=frozenset({hub.agents.network}),
+        models=frozenset({"m", "n@standard"}),
+        delegations_max=MANDATE_DEPTH_MAX - 1 - level,
+    )
+
+
+def _purchase(hub: Hub, payee: UUID) -> Purchase:
+    return Purchase(
+        payee_id=payee,
+        quanta=_QUANTA,
+        currency="USD",
+        instrument=hub.agents.network,
+        model="m@standard",
+    )
+
+
+def _placement(hub: Hub, path_id: UUID, version: int, *, payments: int = 0) -> Placement:
+    now = hub.clock.now()
+    counted = (Reservation(asset_id=ASSET_IDS["LIMIT.PAYMENTS"], quanta=payments),)
+    return Placement(
+        hold_id=hub.ids.mint(),
+        path_id=path_id,
+        path_version=version,
+        reservations=(
+            Reservation(asset_id=ASSET_IDS["USD"], quanta=_QUANTA),
+            Reservation(asset_id=ASSET_IDS["LIMIT.USD"], quanta=_QUANTA),
+            *(counted if payments else ()),
+        ),
+        expires_at=now + timedelta(minutes=5),
+        deadline=now + timedelta(seconds=30),
+    )
+
+
+async def _predicates_us(hub: Hub, times: int = 2_000) -> float:
+    rows = await hub.agents.mandates.list_mandates(count=4 * MANDATE_DEPTH_MAX)
+    deepest = max(rows, key=lambda mandate: mandate.depth)
+    chain = await hub.agents.mandates.chain(deepest.mandate_id)
+    assert len(chain) == MANDATE_DEPTH_MAX, "a whole chain is among them"
+    payees = chain[-1].terms.payees
+    assert payees, "the chain names its payee"
+    purchase = _purchase(hub, next(iter(payees)))
+    now = hub.clock.now()
+    merged = merge_chain(chain)
+    began = time.perf_counter()
+    for _ in range(times):
+        merged.judge(purchase, now=now)
+    return (time.perf_counter() - began) / times * 1e6
+
+
+async def _measure_alone(dsn: str, data_dir: Path, effort: Effort) -> dict[str, Any]:
+    async with open_hub(settings_of(data_dir), dsn, name="mandate chain") as hub:
+        return await measure(hub, effort)
+
+
+def main() -> None:
+    """
+    Measure on a server of its own and print the figures; ``--quick`` for a short look.
+    """
+    effort = QUICK if "--quick" in sys.argv[1:] else FULL
+    with running_server() as server, server.copy(EMPTY) as database:
+        figures = asyncio.run(_measure_alone(database.dsn_posting, server.data_dir, effort))
+        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""
+The SDK's clients of the hub: what they send, and how they read refusals.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.sdk_seller import NETWORK, PAYEE, offer, paid, payment_required
+from tokenworks.sdk import (
+    AsyncHubClient,
+    HubClient,
+    HubError,
+    MalformedOfferError,
+    NothingPayableError,
+    PaymentUncertainError,
+    SpendCap,
+    SpendCapError,
+    Wallet,
+)
+from tokenworks.sdk.signing import from_base64url
+
+URL = "http://hub.example"
+QUESTION = [{"role": "user", "content": "?"}]
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def client_of(answer: Answer, *, cap: str = "1", network: str | None = NETWORK) -> HubClient:
+    """
+    Return a client of a hub that answers as it is told.
+    """
+    return HubClient(
+        URL,
+        Wallet.generate(),
+        cap=SpendCap(per_payment=cap),
+        network=network,
+        transport=httpx.MockTransport(answer),
+    )
+
+
+def claims_of(jws: str) -> dict[str, Any]:
+    """
+    Return what was signed.
+    """
+    return json.loads(from_base64url(jws.split(".")[1]))
+
+
+def supported(*networks: str) -> Answer:
+    """
+    Return a hub that supports some networks.
+    """
+    kinds = [{"x402Version": 2, "scheme": "exact", "network": name} for name in networks]
+    return lambda _: httpx.Response(200, json={"kinds": kinds})
+
+
+def test_network_is_asked_for_once() -> None:
+    """
+    The hub names its network; another chain beside it does not matter.
+    """
+    with client_of(supported("eip155:1", NETWORK), network=None) as hub:
+        assert hub.network == hub.desk.network == NETWORK
+
+
+@pytest.mark.parametrize("networks", [(), ("eip155:1",), ("hub:a", "hub:b")])
+def test_what_is_no_hub_is_refused(networks: tuple[str, ...]) -> None:
+    """
+    No network of a hub, or more than one.
+    """
+    with pytest.raises(MalformedOfferError):
+        client_of(supported(*networks), network=None)
+
+
+def test_requests_to_the_hub_are_signed_with_their_query_and_body() -> None:
+    """
+    The wallet's header covers method, address, query and body; writes have an idempotency key.
+    """
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"items": []})
+
+    with client_of(answer) as hub:
+        hub.payments(limit=3)
+        hub.act_on_escrow("a/b", "submit", {"x": 1})
+    read, write = seen
+    claims = claims_of(read.headers["x-tokenworks-wallet"])
+    assert (claims["htm"], claims["htu"]) == ("GET", f"{URL}/hub/v1/payments?limit=3")
+    assert "authorization" not in read.headers
+    claims = claims_of(write.headers["x-tokenworks-wallet"])
+    assert claims["htu"] == str(write.url) == f"{URL}/hub/v1/escrows/a%2Fb/submit"
+    assert write.headers["idempotency-key"]
+    assert write.content == b'{"x":1}'
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"detail": "No.", "code": "mandate_unknown", "details": {"a": 1}}, "mandate_unknown"),
+        ({"error": {"message": "No.", "code": "model_not_found"}}, "model_not_found"),
+        ([], "unknown"),
+    ],
+    ids=["problem", "openai", "odd"],
+)
+def test_refusals_of_the_hub_are_typed(body: object, reason: str) -> None:
+    """
+    Problem documents and OpenAI's errors have one class here.
+    """
+    with client_of(lambda _: httpx.Response(404, json=body)) as hub:
+        with pytest.raises(HubError) as refusal:
+            hub.mandate("x")
+        with pytest.raises(HubError):
+            hub.quote_model("x", QUESTION)
+    assert (refusal.value.status, refusal.value.reason) == (404, reason)
+
+
+def test_quote_signs_nothing() -> None:
+    """
+    A quote is the 402's offer on this network.
+    """
+    with client_of(lambda request: payment_required(offer(request, amount="5"))) as hub:
+        quote = hub.quote_model("m", QUESTION, max_tokens=3)
+    assert (quote.amount, quote.currency) == (Decimal("0.000000005"), "USD")
+    assert json.loads(quote.requirements.document["amount"]) == 5
+
+
+def test_what_cannot_be_quoted_is_told() -> None:
+    """
+    What is free, and what is paid on another network.
+    """
+    with client_of(lambda _: httpx.Response(200)) as hub, pytest.raises(NothingPayableError):
+        hub.quote("GET", "http://seller.example/")
+    with (
+        client_of(lambda request: payment_required(offer(request, network="eip155:1"))) as hub,
+        pytest.raises(NothingPayableError),
+    ):
+        hub.quote("GET", "http://seller.example/")
+
+
+def test_answer_without_its_price_is_an_error() -> None:
+    """
+    A bought answer says what it cost, or something is wrong with the hub.
+    """
+    silent = httpx.Response(200, json={"choices": []})
+    with client_of(lambda _: silent) as hub, pytest.raises(MalformedOfferError):
+        hub.call_model("m", QUESTION)
+
+
+# ------------------------------------------------------------------ direct payments
+
+
+def settling(**members: object) -> Answer:
+    """
+    Return a hub whose settle door answers so.
+    """
+    return lambda _: httpx.Response(200, json={"transaction": "t", "network": NETWORK, **members})
+
+
+def test_direct_payment_is_counted() -> None:
+    """
+    A party is paid without a 402; the cap counts it.
+    """
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return settling(success=True, amount="2000")(request)
+
+    with client_of(answer) as hub:
+        settlement = hub.pay(PAYEE, "0.000002", reference="invoice 7")
+        assert settlement.price == hub.desk.cap.spent == Decimal("0.000002")
+    body = json.loads(seen[0].content)
+    claims = claims_of(body["paymentPayload"]["payload"]["authorization"])
+    asked = body["paymentRequirements"]
+    assert (claims["pay_to"], claims["reference"]) == (PAYEE, "invoice 7")
+    assert claims["amount"] == asked["amount"] == "2000"
+    assert claims["body_sha256"] == asked["extra"]["binding"]["bodySha256"]
+
+
+def test_direct_payment_that_is_refused_costs_nothing() -> None:
+    """
+    The reason is the hub's; a review keeps its part of the cap.
+    """
+    with client_of(settling(success=False, errorReason="payee_unknown")) as hub:
+        with pytest.raises(HubError, match="payee_unknown"):
+            hub.pay(PAYEE, "0.5")
+        assert (hub.desk.cap.spent, hub.desk.cap.reserved) == (0, 0)
+    with client_of(settling(success=False, errorReason="payment_in_review")) as hub:
+        with pytest.raises(HubError) as review:
+            hub.pay(PAYEE, "0.5")
+        assert review.value.reason == "payment_in_review"
+        assert hub.desk.cap.reserved == Decimal("0.5")
+
+
+def test_direct_payment_is_sent_again_as_it_was() -> None:
+    """
+    A broken connection repeats the same signature; without any answer it counts as spent.
+    """
+    seen: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.content)
+        if len(seen) in {1, 2}:
+            raise httpx.ReadTimeout("late")
+        if len(seen) > 3:
+            raise httpx.ConnectError("away")
+        return settling(success=True, amount="2000")(request)
+
+    with client_of(answer) as hub:
+        assert hub.pay(PAYEE, "0.000002").amount == 2000
+        assert len(set(seen)) == 1
+        with pytest.raises(PaymentUncertainError):
+            hub.pay(PAYEE, "0.5")
+        assert hub.desk.cap.reserved == Decimal("0.5")
+
+
+def test_direct_payment_keeps_the_cap() -> None:
+    """
+    Nothing is sent that the cap refuses.
+    """
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        raise AssertionError("nothing is sent")
+
+    with client_of(answer, cap="0.1") as hub, pytest.raises(SpendCapError):
+        hub.pay(PAYEE, "0.2")
+
+
+def test_without_a_cap_nothing_is_paid() -> None:
+    """
+    The default spends nothing.
+    """
+    transport = httpx.MockTransport(lambda request: payment_required(offer(request)))
+    hub = HubClient(URL, Wallet.generate(), network=NETWORK, transport=transport)
+    with hub, pytest.raises(SpendCapError):
+        hub.call_model("m", QUESTION)
+
+
+# ------------------------------------------------------------------ asynchronous
+
+
+def test_both_clients_can_do_the_same() -> None:
+    """
+    Every public method is there twice, with the same parameters.
+    """
+    for name, method in inspect.getmembers(HubClient, inspect.isfunction):
+        if name.startswith("_") or name == "close":
+            continue
+        twin = getattr(AsyncHubClient, name)
+        assert inspect.iscoroutinefunction(twin), name
+        assert inspect.signature(twin) == inspect.signature(method), name
+
+
+async def test_asynchronous_client_buys() -> None:
+    """
+    The same steps with ``await``.
+    """
+    completion = {"choices": [{"message": {"content": "wet"}}]}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "PAYMENT-SIGNATURE" not in request.headers:
+            return payment_required(offer(request))
+        bought = paid("700")
+        return httpx.Response(200, headers=bought.headers, json=completion)
+
+    client = AsyncHubClient(
+        URL,
+        Wallet.generate(),
+        network=NETWORK,
+        cap=SpendCap(per_payment="1"),
+        transport=httpx.MockTransport(answer),
+    )
+    async with client as hub:
+        bought = await hub.call_model("m", QUESTION)
+    assert (bought.text, bought.charge) == ("wet", Decimal("0.0000007"))
