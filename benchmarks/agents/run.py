@@ -29,7 +29,7 @@ from benchmarks.agents.business import Business, Size, open_business
 from benchmarks.agents.settling import IN_FLIGHT, Span, load
 from benchmarks.ledger.business import settings_of
 from benchmarks.ledger.server import EMPTY, running_server
-from benchmarks.rig import ROOT, Hub, check_books, data_root, running_rig
+from benchmarks.rig import ROOT, Hub, check_books, data_root, default_command, running_rig
 from tokenworks.bootstrap import open_hub
 
 HUB_RATE_AT_MOST: Final = 2_500
@@ -77,9 +77,10 @@ class Bench:
     One run.
     """
 
-    def __init__(self, plan: Plan, *, only: str | None, console: Console) -> None:
+    def __init__(self, plan: Plan, *, only: str | None, workers: int, console: Console) -> None:
         self._plan = plan
         self._only = only
+        self._workers = workers
         self._console = console
 
     def run(self) -> dict[str, Any]:
@@ -90,7 +91,8 @@ class Bench:
         with tempfile.TemporaryDirectory(prefix="tokenworks-agents-", dir=data_root()) as name:
             folder = Path(name)
             if self._wants("settle") or self._wants("size"):
-                with running_rig() as rig:
+                command = [*default_command(), "--workers", str(self._workers)]
+                with running_rig(command=command) as rig:
                     hub = rig.hub
                     assert hub is not None, "it was asked for"
                     assert hub.data is not None, "it was started here"
@@ -234,7 +236,8 @@ def print_results(results: dict[str, Any], console: Console) -> None:
     console.print(
         f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, "
         f"data on {facts['data_filesystem']}, Python {facts['python']}, commit {facts['commit']}"
-        f"{' with changes' if facts['is_changed'] else ''}, load {facts['load_average'][0]}"
+        f"{' with changes' if facts['is_changed'] else ''}, load {facts['load_average'][0]}, "
+        f"{results['gateways']} gateway process(es)"
     )
     if settle := results.get("settle"):
         console.print(_settle_table(settle))
@@ -312,12 +315,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", help="parts whose name contains this: settle, size, chain, scoring"
     )
+    parser.add_argument("--workers", type=int, default=1, help="gateway processes of the hub")
     arguments = parser.parse_args(argv)
     # Whatever ends the run, what it started is stopped and its folders removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     plan = QUICK if arguments.quick else FULL
-    bench = Bench(plan, only=arguments.only, console=Console(stderr=True))
-    results = {"machine": machine.describe(ROOT, data_root=data_root()), **bench.run()}
+    bench = Bench(
+        plan, only=arguments.only, workers=arguments.workers, console=Console(stderr=True)
+    )
+    facts = machine.describe(ROOT, data_root=data_root())
+    results = {"machine": facts, "gateways": arguments.workers, **bench.run()}
     print_results(results, Console(width=None if sys.stdout.isatty() else 180))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
