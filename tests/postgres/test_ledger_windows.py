@@ -5,6 +5,7 @@ Limits over time: windows in the limit's own zone, changes, and what lowered lim
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from tokenworks.foundation.errors import InvalidError, TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD
 from tokenworks.ledger.model import Placement, PostingKind, Refusal, Reservation, Transfer
+from tokenworks.ledger.writer import Writer
 
 TOKENS = LIMIT_TOKENS_ID
 
@@ -197,6 +199,38 @@ async def test_window_is_granted_once_however_many_need_it(books: Books) -> None
     assert sum(code == "ok" for code, _ in codes) == 10
     rows = await books.rows("SELECT count(*) FROM ledger.entries WHERE operation = 'grant'")
     assert rows == [(1,)]
+
+
+async def test_windows_of_many_limits_open_in_one_batch_and_race_with_another(
+    books: Books, dsn: str
+) -> None:
+    """
+    Two writers need the same forty windows at once: each is granted once, whoever opens it.
+    """
+    paths = [await _limited(books, window, "UTC") for window in ("day", "month") * 20]
+    other = Writer(dsn, clock=books.clock, holder="other")
+    await other.start()
+    try:
+        placements = [
+            books.placement(Reservation(asset_id=TOKENS, quanta=quanta), path_id=path)
+            for path in paths
+            for quanta in (60, 40, 1)
+        ]
+        outcomes = await asyncio.gather(
+            *(
+                writer.place(placement)
+                for placement, writer in zip(
+                    placements, itertools.cycle((books.writer, other)), strict=False
+                )
+            )
+        )
+    finally:
+        await other.close()
+    refused = [outcome for outcome in outcomes if outcome.code == Refusal.INSUFFICIENT]
+    assert len(refused) == len(paths)
+    assert {outcome.code for outcome in outcomes} == {"ok", Refusal.INSUFFICIENT}
+    grants = await books.rows("SELECT fact_id FROM ledger.entries WHERE operation = 'grant'")
+    assert len(grants) == len(paths)
 
 
 async def test_repeat_on_a_later_day_opens_that_days_window_once(books: Books) -> None:
