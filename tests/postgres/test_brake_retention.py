@@ -36,7 +36,7 @@ async def test_reviews_are_archived_with_their_month(dsn: str, tmp_path: Path) -
         rig = await open_rig(books.pool, clock, ids)
         await rig.rules({"new_payee": {"action": "hold"}})
         await books.execute(
-            "INSERT INTO agents.webhooks VALUES (%s, 'https://a.example', '', false, 'test', %s)"
+            "INSERT INTO agents.webhooks VALUES (%s, 'https://a.example', '', false, 'test', %s)",
             rig.organisation,
             clock.now(),
         )
