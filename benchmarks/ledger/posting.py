@@ -4,7 +4,7 @@ Checked posting in batches, against bare inserts of the same rows and against ba
 In short slices, in turn: posting, then the bare side with the rows that posting just wrote.
 Each ratio is the median of the slices' ratios, so a neighbour who is busy for a while disturbs
 both sides alike. What is measured of posting is all that the product does for it: the writer,
-the content hashes, the packing, ``ledger.post_v1``, the commit.
+the content hashes, the packing, ``ledger.post_v2``, the commit.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -597,3 +598,56 @@ async def test_void_takes_no_more_than_was_held(books: Books) -> None:
         )
     )
     assert await books.counters(cash) == (0, 22, 100)
+
+
+async def test_entries_decided_together_leave_the_records_of_entries_decided_alone(
+    books: Books,
+) -> None:
+    """
+    Many plain entries, some of them on an account that cannot pay all: same answers, same bytes.
+    """
+    revenue, receivable = await books.platform("platform_revenue"), await books.platform("overrun")
+    shapes = (
+        (Transfer(debit=receivable, credit=revenue, quanta=3),),
+        (),
+        (
+            Transfer(debit=receivable, credit=revenue, quanta=1),
+            Transfer(debit=revenue, credit=receivable, quanta=2),
+        ),
+    )
+    seen: list[tuple[list[str], list[str]]] = []
+    for together_from in (1, 1_000):
+        books.writer._together_from = together_from
+        cash, other = [await books.cash(await books.buyer(quanta)) for quanta in (100, 5)]
+        tight = [
+            (Transfer(debit=cash, credit=other, quanta=60),),
+            (Transfer(debit=cash, credit=other, quanta=60, fallback=receivable),),
+            (Transfer(debit=other, credit=cash, quanta=25),),
+            (Transfer(debit=cash, credit=cash, quanta=1),),
+            (Transfer(debit=receivable, credit=10**15, quanta=1),),
+        ]
+        batch = [
+            Posting(kind=PostingKind.POST, fact_id=books.ids.mint(), transfers=transfers)
+            for transfers in (*shapes, *tight, *shapes)
+        ]
+        outcomes = await books.writer._run_postings(batch)
+        records = await books.rows(
+            "SELECT e.record FROM ledger.entries AS e WHERE e.fact_id = ANY (%s) "
+            "ORDER BY e.batch, e.position",
+            [item.fact_id for item in batch],
+        )
+        names = {str(item.fact_id): f"fact {n}" for n, item in enumerate(batch)}
+        names |= {str(cash): "cash", str(other): "other"}
+        texts = [record for (record,) in records]
+        for text, name in names.items():
+            texts = [re.sub(rf"\b{text}\b", name, record) for record in texts]
+        texts = [re.sub(r'"time":\d+', '"time":0', record) for record in texts]
+        seen.append(([outcome.code for outcome in outcomes], texts))
+    assert seen[0] == seen[1]
+    assert seen[0][0][3:8] == [
+        "ok",
+        "client_money_unsafeguarded",
+        "ok",
+        "accounts_must_differ",
+        "account_unknown",
+    ]

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
+from typing import Any, LiteralString
 
 import pytest
 import structlog
@@ -450,6 +451,34 @@ async def test_many_waiting_postings_go_little_by_little(books: Books, second: W
     outcomes = await asyncio.gather(*(second.post(item) for item in voids))
     assert {outcome.code for outcome in outcomes} == {"ok"}
     assert second.batches - before == len((16, 16, 16, 16))
+
+
+async def test_next_batch_is_sent_before_the_callers_of_the_last_go_on(
+    books: Books, second: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where more wait than were answered, the database works while those callers do.
+    """
+    cash = await books.cash(await books.buyer(100))
+    placements = [_of(books, cash, 1) for _ in range(64)]
+    await asyncio.gather(*(second.place(item) for item in placements))
+    gone_on = 0
+    gone_on_at_send: list[int] = []
+    call = Writer._call
+
+    async def note(writer: Writer, query: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+        gone_on_at_send.append(gone_on)
+        return await call(writer, query, parameters)
+
+    async def settle(placement: Placement) -> None:
+        nonlocal gone_on
+        await second.post(Posting(kind=PostingKind.VOID, fact_id=placement.hold_id))
+        gone_on += 1
+
+    monkeypatch.setattr(Writer, "_call", note)
+    await asyncio.gather(*map(settle, placements))
+    # The last batch is as large as the one before it, so it waits for who may join.
+    assert gone_on_at_send == [0, 0, 16, 48]
 
 
 async def test_writer_that_a_bug_ends_says_so(

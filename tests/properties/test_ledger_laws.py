@@ -14,9 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.simulation.books import Books, open_books
-from tests.simulation.twin import PlaceWish, PostWish, Twin, place_wishes, post_wishes
+from tests.simulation.twin import (
+    PlaceWish,
+    PostWish,
+    Twin,
+    place_wishes,
+    plain_wishes,
+    post_wishes,
+)
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import BATCH_OPERATIONS_MAX
 
 IS_LONG = bool(os.environ.get("TOKENWORKS_LONG_TESTS"))
 EXAMPLES = 2_000 if IS_LONG else 100
@@ -26,6 +34,7 @@ batches = st.lists(
     st.one_of(
         st.lists(place_wishes, min_size=1, max_size=12),
         st.lists(post_wishes, min_size=1, max_size=12),
+        st.lists(plain_wishes, min_size=1, max_size=12),
     ),
     min_size=1,
     max_size=BATCHES_MAX,
@@ -48,13 +57,16 @@ async def books(dsn: str, clock: FakeClock, ids: IdentifierSource) -> AsyncItera
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(plan=batches)
+@given(plan=batches, together_from=st.sampled_from([1, 1, BATCH_OPERATIONS_MAX]))
 async def test_batch_equals_its_operations_one_by_one(
-    books: Books, plan: list[list[PlaceWish] | list[PostWish]]
+    books: Books, plan: list[list[PlaceWish] | list[PostWish]], together_from: int
 ) -> None:
     """
     Codes, overruns, refused accounts, counters and holds are those of the naive ledger.
+
+    Whether plain entries are decided together or each alone.
     """
+    books.writer._together_from = together_from
     twin = Twin(books)
     await twin.open()
     for batch in plan:

@@ -35,6 +35,6 @@ def test_mutant_without_its_anchor_fails_loudly(dsn: str) -> None:
     A rewritten function must not turn a mutant into a healthy hub.
     """
     with pytest.raises(AnchorMissingError, match="0 times"):
-        patch_function(dsn, "place_v1", [("no such words", "")])
+        patch_function(dsn, "place_v2", [("no such words", "")])
     with pytest.raises(AnchorMissingError, match="no function"):
         patch_function(dsn, "place_v99", [("a", "b")])

@@ -100,6 +100,18 @@ post_wishes = st.builds(
     is_late=st.sampled_from([False] * 15 + [True]),
 )
 
+# Between the two buyers' cash: no client money leaves, so only balances decide.
+cash_indexes = st.sampled_from([5, 6])
+tight_wishes = st.tuples(cash_indexes, cash_indexes, st.integers(40, 320), st.sampled_from([-1, 4]))
+plain_wishes = st.builds(
+    PostWish,
+    kind=st.just(PostingKind.POST),
+    hold=st.integers(0, 30),
+    transfers=st.one_of(st.tuples(tight_wishes), st.lists(transfer_wishes, max_size=3).map(tuple)),
+    is_repeat=st.sampled_from([False] * 9 + [True]),
+    is_late=st.sampled_from([False] * 15 + [True]),
+)
+
 
 class Twin:
     """

@@ -86,7 +86,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
     One movement from a debited to a credited account.
 
-    ``fallback`` bears what the debited account cannot give (see ``ledger.post_v1``).
+    ``fallback`` bears what the debited account cannot give (see ``ledger.post_v2``).
     """
 
     debit: int

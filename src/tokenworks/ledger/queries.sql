@@ -1,15 +1,15 @@
 -- name: place
 -- Place and extend holds, one row of outcome per operation.
 SELECT *
-FROM ledger.place_v1(
+FROM ledger.place_v2(
     %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b
 )
 
 -- name: post
 -- Post entries, capture, void and expire holds, one row of outcome per operation.
 SELECT *
-FROM ledger.post_v1(
-    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b, %b
+FROM ledger.post_v2(
+    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b, %b, %b
 )
 
 -- name: lease_lane

@@ -4,7 +4,7 @@ Group commit: many callers, one durable transaction at a time.
 Order of life of an operation: queued -> gathered into a batch (one event-loop turn, at most
 ``BATCH_OPERATIONS_MAX``; every placement that waits, but only some of the postings, so that
 the callers of one batch work while another commits) -> decided and written by
-``ledger.place_v1`` or ``ledger.post_v1`` in its own transaction -> answered, only after the
+``ledger.place_v2`` or ``ledger.post_v2`` in its own transaction -> answered, only after the
 commit.
 Postings go before placements, since they free what those need.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -63,6 +64,8 @@ LEASE_RENEWAL_S: Final = 8.0
 OVERDUE_CHECK_S: Final = 0.25
 RECONNECT_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 RERUNS_MAX: Final = 8
+TOGETHER_FROM: Final = 32
+"""Plain entries in a batch from which on the database decides them by sets: below it costs more."""
 
 _RERUN_WHOLE: Final = (
     postgres_errors.SerializationFailure,
@@ -80,6 +83,7 @@ _ALARMS: Final = (
 What a single malformed operation can cause, in the server or while it is packed; nothing of
 the batch was done.
 """
+_RECORDED: Final = re.compile(r"(entries|holds)_\d{4}_\d{2}_pkey")
 _LANE_LOST: Final = "TW002"
 _CLOCK_SKEWED: Final = "TW003"
 
@@ -157,7 +161,7 @@ class OutcomeUnknownError(Exception):
 
 class Writer:
     """
-    The one way into ``place_v1`` and ``post_v1`` for a process.
+    The one way into ``place_v2`` and ``post_v2`` for a process.
 
     Args:
         dsn: Connection string of the posting role.
@@ -165,6 +169,7 @@ class Writer:
         holder: Names this process in the lane's lease, e.g. ``host:pid:start``.
         rider: Name of the registered rider that gets the postings' ``rider_row``.
         fence: Asked at every connection; a server that was demoted is not written.
+        together_from: See ``TOGETHER_FROM``; answers and records are the same.
     """
 
     def __init__(
@@ -175,8 +180,10 @@ class Writer:
         holder: str,
         rider: str | None = None,
         fence: Fence | None = None,
+        together_from: int = TOGETHER_FROM,
     ) -> None:
         self._dsn = dsn
+        self._together_from = together_from
         self._fence = fence
         self._refusal: ServerRefusedError | None = None
         self._clock = clock
@@ -334,16 +341,23 @@ class Writer:
     # ------------------------------------------------------------------ the loop
 
     async def _run(self) -> None:
+        answered = 0
         while True:
-            if not self._postings and not self._placements:
+            waiting = len(self._postings) + len(self._placements)
+            if not waiting:
                 if self._is_closing:
                     return
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), LEASE_RENEWAL_S)
-            # One turn of the loop lets callers that are already awake join this batch.
-            await asyncio.sleep(0)
+            if waiting <= answered or not waiting:
+                # One turn of the loop lets callers that are already awake join this batch. Where
+                # more wait than were answered just now, the database need not stand still until
+                # these have gone on: they do so while the next batch is committed.
+                await asyncio.sleep(0)
+            before = self.operations
             await self._commit_one_round()
+            answered = self.operations - before
 
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
@@ -518,9 +532,15 @@ class Writer:
         """
         assert self._connection is not None, "connected before any work"
         notices = self._notices
-        async with self._connection.cursor(binary=True) as cursor:
-            await cursor.execute(query, parameters, prepare=True)
-            rows = await cursor.fetchall()
+        try:
+            async with self._connection.cursor(binary=True) as cursor:
+                await cursor.execute(query, parameters, prepare=True)
+                rows = await cursor.fetchall()
+        except postgres_errors.UniqueViolation as error:
+            if _RECORDED.fullmatch(error.diag.constraint_name or ""):
+                # Another writer recorded one of these facts first: run again, it will be seen.
+                raise postgres_errors.SerializationFailure(*error.args) from error
+            raise
         self._refuse_unconfirmed(notices)
         return rows
 
@@ -622,6 +642,7 @@ class Writer:
                 arrays.int8_array([transfer[2] for transfer in transfers]),
                 arrays.int8_array([transfer[3] for transfer in transfers]),
                 arrays.int8_array([transfer[4] for transfer in transfers]),
+                self._together_from,
             ),
         )
         return _in_order(rows, len(batch))

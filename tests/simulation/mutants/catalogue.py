@@ -60,21 +60,26 @@ def _laws(*laws: Law) -> frozenset[Law]:
 _ALL_BALANCES: Final = (
     "CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END"
 )
-_LOCKS: Final = (
-    "PERFORM FROM ledger.balances WHERE account_id = ANY (account_ids) "
-    "ORDER BY account_id FOR NO KEY UPDATE;"
-)
+_LOCKS: Final = """SELECT *
+        FROM ledger.balances
+        WHERE account_id = ANY (debits || credits || fallbacks || part_accounts)
+        ORDER BY account_id FOR NO KEY UPDATE"""
 
 _CAPTURED: Final = "flat.captured[first_parts[done.op]:last_parts[done.op]]"
 _FORGOTTEN: Final = f"CASE WHEN p_closes[done.op] THEN {_CAPTURED} ELSE hold.part_captured END"
-_OPENED: Final = "INSERT INTO ledger.limit_windows (limit_id, window_start, account_id)"
+_OPENED: Final = "WITH spot AS ("
 _RESET: Final = """
-UPDATE ledger.balances
-SET debits_pending = 0, debits_posted = 0, credits_posted = opened_limit.quanta
-WHERE account_id IN (
-    SELECT w.account_id FROM ledger.limit_windows AS w WHERE w.limit_id = p_limit_id);
+UPDATE ledger.balances AS b
+SET debits_pending = 0, debits_posted = 0, credits_posted = lim.quanta
+FROM ledger.limit_windows AS w
+JOIN ledger.limits AS lim ON lim.limit_id = w.limit_id
+WHERE b.account_id = w.account_id AND w.limit_id = ANY (p_limits);
 """
 _EITHER_END: Final = "ORDER BY account_id * (1 - 2 * (p_lane % 2))"
+_LOCKS_FROM_EITHER_END: Final = (
+    f"SELECT * FROM ({_LOCKS.replace('ORDER BY account_id', _EITHER_END)}) AS locked "
+    "ORDER BY account_id"
+)
 
 MUTANTS: Final = (
     Mutant(
@@ -82,7 +87,7 @@ MUTANTS: Final = (
         meaning="what is held counts as available",
         found_by=SIMULATOR,
         laws=_laws(Law.AVAILABLE, Law.LIMITED, Law.WINDOW),
-        function="place_v1",
+        function="place_v2",
         patches=((_ALL_BALANCES, _ALL_BALANCES.replace(" - b.debits_pending", "")),),
     ),
     Mutant(
@@ -90,7 +95,7 @@ MUTANTS: Final = (
         meaning="holds expire when the server's clock says so",
         found_by=SIMULATOR,
         laws=_laws(Law.LEDGER_TIME),
-        function="post_v1",
+        function="post_v2",
         patches=(
             ("part_expiries[first_part] > moment", "part_expiries[first_part] > clock_timestamp()"),
         ),
@@ -108,7 +113,7 @@ MUTANTS: Final = (
         seed=4,
         found_by=SIMULATOR,
         laws=_laws(Law.HOLD_ONCE, Law.AVAILABLE, Law.OVERRUN),
-        function="post_v1",
+        function="post_v2",
         patches=(
             (
                 f"part_captured = {_CAPTURED},",
@@ -138,8 +143,8 @@ MUTANTS: Final = (
         meaning="every second writer locks accounts from the other end",
         found_by=STRESS,
         laws=_laws(Law.LOCK_ORDER),
-        function="post_v1",
-        patches=((_LOCKS, _LOCKS.replace("ORDER BY account_id", _EITHER_END)),),
+        function="post_v2",
+        patches=((_LOCKS, _LOCKS_FROM_EITHER_END),),
     ),
     Mutant(
         name="no_dedupe_in_a_batch",
@@ -168,7 +173,7 @@ MUTANTS: Final = (
         meaning="a hold may name a version of its path that is no longer current",
         found_by=SIMULATOR,
         laws=_laws(Law.SPEND_PATH),
-        function="place_v1",
+        function="place_v2",
         patches=(("WHEN NOT path.is_current THEN", "WHEN false THEN"),),
     ),
     Mutant(
@@ -177,7 +182,7 @@ MUTANTS: Final = (
         seed=4,
         found_by=SIMULATOR,
         laws=_laws(Law.WINDOW, Law.LIMITED, Law.ANSWERED),
-        function="open_window",
+        function="open_windows",
         patches=((_OPENED, _RESET + _OPENED),),
     ),
 )
