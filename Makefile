@@ -18,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -140,6 +140,21 @@ bench: $(READY) $(STAMPS)/dev ## Measure the gateway against its bare stub (benc
 
 bench-ledger: $(READY) $(STAMPS)/dev ## Measure the ledger against bare inserts, and its calls (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.ledger.run $(ARGS)
+
+# The official x402 packages (requirements-baseline.lock) and a chain for this machine (npm).
+BASELINE := benchmarks/x402_baseline
+$(STAMPS)/baseline: requirements-baseline.lock $(BASELINE)/package-lock.json $(STAMPS)/dev
+	@echo "installing requirements-baseline.lock and anvil"
+	@$(PIP) install --require-hashes -r requirements-baseline.lock
+	@mkdir -p .venv/anvil && cp $(BASELINE)/package.json $(BASELINE)/package-lock.json .venv/anvil/
+	@npm ci --ignore-scripts --no-audit --no-fund --silent --prefix .venv/anvil
+	@touch $@
+
+x402-baseline: $(READY) $(STAMPS)/baseline ## Attack the official x402 packages on a local chain; write the shipped table
+	@$(BIN)/python -m benchmarks.x402_baseline.run $(ARGS)
+
+bench-agents: $(READY) $(STAMPS)/baseline ## Measure payments of agents against the official facilitator (benchmarks/README.md)
+	@$(BIN)/python -m benchmarks.agents.run $(ARGS)
 
 record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
 	@$(BIN)/python tools/record_llama_usage.py

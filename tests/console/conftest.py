@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -270,9 +270,25 @@ def visitors(browser: Browser) -> Iterator[Visitors]:
 
 
 @pytest.fixture(scope="module")
-def running_hub() -> Iterator[Mapping[str, object]]:
+def running_hub() -> Iterator[HubProcess]:
     """
-    A real demo hub; what its ``demo.json`` says.
+    A real hub as ``make run`` starts it, without its console.
     """
     with data_directory() as directory, HubProcess(directory, "--demo", "--no-console") as hub:
-        yield json.loads((hub.data_dir / "demo.json").read_text(encoding="utf-8"))
+        hub.admin_key = str(read_demo(hub)["admin_key"])
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def demo(running_hub: HubProcess) -> Mapping[str, Any]:
+    """
+    What its ``demo.json`` says.
+    """
+    return read_demo(running_hub)
+
+
+def read_demo(hub: HubProcess) -> Mapping[str, Any]:
+    """
+    Return what a demo hub tells whoever started it.
+    """
+    return json.loads((hub.data_dir / "demo.json").read_text(encoding="utf-8"))

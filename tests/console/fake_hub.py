@@ -17,6 +17,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.console.fake_agents import FakeAgents
+
 ADMIN_KEY = "tw_admin" + "A" * 38
 BUYER_KEY = "tw_buyer" + "B" * 38
 SUPPLIER_KEY = "tw_suppl" + "S" * 38
@@ -84,6 +86,7 @@ class FakeHub:
     private: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     is_seal_broken: bool = False
     sequence: int = 0
+    agents: FakeAgents = field(default_factory=FakeAgents)
 
     def reset(self) -> None:
         """

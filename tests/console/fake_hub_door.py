@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
+from tests.console.fake_agents_door import serve_agents
 from tests.console.fake_hub import (
     ADMIN_KEY,
     BUYER_KEY,
@@ -28,15 +29,7 @@ from tests.console.fake_hub import (
     moment,
     party,
 )
-
-
-def problem(status: int, code: str, detail: str) -> Response:
-    """
-    Return a refusal as the hub writes it (RFC 9457).
-    """
-    body = {"title": code, "status": status, "detail": detail, "code": code, "details": {}}
-    return JSONResponse(body, status_code=status, media_type="application/problem+json")
-
+from tests.console.problems import problem
 
 READERS: dict[str, Document] = {
     ADMIN_KEY: {"role": "admin", "party": party("platform"), "organisation": party("platform")},
@@ -58,6 +51,7 @@ def make_app(hub: FakeHub) -> FastAPI:
     _serve_readers(app, hub)
     _serve_calls(app, hub)
     _serve_books(app, hub)
+    serve_agents(app, hub)
     return app
 
 

@@ -6,11 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
 
 import httpx
 import pytest
@@ -22,7 +19,7 @@ from tests.console.fake_hub import (
     SUPPLIER_KEY,
     FakeHub,
 )
-from tests.console.fake_hub_door import Server, free_port
+from tests.console.fake_hub_door import Server
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(120)]
 
@@ -565,54 +562,3 @@ def test_narrow_screen_needs_no_sideways_scrolling(
     for table in visitor.page.locator(".scroll").all():
         assert table.evaluate("(box) => box.scrollWidth - box.clientWidth") <= 1
     visitor.keep("receipt-narrow")
-
-
-# --------------------------------------------------------------------------- a real hub
-
-
-def test_real_hub_is_shown_as_it_is(
-    request: pytest.FixtureRequest, visitors: Visitors, tmp_path: Path
-) -> None:
-    """
-    Against a hub as ``make run`` starts it: a real call appears, and its legs agree.
-
-    The fixture ``running_hub`` gives what DATA/demo.json says: ``base_url``, ``admin_key``,
-    ``buyer_key``, ``model``, and ``console_url`` where a console runs already.
-    """
-    demo = cast("Mapping[str, Any]", request.getfixturevalue("running_hub"))
-    hub_url = str(demo["base_url"]).removesuffix("/").removesuffix("/v1")
-    console = Console(hub_url=hub_url, folder=tmp_path, port=free_port())
-    console.start()
-    try:
-        visitor = visitors.open(console)
-        visitor.see_live_page(str(demo["admin_key"]))
-        call_id = make_a_call(demo, hub_url)
-        row = visitor.page.locator(f'.calls tr:has(a[href="/calls/{call_id}"])')
-        row.get_by_text("settled").wait_for()
-        wait_until_inked(visitor, ".sankey canvas", share=0.05)
-        visitor.keep("real-live")
-        row.click()
-        assert visitor.page.locator("#balanced").inner_text() == "debits = credits"
-        assert visitor.page.locator(".receipt-top .seal").inner_text() == "signature holds"
-        charge = table_numbers(visitor, "#charge")[0]
-        debits = table_numbers(visitor, ".journal tbody[data-group=sale] tr:not(.sum) .debit")
-        assert sum(debits) == charge > 0
-        visitor.keep("real-receipt")
-    finally:
-        console.stop()
-
-
-def make_a_call(demo: Mapping[str, Any], hub_url: str) -> str:
-    """
-    Buy some tokens with the demo's key; returns the call's id.
-    """
-    body = {
-        "model": demo["model"],
-        "max_tokens": 24,
-        "messages": [{"role": "user", "content": "What is a watt?"}],
-    }
-    headers = {"authorization": f"Bearer {demo['buyer_key']}"}
-    started_s = time.monotonic()
-    answer = httpx.post(f"{hub_url}/v1/chat/completions", json=body, headers=headers, timeout=60.0)
-    assert answer.status_code == 200, f"{answer.text} after {time.monotonic() - started_s:.1f} s"
-    return answer.headers["x-tokenworks-call-id"]

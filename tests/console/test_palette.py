@@ -10,6 +10,7 @@ from tokenworks.web.console.palette import COLOURS, css_variables
 
 TEXT_RATIO_MIN = 4.5
 EDGE_RATIO_MIN = 3.0
+BAR_RATIO_MIN = 1.6  # the figures stand beside the bar, too
 PAIRS = [
     *[
         (text, back)
@@ -25,7 +26,15 @@ PAIRS = [
     ("bad", "bad_soft"),
     ("bad", "surface"),
     ("muted", "raised"),
+    ("ink", "warn_soft"),
+    ("ink", "bad_soft"),
+    ("ink", "accent_soft"),
+    ("muted", "accent_soft"),
+    ("accent", "raised"),
+    ("on_alarm", "alarm"),
+    ("on_danger", "danger"),
 ]
+BARS = [("bar_spent", "track"), ("bar_low", "track"), ("alarm", "surface"), ("danger", "surface")]
 
 
 def luminance(colour: str) -> float:
@@ -62,6 +71,26 @@ def test_edges_of_controls_can_be_seen(scheme: int) -> None:
     The edge of a field or button has at least 3:1.
     """
     assert contrast(COLOURS["edge"][scheme], COLOURS["surface"][scheme]) >= EDGE_RATIO_MIN
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("bar", "back"), BARS)
+def test_bars_can_be_seen(bar: str, back: str, scheme: int) -> None:
+    """
+    What is drawn and not written has at least 3:1 on what it stands on.
+    """
+    assert contrast(COLOURS[bar][scheme], COLOURS[back][scheme]) >= EDGE_RATIO_MIN
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_held_part_of_a_bar_differs_from_both_sides(scheme: int) -> None:
+    """
+    What is held stands between what is spent and what is left, and is told apart from each.
+    """
+    held = COLOURS["bar_held"][scheme]
+
+    assert contrast(held, COLOURS["bar_spent"][scheme]) >= BAR_RATIO_MIN
+    assert contrast(held, COLOURS["track"][scheme]) >= BAR_RATIO_MIN
 
 
 def test_style_sheet_has_every_colour_once() -> None:

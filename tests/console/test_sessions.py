@@ -15,6 +15,7 @@ from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, FakeHub
 from tests.console.fake_hub_door import make_app
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import UnauthenticatedError
+from tokenworks.web.console.desk import Desk
 from tokenworks.web.console.feed import GAP_S_MAX, Feed
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.model import PartyRef, Whoami
@@ -220,3 +221,22 @@ async def test_feed_fills_the_gap_after_nobody_looked(clock: FakeClock, sessions
     ]
 
     assert max(steps) <= 2.001
+
+
+async def test_feeds_go_with_their_session(sessions: Sessions, clock: FakeClock) -> None:
+    """
+    Tabs of a session share what was read; nothing of a session that ended is kept.
+    """
+    brake = LoginBrake(clock)
+    desk = Desk(hub=Hub("http://hub"), clock=clock, sessions=sessions, brake=brake)
+    first, _ = sessions.begin(ADMIN_KEY, reader())
+    assert desk.feed_of(first) is desk.feed_of(first)
+    assert desk.agents_of(first) is desk.agents_of(first)
+
+    sessions.end(first, "logged_out")
+    second, _ = sessions.begin(ADMIN_KEY, reader())
+    desk.feed_of(second)
+
+    assert list(desk.feeds) == [second]
+    assert list(desk.agent_feeds) == []
+    await desk.hub.close()

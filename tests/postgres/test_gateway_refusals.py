@@ -27,10 +27,12 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
+from tokenworks.agents.mandates.model import CountLimit, Mandate, MoneyLimit, Terms, Window
+from tokenworks.agents.mandates.paths import payee_scope
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.limits import REQUEST_BODY_BYTES_MAX, REQUEST_MESSAGES_MAX
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, Asset
-from tokenworks.identity.model import PLATFORM_ID, PartyState, Role
+from tokenworks.identity.model import PLATFORM_ID, Level, PartyKind, PartyState, Role
 from tokenworks.metering.model import Axis
 from tokenworks.supply.costing import share_card
 from tokenworks.supply.model import OfferTerms
@@ -652,4 +654,66 @@ async def test_new_prices_and_offers_serve_the_next_call(rig: Rig) -> None:
         "north",
     ]
     assert rig.first.requests[-1].json()["model"] == "up/new"  # type: ignore[index] - plain JSON, checked above
+    await rig.audit()
+
+
+async def test_key_of_a_mandate_stays_within_it(rig: Rig) -> None:
+    """
+    A plain call of an agent is one payment of its mandate: its budget, its count and what one
+    may cost bind it, and revoking the mandate stops the key.
+    """
+    hub = rig.hub
+    agent = await hub.opening.add_party(
+        f"{rig.organisation.name}-bot",
+        kind=PartyKind.BUYER,
+        level=Level.AGENT,
+        parent=rig.user.party_id,
+    )
+    mandates = hub.agents.mandates
+
+    async def key_of(terms: Terms) -> tuple[Mandate, str]:
+        mandate = await mandates.issue(agent.party_id, terms, actor="test")
+        bounds = await mandates.bounds_of_calls(
+            mandate.mandate_id,
+            agent_id=agent.party_id,
+            models=None,
+            network=hub.agents.network,
+        )
+        _, secret = await hub.opening.add_key(agent.party_id, role=Role.BUYER, bounds=bounds)
+        return mandate, secret
+
+    budget = MoneyLimit(window=Window.EVER, quanta=DOLLAR)
+    counted, secret = await key_of(
+        Terms(
+            budgets=(budget,),
+            counts=(CountLimit(window=Window.EVER, payments=1),),
+            payee_budgets=(budget,),
+        )
+    )
+    assert (await rig.ask(secret=secret)).status_code == 200
+    call = await rig.call()
+    used = {
+        limit.asset: limit.quanta - limit.remaining
+        for limit in await hub.ledger.limits([counted.mandate_id])
+    }
+    assert used == {"LIMIT.USD": call.charge_quanta, "LIMIT.PAYMENTS": 1}
+    platform = payee_scope(counted.mandate_id, PLATFORM_ID)
+    (to_platform,) = await hub.ledger.limits([platform])
+    assert to_platform.quanta - to_platform.remaining == call.charge_quanta
+    refused = await rig.ask(secret=secret)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "limit_exhausted")
+
+    _, small = await key_of(Terms(amount_max=1))
+    refused = await rig.ask(secret=small)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "amount_not_allowed")
+
+    _, other = await key_of(Terms(models=frozenset({"another"})))
+    refused = await rig.ask(secret=other)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+
+    open_one, living = await key_of(Terms())
+    assert (await rig.ask(secret=living)).status_code == 200
+    await mandates.revoke(open_one.mandate_id, actor="test")
+    refused = await rig.ask(secret=living)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope_closed")
     await rig.audit()

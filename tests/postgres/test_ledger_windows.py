@@ -82,6 +82,11 @@ BORDERS = (
     ("month", NEW_YORK, (2026, 11, 1), (2026, 12, 1), (2027, 1, 1)),
     ("year", BERLIN, (2026, 1, 1), (2027, 1, 1), (2028, 1, 1)),
     ("day", BERLIN, (2028, 2, 28), (2028, 2, 29), (2028, 3, 1)),
+    # Weeks begin on Mondays; both zones change their clocks on a Sunday, within one.
+    ("week", BERLIN, (2026, 3, 23), (2026, 3, 30), (2026, 4, 6)),
+    ("week", NEW_YORK, (2026, 10, 26), (2026, 11, 2), (2026, 11, 9)),
+    ("quarter", BERLIN, (2026, 4, 1), (2026, 7, 1), (2026, 10, 1)),
+    ("quarter", NEW_YORK, (2026, 10, 1), (2027, 1, 1), (2027, 4, 1)),
 )
 
 
@@ -114,6 +119,39 @@ async def test_window_opens_at_midnight_of_the_limits_own_zone(
     assert (await _place(books, path, 100))[0] == "ok"
     rows = await books.rows("SELECT count(*) FROM ledger.limit_windows")
     assert rows == [(len(starts) + 1,)]
+
+
+KOLKATA = "Asia/Kolkata"
+SHORT_BORDERS = (
+    # The hour from two to three comes twice in October, and not at all in March.
+    ("hour", BERLIN, datetime(2026, 10, 25, 0, tzinfo=UTC), timedelta(hours=1)),
+    ("hour", BERLIN, datetime(2026, 3, 29, 0, tzinfo=UTC), timedelta(hours=1)),
+    ("hour", NEW_YORK, datetime(2026, 11, 1, 5, tzinfo=UTC), timedelta(hours=1)),
+    # Half an hour off: its hours begin at half past in UTC.
+    ("hour", KOLKATA, datetime(2026, 5, 1, 4, 30, tzinfo=UTC), timedelta(hours=1)),
+    ("minute", BERLIN, datetime(2026, 10, 25, 0, 59, tzinfo=UTC), timedelta(minutes=1)),
+    ("minute", KOLKATA, datetime(2026, 3, 29, 0, 59, tzinfo=UTC), timedelta(minutes=1)),
+)
+
+
+@pytest.mark.parametrize(("window", "zone", "start", "length"), SHORT_BORDERS)
+async def test_short_windows_go_on_through_a_change_of_the_clocks(
+    books: Books, window: str, zone: str, start: datetime, length: timedelta
+) -> None:
+    """
+    Every hour and minute is as long as any other, and none comes twice.
+    """
+    path = await _limited(books, window, zone)
+    for number in range(4):
+        opens = start + number * length
+        await _go_to(books, opens)
+        assert (await _place(books, path, 60))[0] == "ok", "a window of its own"
+        await _go_to(books, opens + length - timedelta(microseconds=1))
+        assert (await _place(books, path, 60))[0] == Refusal.INSUFFICIENT
+        (view,) = await books.ledger.limits([path])
+        assert (view.remaining, view.held, view.resets_at) == (40, 60, opens + length)
+    rows = await books.rows("SELECT count(*) FROM ledger.limit_windows")
+    assert rows == [(4,)]
 
 
 async def test_limit_for_ever_never_opens_again(books: Books) -> None:

@@ -8,12 +8,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from tests.postgres.payments_rig import (
     NOTHING,
@@ -30,6 +32,7 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.identity.model import PartyState
+from tokenworks.ledger.archive import archive_months
 from tokenworks.ledger.writer import Writer
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.verify import verify_chain
@@ -190,6 +193,29 @@ async def test_signing_again_with_the_same_nonce_is_the_same_payment(rig: Paymen
     assert again.is_repeat
     assert again.payment.payment_id == first.payment.payment_id
     assert await code_of(rig.payments.settle(other, replace(asked, amount=5))) == "payment_conflict"
+
+
+async def test_a_nonce_buys_one_request_alone(rig: PaymentsRig) -> None:
+    """
+    The same nonce, amount and payee for another request: no second answer, neither while the
+    first payment is held nor when it is settled, in this process or in another one.
+    """
+    claims = rig.wallet.claims(rig.shop.party_id)
+    asked = requirements(rig.shop.party_id)
+    other_url = "https://seller.example/dear"
+    other = rig.wallet.sign(claims | {"url": other_url})
+    dear = replace(asked, binding=replace(asked.binding, url=other_url))
+
+    async def assert_conflict() -> None:
+        for service in (rig.payments, await make_payments(rig, rig.books.ledger)):
+            for door in (service.claim, service.settle, service.authorise):
+                assert await code_of(door(other, dear)) == "payment_conflict"
+
+    await rig.payments.claim(rig.wallet.sign(claims), asked)
+    await assert_conflict()
+    await rig.payments.settle(rig.wallet.sign(claims), asked)
+    await assert_conflict()
+    assert await rig.cash(rig.shop) == (PRICE, PRICE)
 
 
 async def test_what_is_held_is_settled_though_everything_changed(rig: PaymentsRig) -> None:
@@ -588,3 +614,36 @@ async def _tamper(rig: PaymentsRig, statement: str) -> None:
     async with await psycopg.AsyncConnection.connect(rig.books.dsn) as owner:
         await owner.execute("SET session_replication_role = replica")
         await owner.execute(statement.encode())
+
+
+async def test_payments_leave_the_database_with_their_month(dsn: str, tmp_path: Path) -> None:
+    """
+    Archived rows are compared with archived entries; the old nonce buys nothing again.
+    """
+    clock = FakeClock(datetime(2026, 1, 20, 12, tzinfo=UTC))
+    async with open_payments(dsn, clock, IdentifierSource(clock)) as rig:
+        asked = requirements(rig.shop.party_id)
+        claims = rig.wallet.claims(rig.shop.party_id)
+        await rig.payments.settle(rig.wallet.sign(claims), asked)
+        for month in (2, 3):
+            clock.advance(datetime(2026, month, 5, tzinfo=UTC) - clock.now())
+            await rig.books.ledger.ensure_partitions()
+            await rig.payments.ensure_partitions()
+            await rig.payments.settle(rig.wallet.pay(rig.shop.party_id), asked)
+
+        archive_months(
+            conninfo.make_conninfo(dsn, user="tokenworks_retention"),
+            tmp_path,
+            before=datetime(2026, 2, 1, tzinfo=UTC),
+            clock=clock,
+        )
+        report = await rig.books.check(full=True, archive=tmp_path)
+        now_s = int(clock.now().timestamp())
+        again = rig.wallet.sign(claims | {"iat": now_s, "exp": now_s + 60})
+
+        assert report.is_clean, report.to_json()
+        assert report.counts["payments"] == 3
+        assert len(await rig.books.rows("SELECT FROM agents.payments")) == 2
+        assert await code_of(rig.payments.settle(again, asked)) == "id_outside_window"
+        assert await rig.cash(rig.shop) == (3 * PRICE, 3 * PRICE)
+        rig.damaged = True  # without its archive the full check cannot be run

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.postgres.payments_rig import NETWORK, NOTHING, PRICE, URL, PaymentsRig, open_payments
+from tokenworks.agents.brake.model import Action
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import X402_BODY_BYTES_MAX, X402_REQUESTS_PER_MINUTE_MAX
@@ -251,18 +252,40 @@ async def test_upto_settles_less_only_for_the_payee(
     assert await rig.cash(rig.organisation) == (999_993, 999_993)
 
 
-async def test_no_money_is_the_specification_s_reason(
+async def test_a_seller_learns_nothing_of_what_the_payer_has_or_forbids(
     rig: PaymentsRig, door: httpx.AsyncClient
 ) -> None:
     """
-    ``insufficient_funds``, and nothing about any balance.
+    ``insufficient_funds`` and other reasons without balance, limits or the owner's rules.
     """
-    jws = rig.wallet.pay(rig.shop.party_id, amount="2000000")
+    claims = rig.wallet.claims(rig.shop.party_id, amount="2000000", mandate=str(rig.mandate_id))
+    jws = rig.wallet.sign(claims)
     request = body(asked(rig, amount="2000000"), authorization=jws)
+    credit = {
+        "bundleId": str(rig.mandate_id),
+        "amount": "2000000",
+        "asset": "USD",
+        "resource": URL,
+        "idempotencyKey": claims["jti"],
+        "authorization": jws,
+    }
 
-    answer = (await door.post("/x402/settle", json=request)).json()
+    short = await door.post("/x402/settle", json=request)
+    no_credit = await door.post("/x402/authorize", json=credit)
+    await rig.limit("LIMIT.USD", 777)
+    small = body(asked(rig), authorization=rig.wallet.pay(rig.shop.party_id))
+    limited = await door.post("/x402/verify", json=small)
+    rig.brake.action = Action.DENY
+    denied = await door.post("/x402/verify", json=small)
 
-    assert (answer["success"], answer["errorReason"]) == (False, "insufficient_funds")
+    assert short.json()["errorReason"] == "insufficient_funds"
+    assert (no_credit.status_code, no_credit.json()["code"]) == (402, "insufficient_credits")
+    assert limited.json()["invalidReason"] == "limit_exceeded"
+    assert denied.json()["invalidReason"] == "payment_denied"
+    for answer in (short, no_credit, limited, denied):
+        for secret in ("0.001", "777", "First payment", str(rig.mandate_id)):
+            assert secret not in answer.text
+        assert "extra" not in answer.json()
 
 
 async def test_a_settle_with_unknown_outcome_is_pending_not_failed(

@@ -21,9 +21,14 @@ from tests.postgres.selling_rig import SellingRig, listening, open_selling_busin
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.authorising import read_authorisation
-from tokenworks.agents.payments.errors import PaymentClaimedError, PaymentConflictError
+from tokenworks.agents.payments.errors import (
+    PaymentClaimedError,
+    PaymentConflictError,
+)
+from tokenworks.agents.payments.errors import PaymentInReviewError as HeldForReviewError
 from tokenworks.agents.payments.model import Requirements
 from tokenworks.agents.payments.placing import Sold
+from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import LIMIT_TOKENS
 from tokenworks.sdk import (
     AnswerLostError,
@@ -43,6 +48,7 @@ from tokenworks.sdk.paying import binding_of
 from tokenworks.testing.agent_fakes import FakeBrake
 from tokenworks.testing.supplier_stub import Behaviour
 from tokenworks.web.x402_api.offering import read_payment
+from tokenworks.web.x402_api.selling import principal_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -568,6 +574,7 @@ async def test_call_in_review_goes_on_with_the_same_signature(rig: SellingRig) -
             answer = await wait_for_review_async(client, review.value, tries=1, sleep=nap)
         assert answer.status_code == 200
         assert (await send(review.value.request)).status_code == 409
+    await rig.gateway.hub.agents.payments.quiet()
     call = await rig.gateway.call()
     assert brake.recorded == [(call.call_id, call.charge_quanta)]
     assert desk.cap.spent * DOLLAR == call.charge_quanta
@@ -616,6 +623,39 @@ async def test_what_was_held_for_a_sale_elsewhere_buys_no_call(rig: SellingRig) 
     await payments.attest(jws, asked, asked.binding.url)
     with pytest.raises(PaymentConflictError):
         await payments.claim_held(jws, asked, sold=Sold(tokens=100))
+    await rig.gateway.audit()
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+async def test_hold_of_a_signed_payment_is_kept_alive(rig: SellingRig, has_waited: bool) -> None:
+    """
+    The gateway's heartbeat extends the very hold that was claimed, also after a review.
+    """
+    hub = rig.gateway.hub
+    payments, gateway = hub.agents.payments, hub.gateway
+    rig.gateway.set_rules(hold_lifetime_s=7_200)
+    jws, asked = await claimable(rig)
+    quoted = await gateway.quote(rig.body())
+    sold = Sold(tokens=quoted.quote.tokens)
+    with braked(rig) as brake:
+        if has_waited:
+            brake.action = Action.HOLD
+            with pytest.raises(HeldForReviewError):
+                await payments.claim_held(jws, asked, sold=sold)
+            ((payment_id, waiting),) = brake.reviews.items()
+            brake.reviews[payment_id] = replace(waiting, state=ReviewState.APPROVED)
+        held = await payments.claim_held(jws, asked, sold=sold)
+        with pytest.raises(PaymentClaimedError):
+            await payments.claim_held(jws, asked, sold=sold)
+    call = gateway.open_held(quoted, principal_of(held), held)
+    before = await hub.ledger.hold(held.payment_id)
+    for _ in range(2):
+        assert await gateway.holding.extend(call, quanta=0, tokens=0)
+    after = await hub.ledger.hold(held.payment_id)
+    assert before is not None
+    assert after is not None
+    assert after.expires_at > before.expires_at
+    await gateway.settling.give_back(call, InvalidError("the test is over"))
     await rig.gateway.audit()
 
 

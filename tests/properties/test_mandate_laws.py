@@ -4,8 +4,10 @@ Laws of mandates: whatever a chain allows, each mandate of it allows; terms surv
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import pytest
@@ -37,6 +39,8 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CENT = 10**7
 EXAMPLES = 40
 
+Entry = TypeVar("Entry", bound=Hashable)
+
 parties = st.integers(1, 4).map(lambda n: UUID(int=n))
 words = st.sampled_from(("a", "b", "c"))
 models = st.sampled_from(("m", "m@fast", "m@slow", "n", "n@fast"))
@@ -44,7 +48,7 @@ quanta = st.integers(1, 6).map(lambda n: n * CENT)
 moments = st.integers(-3, 3).map(lambda n: NOW + timedelta(days=n))
 
 
-def _some(entries: st.SearchStrategy[object]) -> st.SearchStrategy[frozenset[object] | None]:
+def _some(entries: st.SearchStrategy[Entry]) -> st.SearchStrategy[frozenset[Entry] | None]:
     return st.none() | st.frozensets(entries, min_size=1, max_size=3)
 
 
@@ -69,14 +73,14 @@ def many_terms(draw: st.DrawFn, delegations_max: int = 0) -> Terms:
             )
         ),
         payee_budgets=draw(_limits()),
-        payees=draw(_some(parties)),  # pyright: ignore[reportArgumentType] - parties are ids
-        instruments=draw(_some(words)),  # pyright: ignore[reportArgumentType] - texts
-        providers=draw(_some(words)),  # pyright: ignore[reportArgumentType] - texts
+        payees=draw(_some(parties)),
+        instruments=draw(_some(words)),
+        providers=draw(_some(words)),
         not_before=draw(st.none() | moments),
         not_after=draw(st.none() | moments),
         reference=draw(st.none() | words),
-        tools=draw(_some(words)),  # pyright: ignore[reportArgumentType] - texts
-        models=draw(_some(models)),  # pyright: ignore[reportArgumentType] - texts
+        tools=draw(_some(words)),
+        models=draw(_some(models)),
         delegations_max=delegations_max,
     )
     try:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenworks.agents.mandates.signed_request import read_signed_request
 from tokenworks.agents.payments import model as hub
 from tokenworks.agents.payments.authorising import (
     check_requirements,
@@ -179,3 +180,29 @@ def test_amounts_go_both_ways(atomic: int) -> None:
     Atomic to decimal and back changes nothing.
     """
     assert to_atomic(to_units(atomic)) == atomic
+
+
+@given(
+    seed=seeds,
+    method=st.sampled_from(["GET", "post", "DELETE"]),
+    path=st.text(string.ascii_lowercase + string.digits + "/-_", max_size=60),
+    query=st.sampled_from(["", "?limit=3", "?a=b&c=%20"]),
+    body=st.binary(max_size=200),
+)
+def test_hub_reads_the_request_that_a_wallet_signed(
+    seed: bytes, method: str, path: str, query: str, body: bytes
+) -> None:
+    """
+    A signed request is read as its wallet's, for its own place and body alone.
+    """
+    wallet = wallet_of(seed)
+    url = f"https://hub.example/hub/v1/{path}{query}"
+    header = wallet.sign_request(method, url, body, network=NETWORK)
+    now = datetime.fromtimestamp(NOW_S, tz=UTC)
+    read = read_signed_request(header, network=NETWORK, method=method.upper(), url=url, now=now)
+    assert read.address == wallet.address
+    read.check_body(body)
+    with pytest.raises(TokenworksError):
+        read.check_body(body + b"x")
+    with pytest.raises(TokenworksError):
+        read_signed_request(header, network=NETWORK, method=method, url=f"{url}x", now=now)

@@ -96,7 +96,58 @@ def run(*arguments: str) -> Result:
             "limits",
             {"party": "acme", "amount": "12.50", "unit": "USD", "per": "month", "time_zone": "UTC"},
         ),
+        *(
+            (
+                f"limit set acme 1 --per {window}",
+                "POST",
+                "limits",
+                {"party": "acme", "amount": "1", "unit": "USD", "per": window, "time_zone": "UTC"},
+            )
+            for window in ("minute", "hour", "week", "quarter")
+        ),
         ("limit remove 12", "DELETE", "limits/12", {}),
+        (
+            "agent add bot --owner acme --public-key KEY --label first",
+            "POST",
+            "agents",
+            {"name": "bot", "owner": "acme", "public_key": "KEY", "label": "first"},
+        ),
+        ("agent freeze bot", "POST", "agents/bot/freeze", {}),
+        ("agent thaw bot", "POST", "agents/bot/thaw", {}),
+        ("agent wallet-revoke bot KEY", "DELETE", "agents/bot/wallets/KEY", {}),
+        (
+            (
+                "mandate add bot --budget 5/day --budget 100/ever --count 10/hour --amount-max 0.5"
+                " --payee shop --model m,n@fast --delegations 1 --label small"
+            ),
+            "POST",
+            "mandates",
+            {
+                "agent": "bot",
+                "terms": {
+                    "budgets": [
+                        {"window": "day", "amount": "5"},
+                        {"window": "ever", "amount": "100"},
+                    ],
+                    "counts": [{"window": "hour", "payments": 10}],
+                    "amount_max": "0.5",
+                    "payees": ["shop"],
+                    "models": ["m", "n@fast"],
+                    "delegations_max": 1,
+                },
+                "label": "small",
+            },
+        ),
+        ("mandate raise M 10/day", "POST", "mandates/M/raise", {"amount": "10", "window": "day"}),
+        ("mandate revoke M", "POST", "mandates/M/revoke", {}),
+        ("mandate freeze M", "POST", "mandates/M/freeze", {}),
+        ("mandate thaw M", "POST", "mandates/M/thaw", {}),
+        (
+            "key add bot --mandate M",
+            "POST",
+            "keys",
+            {"party": "bot", "label": "", "mandate": "M"},
+        ),
         (
             "deposit acme 5 --reference wire-1",
             "POST",

@@ -58,8 +58,10 @@ COMMANDS: Final = (
     Registration("deposit", "tokenworks.cli.deposit", "Book money that came in."),
     Registration("balance", "tokenworks.cli.balance", "What a party has."),
     # Agents that pay.
+    Registration("x402", "tokenworks.cli.x402", "x402 facilitators: attack one."),
     Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
+    Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),

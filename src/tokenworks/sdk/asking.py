@@ -192,6 +192,7 @@ def direct_payment(
     amount: Decimal | str,
     *,
     reference: str | None,
+    nonce: UUID | None = None,
 ) -> tuple[JsonObject, Reservation]:
     """
     Return the body that settles a payment without a seller's 402, and what it takes of the cap.
@@ -223,7 +224,11 @@ def direct_payment(
     }
     reservation = desk.cap.reserve(to_atomic(amount))
     authorisation = desk.wallet.authorise(
-        from_requirements(requirements), binding, mandate=desk.mandate, reference=reference
+        from_requirements(requirements),
+        binding,
+        nonce=nonce,
+        mandate=desk.mandate,
+        reference=reference,
     )
     payload = {
         "x402Version": X402_VERSION,

@@ -33,6 +33,7 @@ from tokenworks.agents.brake.errors import (
 )
 from tokenworks.agents.brake.model import Action, Decision, Subject
 from tokenworks.agents.brake.profile import (
+    MASK_64,
     Profile,
     ProfileUnreadableError,
     resource_number,
@@ -251,7 +252,8 @@ class _Batch:
         profile = self._profile(subject)
         payee = self._payees.get((subject.agent_id, subject.currency, subject.payee_id))
         chain, version = self._book.chain(subject.party_chain, self._read.versions)
-        picture = self._picture(subject, profile, payee, budgets)
+        is_met = payee is None and profile.meet(subject.payee_id.int & MASK_64)
+        picture = self._picture(subject, profile, payee, budgets, is_met=is_met)
         features = features_of(
             quanta=subject.quanta,
             times_us=[*profile.recent_times(PACE_PAYMENTS - 1), self._now_us],
@@ -259,12 +261,12 @@ class _Batch:
             payee_payments=0 if payee is None else payee.payments,
             state=profile.score,
         )
-        score = score_of(features, profile.score)
+        score = score_of(features, profile.score, is_new_payee=payee is None)
         decision = decide(judge_rules(subject, picture, chain), score, chain, rules_version=version)
         profile.add(
             subject,
             now_us=self._now_us,
-            is_new_payee=payee is None,
+            is_new_payee=is_met,
             action=decision.action,
             score_ppm=decision.score_ppm,
             rules_version=version,
@@ -303,6 +305,8 @@ class _Batch:
         profile: Profile,
         payee: store.KnownPayee | None,
         budgets: Sequence[Budget],
+        *,
+        is_met: bool,
     ) -> Picture:
         profile.minute.move_to(self._now_us)
         profile.hour.move_to(self._now_us)
@@ -318,7 +322,7 @@ class _Batch:
             payments_hour=sum(profile.hour.counts) + 1,
             quanta_minute=sum(profile.minute.sums) + subject.quanta,
             quanta_hour=sum(profile.hour.sums) + subject.quanta,
-            new_payees_hour=sum(profile.hour.news) + (payee is None),
+            new_payees_hour=sum(profile.hour.news) + is_met,
             equal_calls_us=profile.equal_calls(subject.request_digest, now_us=self._now_us),
             is_known_payee=payee is not None,
             usual_quanta=usual,

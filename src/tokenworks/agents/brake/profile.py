@@ -3,7 +3,7 @@ What is usual for one agent, in one currency, in at most ``STATE_BYTES_MAX`` byt
 
 Holds: the last ``RECENT_MAX`` payments (by id, so that a repeat is known; with the request's
 digest, for loops), sums of the last minute and hour in buckets, what was paid lately for up to
-``RESOURCES_MAX`` resources, and the statistics of the score.
+``RESOURCES_MAX`` resources, payees met for the first time, and the statistics of the score.
 
 Known limits: a minute is twelve buckets of five seconds and an hour thirty of two minutes, so a
 window is up to one bucket short; a payment sent again after ``RECENT_MAX`` others of its agent
@@ -26,7 +26,8 @@ from tokenworks.agents.brake.scoring import FEATURES, Baseline, ScoreState
 
 STATE_BYTES_MAX: Final = 4_096
 RECENT_MAX: Final = 80
-RESOURCES_MAX: Final = 16
+RESOURCES_MAX: Final = 12
+STRANGERS_MAX: Final = 16
 PRICES_MAX: Final = 5
 MINUTE_BUCKETS: Final = 12
 MINUTE_BUCKET_S: Final = 5
@@ -37,9 +38,9 @@ _SUM_MAX: Final = 2**63 - 1
 _COUNT_MAX: Final = 2**32 - 1
 _SCORE_UNIT_PPM: Final = 1_000
 _SCORE_MAX: Final = 2**16 - 1
-_MASK_64: Final = 2**64 - 1
+MASK_64: Final = 2**64 - 1
 _HEAD: Final = struct.Struct("<BBIdd" + "dd" * len(FEATURES))
-_RING: Final = struct.Struct("<HQ")
+_RING: Final = struct.Struct("<HHB")
 _RESOURCE: Final = struct.Struct(f"<QB{PRICES_MAX}q")
 _FLAGS: Final = {Action.ALLOW: 0, Action.HOLD: 1, Action.DENY: 2}
 _ACTIONS: Final = tuple(_FLAGS)
@@ -115,6 +116,9 @@ class Buckets:
         Read what ``encode`` wrote; return the rest.
         """
         size = len(self.counts)
+        if len(content) < 8 + 16 * size:
+            message = "Buckets are cut short."
+            raise ValueError(message)
         self.last = int.from_bytes(content[:8], "little")
         self.counts = array("I", content[8 : 8 + 4 * size].tobytes())
         self.news = array("I", content[8 + 4 * size : 8 + 8 * size].tobytes())
@@ -137,6 +141,7 @@ class Profile:
         "resources",
         "score",
         "scores",
+        "strangers",
         "times",
         "versions",
     )
@@ -152,6 +157,8 @@ class Profile:
         self.scores = array("H")
         self.versions = array("I")
         self.flags = array("B")
+        # Payees that were judged and not paid yet: each is new once, however often it is tried.
+        self.strangers: list[int] = []
         # Resource -> what was paid for it lately; the one used last stands last.
         self.resources: dict[int, list[int]] = {}
 
@@ -162,7 +169,7 @@ class Profile:
         Return what is remembered of a payment, if it is one of the last.
         """
         try:
-            index = self.ids.index(payment_id.int & _MASK_64)
+            index = self.ids.index(payment_id.int & MASK_64)
         except ValueError:
             return None
         flags = self.flags[index]
@@ -192,7 +199,7 @@ class Profile:
         self.minute.add(now_us, quanta, is_new=is_new_payee)
         self.hour.add(now_us, quanta, is_new=is_new_payee)
         row = (
-            subject.payment_id.int & _MASK_64,
+            subject.payment_id.int & MASK_64,
             int.from_bytes(subject.request_digest[:8], "little"),
             now_us,
             min(score_ppm // _SCORE_UNIT_PPM, _SCORE_MAX),
@@ -207,6 +214,15 @@ class Profile:
         for values, value in zip(columns, row, strict=True):
             values[self.oldest] = value
         self.oldest = (self.oldest + 1) % RECENT_MAX
+
+    def meet(self, payee: int) -> bool:
+        """
+        Return whether an unknown payee is met for the first time, as far as is remembered.
+        """
+        if payee in self.strangers:
+            return False
+        self.strangers = [*self.strangers[-(STRANGERS_MAX - 1) :], payee]
+        return True
 
     def equal_calls(self, request_digest: bytes, *, now_us: int) -> list[int]:
         """
@@ -271,7 +287,8 @@ class Profile:
             _HEAD.pack(_VERSION, len(self.resources), state.count, state.novelty, 0.0, *figures),
             self.minute.encode(),
             self.hour.encode(),
-            _RING.pack(len(self.ids), self.oldest),
+            _RING.pack(len(self.ids), self.oldest, len(self.strangers)),
+            array("Q", self.strangers).tobytes(),
         ]
         columns = (self.ids, self.digests, self.times, self.scores, self.versions, self.flags)
         parts.extend(values.tobytes() for values in columns)
@@ -316,8 +333,10 @@ class Profile:
         )
         rest = memoryview(content)[_HEAD.size :]
         rest = self.hour.decode(self.minute.decode(rest))
-        size, self.oldest = _RING.unpack_from(rest)
+        size, self.oldest, met = _RING.unpack_from(rest)
         rest = rest[_RING.size :]
+        self.strangers = list(array("Q", rest[: met * 8].tobytes()))
+        rest = rest[met * 8 :]
         for name, kind, width in (
             ("ids", "Q", 8),
             ("digests", "Q", 8),
@@ -332,6 +351,9 @@ class Profile:
                 raise ProfileUnreadableError(message)
             setattr(self, name, values)
             rest = rest[size * width :]
+        if len(rest) != resources * _RESOURCE.size:
+            message = "A profile is cut short, or goes on where it should end."
+            raise ProfileUnreadableError(message)
         for place in range(resources):
             resource, known, *prices = _RESOURCE.unpack_from(rest, place * _RESOURCE.size)
             self.resources[resource] = prices[:known]

@@ -182,7 +182,7 @@ def _new_payee(
             rule="new_payee",
             action=rule.action,
             text=(
-                f"{picture.new_payees_hour} payments to new payees within the last hour;"
+                f"{picture.new_payees_hour} new payees within the last hour;"
                 f" the rule says {rule.new_payees_per_hour}."
             ),
             figures={

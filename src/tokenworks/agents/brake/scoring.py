@@ -14,15 +14,16 @@ Each has a location m and a scale s that follow it by robust exponential smoothi
 Fried, Croux: "Robust forecasting with exponential and Holt-Winters smoothing", Journal of
 Forecasting 29 (2010) 285-300, equations 6 to 10), with residual r = x - m::
 
-    m <- m + LAMBDA * psi(r / s) * s        psi(u) = max(-K, min(K, u))             (Huber)
-    s^2 <- s^2 + SIGMA * (rho(r / s) - 1) * s^2
+    m <- m + rate * psi(r / s) * s          psi(u) = max(-K, min(K, u))             (Huber)
+    s^2 <- s^2 + rate * (rho(r / s) - 1) * s^2
            rho(u) = C * (1 - (1 - (u / K)^2)^3) for |u| <= K, else C       (biweight)
 
 with K = 2 and C = 2.52, so that E rho(u) = 1 for normal u. A payment far outside moves m by at
-most LAMBDA * K * s and s^2 by a factor of at most 1 + SIGMA * (C - 1), whatever its size: an
+most rate * K * s and s^2 by a factor of at most 1 + rate * (C - 1), whatever its size: an
 attack cannot teach itself in one step. A feature's deviation is z = max(0, (x - m) / s), s at
-least its floor; the score is the largest weighted z over ``USUAL_Z``, in ppm: 1,000,000 is as
-far as rules hold by default.
+least its floor; an amount counts ``NEW_PAYEE_WEIGHT`` times as much when its payee is new. The
+score is the largest weighted z over ``USUAL_Z``, in ppm: 1,000,000 is as far as rules hold by
+default.
 
 Learned only from payments that were captured, so never from what was held or denied.
 Floats, because no amount is ever computed from a score.
@@ -37,15 +38,21 @@ from typing import Final
 
 FEATURES: Final = ("amount", "pace", "novelty", "rarity")
 
-LAMBDA: Final = 0.05
-SIGMA: Final = 0.1
+RATES: Final = (0.02, 0.02, 0.002, 0.02)
+"""
+How fast each feature's location and scale follow (both smoothing parameters of the method). The
+share of new payees follows slowly, or an attack by many small payments would soon be usual.
+"""
+SCALE_RATE_MAX: Final = 0.1
 K: Final = 2.0
 C: Final = 2.52
-FLOORS: Final = (0.10, 0.10, 0.05, 0.20)
+FLOORS: Final = (0.10, 0.10, 0.03, 0.20)
 """The least scale of each feature: below it nothing is unusual."""
-WEIGHTS: Final = (1.0, 1.0, 1.0, 0.75)
+WEIGHTS: Final = (1.0, 1.0, 1.2, 0.75)
+NEW_PAYEE_WEIGHT: Final = 1.5
+"""How much more an amount counts that goes to a payee for the first time."""
 FIRST_SCALES: Final = (0.5, 0.5, 0.15, 0.5)
-USUAL_Z: Final = 6.0
+USUAL_Z: Final = 5.0
 Z_MAX: Final = 1_000.0
 LEARN_FIRST: Final = 30
 """So many payments are learned from before the score says anything."""
@@ -117,7 +124,7 @@ def features_of(
     return log10(quanta + 1), -log10(gap_s), novelty, -log10(min(share, 1.0))
 
 
-def score_of(features: Sequence[float], state: ScoreState) -> Score:
+def score_of(features: Sequence[float], state: ScoreState, *, is_new_payee: bool) -> Score:
     """
     Return the score of a payment; 0 while too little is known.
     """
@@ -126,6 +133,8 @@ def score_of(features: Sequence[float], state: ScoreState) -> Score:
     worst, feature = 0.0, 0
     for place, (value, line) in enumerate(zip(features, state.baselines, strict=True)):
         z = WEIGHTS[place] * (value - line.location) / max(line.scale, FLOORS[place])
+        if place == 0 and is_new_payee:
+            z *= NEW_PAYEE_WEIGHT
         if z > worst:
             worst, feature = z, place
     worst = min(worst, Z_MAX)
@@ -144,13 +153,14 @@ def learn(features: Sequence[float], state: ScoreState, *, is_new_payee: bool) -
     state.count = min(state.count + 1, 2**32 - 1)
     state.novelty += NOVELTY_WEIGHT * (is_new_payee - state.novelty)
     # A mean at first: the start would otherwise weigh for dozens of payments.
-    weight = max(LAMBDA, 1.0 / state.count)
+    first = 1.0 / state.count
     for place, (value, line) in enumerate(zip(features, state.baselines, strict=True)):
         if is_first:
             line.location = value
             continue
         scale = max(line.scale, FLOORS[place])
         u = (value - line.location) / scale
-        line.location += weight * max(-K, min(K, u)) * scale
+        line.location += max(RATES[place], first) * max(-K, min(K, u)) * scale
         rho = C if abs(u) > K else C * (1.0 - (1.0 - (u / K) ** 2) ** 3)
-        line.scale = sqrt(scale * scale * (1.0 + SIGMA * (rho - 1.0)))
+        rate = max(RATES[place], min(first, SCALE_RATE_MAX))
+        line.scale = sqrt(scale * scale * (1.0 + rate * (rho - 1.0)))

@@ -111,7 +111,7 @@ class Capturing:
         outcome = await self._post(held, posting)
         assert not outcome.overrun, "a hold covers what is captured from it"
         if outcome.code != REPLAYED:
-            await self._learn_soon(held, quanta)
+            await self.learn_soon(held, quanta)
         state = PaymentState.CAPTURED if closes else PaymentState.HELD
         return _receipted(held, outcome, state=state, quanta=quanta, ordinal=ordinal)
 
@@ -152,19 +152,19 @@ class Capturing:
         if self._learning:
             await asyncio.wait(self._learning)
 
-    async def _learn_soon(self, held: HeldPayment, quanta: int) -> None:
+    async def learn_soon(self, held: HeldPayment, quanta: int) -> None:
+        """
+        Tell the brake what was captured, behind the answer; never raises.
+        """
         # The payee is paid: the answer does not wait for what the brake makes of it.
         if len(self._learning) >= LEARNING_MAX:
-            await self.learn(held, quanta)
+            await self._learn(held, quanta)
             return
-        task = asyncio.create_task(self.learn(held, quanta))
+        task = asyncio.create_task(self._learn(held, quanta))
         self._learning.add(task)
         task.add_done_callback(self._learning.discard)
 
-    async def learn(self, held: HeldPayment, quanta: int) -> None:
-        """
-        Tell the brake what was captured; never raises.
-        """
+    async def _learn(self, held: HeldPayment, quanta: int) -> None:
         try:
             await self._brake.record(subject_again(held), captured_quanta=quanta)
         except TokenworksError as error:

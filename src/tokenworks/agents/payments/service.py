@@ -147,7 +147,7 @@ class Payments:
         Learn from a payment that its claimer captured; never raises.
         """
         self._placing.forget(held.payment_id)
-        await self._capturing.learn(held, captured_quanta)
+        await self._capturing.learn_soon(held, captured_quanta)
 
     async def authorise(
         self, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE

@@ -64,7 +64,7 @@ BEGIN
     SELECT row.*, p_recorded_at
     FROM unnest(p_rows::agents.payment_row[]) AS row;
     FOR part IN SELECT row.* FROM unnest(p_rows::agents.payment_row[]) AS row
-        WHERE row.ordinal > 0 OR NOT row.closes OR row.kind NOT IN ('exact', 'upto')
+        WHERE row.ordinal > 0 OR NOT row.closes OR row.kind NOT IN ('exact', 'upto', 'call')
     LOOP
         IF (SELECT sum(captured_quanta) FROM agents.payments WHERE payment_id = part.payment_id) > part.authorised_quanta THEN
             RAISE EXCEPTION 'payment % would take more than was authorised', part.payment_id USING ERRCODE = '23514';

@@ -19,6 +19,10 @@ from starlette.responses import Response
 
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import TooLargeError
+from tokenworks.web.console.agents.agents_page import add_agents_page
+from tokenworks.web.console.agents.escrows_page import add_escrows_page
+from tokenworks.web.console.agents.inbox_page import add_inbox_page
+from tokenworks.web.console.agents.payment_page import add_payment_page
 from tokenworks.web.console.desk import ConsoleOptions, Desk
 from tokenworks.web.console.doors import OPEN_PATHS, OPEN_PREFIXES, add_doors, message_page
 from tokenworks.web.console.guard import Guard, session_of
@@ -51,6 +55,10 @@ def make_app(desk: Desk) -> FastAPI:
     )
     add_doors(app, desk)
     add_live_page(desk)
+    add_agents_page(desk)
+    add_inbox_page(desk)
+    add_escrows_page(desk)
+    add_payment_page(app, desk)
     live_app.add_exception_handler(404, _on_unknown_page)
     live_app.add_exception_handler(Exception, _on_failure)
     ui.run_with(  # pyright: ignore[reportUnknownMemberType] - bare types of its own
@@ -92,7 +100,7 @@ async def _on_unknown_page(request: Request, _: Exception) -> Response:
     return message_page(
         request,
         title="No such page",
-        text="The console has a live page and a page for each call.",
+        text="The console has live pages, and one for each call and each payment.",
         status=404,
         session=session_of(request.scope),
     )

@@ -5,9 +5,9 @@ What the console's pages share: the hub, the sessions, one feed for each session
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 from tokenworks.foundation.clock import Clock
+from tokenworks.web.console.agents.feed import AgentFeed
 from tokenworks.web.console.feed import Feed
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.sessions import LoginBrake, Session, Sessions
@@ -26,8 +26,12 @@ class ConsoleOptions:
     log_level: str = "info"
 
 
-def _no_feeds() -> WeakKeyDictionary[Session, Feed]:
-    return WeakKeyDictionary()
+def _no_feeds() -> dict[Session, Feed]:
+    return {}
+
+
+def _no_agent_feeds() -> dict[Session, AgentFeed]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ class Desk:
     clock: Clock
     sessions: Sessions
     brake: LoginBrake
-    feeds: WeakKeyDictionary[Session, Feed] = field(default_factory=_no_feeds)
+    feeds: dict[Session, Feed] = field(default_factory=_no_feeds)
+    agent_feeds: dict[Session, AgentFeed] = field(default_factory=_no_agent_feeds)
 
     def feed_of(self, session: Session) -> Feed:
         """
@@ -48,6 +53,22 @@ class Desk:
         """
         feed = self.feeds.get(session)
         if feed is None:
-            feed = Feed(self.hub, session, self.clock)
-            self.feeds[session] = feed
+            self._forget_ended()
+            feed = self.feeds[session] = Feed(self.hub, session, self.clock)
         return feed
+
+    def agents_of(self, session: Session) -> AgentFeed:
+        """
+        Return what the session's pages know of agents, reviews and escrows.
+        """
+        feed = self.agent_feeds.get(session)
+        if feed is None:
+            self._forget_ended()
+            feed = self.agent_feeds[session] = AgentFeed(self.hub, session, self.clock)
+        return feed
+
+    def _forget_ended(self) -> None:
+        # Not a dictionary of weak keys: a feed holds its session, so none would ever go.
+        for session in [each for each in (*self.feeds, *self.agent_feeds) if each.is_ended]:
+            self.feeds.pop(session, None)
+            self.agent_feeds.pop(session, None)

@@ -28,7 +28,7 @@ from tokenworks.foundation.errors import (
 from tokenworks.web.console import theme as themes
 from tokenworks.web.console.bill import to_bill
 from tokenworks.web.console.desk import Desk
-from tokenworks.web.console.guard import cookie_of, login_address, session_of
+from tokenworks.web.console.guard import LIVE_PAGE, cookie_of, login_address, session_of
 from tokenworks.web.console.journal import own_journal, to_journal
 from tokenworks.web.console.model import Call, Document, Entry
 from tokenworks.web.console.pages import render
@@ -65,11 +65,11 @@ FLOOR_NAMES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,256}")
-_CALL_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_LOCAL_PAGE: Final = re.compile(rf"/(login|calls/{_CALL_ID.pattern})?")
+_FACT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LOCAL_PAGE: Final = re.compile(rf"{LIVE_PAGE.pattern}|/login|/(calls|payments)/{_FACT_ID.pattern}")
 
 Answer = TypeVar("Answer")
-CallDoor: TypeAlias = "Callable[[Desk, Session, Request, str], Awaitable[Response]]"
+FactDoor: TypeAlias = "Callable[[Desk, Session, Request, str], Awaitable[Response]]"
 
 
 def add_doors(app: FastAPI, desk: Desk) -> None:
@@ -183,25 +183,30 @@ async def log_in(desk: Desk, key: str, address: str) -> tuple[Session, str]:
 def _add_receipt(app: FastAPI, desk: Desk) -> None:
     @app.get("/calls/{call_id}")
     async def show_call(request: Request, call_id: str) -> Response:
-        return await _with_session(desk, request, call_id, _call_page)
+        return await with_session(desk, request, call_id, _call_page, what="call")
 
     @app.get("/calls/{call_id}/receipt.json")
     async def download_receipt(request: Request, call_id: str) -> Response:
-        return await _with_session(desk, request, call_id, _receipt_file)
+        return await with_session(desk, request, call_id, _receipt_file, what="call")
 
 
-async def _with_session(desk: Desk, request: Request, call_id: str, answer: CallDoor) -> Response:
+async def with_session(
+    desk: Desk, request: Request, fact_id: str, answer: FactDoor, *, what: str
+) -> Response:
     """
-    Answer for a session and a call, and turn what goes wrong into a page.
+    Answer for a session and a call or payment, and turn what goes wrong into a page.
     """
     session = session_of(request.scope)
     assert session is not None, "the guard lets nobody else in"
-    if _CALL_ID.fullmatch(call_id) is None:
-        return _no_such_call(request, session, "That is no call's id.")
+    missing = f"No such {what}"
+    if _FACT_ID.fullmatch(fact_id) is None:
+        text = f"That is no {what}'s id."
+        return message_page(request, title=missing, text=text, status=404, session=session)
     try:
-        return await answer(desk, session, request, call_id)
+        return await answer(desk, session, request, fact_id)
     except NotFoundError as error:
-        return _no_such_call(request, session, error.message)
+        text = error.message
+        return message_page(request, title=missing, text=text, status=404, session=session)
     except (UnauthenticatedError, ForbiddenError) as error:
         reason = "key_refused" if isinstance(error, UnauthenticatedError) else "forbidden"
         desk.sessions.end(session, reason)
@@ -217,23 +222,19 @@ async def _with_session(desk: Desk, request: Request, call_id: str, answer: Call
         )
 
 
-def _no_such_call(request: Request, session: Session, text: str) -> Response:
-    return message_page(request, title="No such call", text=text, status=404, session=session)
-
-
 async def _call_page(desk: Desk, session: Session, request: Request, call_id: str) -> Response:
     hub, key, reader = desk.hub, session.key, session.reader
     call, document, entries, published = await asyncio.gather(
         hub.call(key, call_id),
-        _if_there(hub.receipt_document(key, call_id)),
-        _if_there(hub.entries(key, call_id)) if reader.is_admin else _nothing(),
-        _if_there(hub.published_keys()),
+        if_there(hub.receipt_document(key, call_id)),
+        if_there(hub.entries(key, call_id)) if reader.is_admin else nothing(),
+        if_there(hub.published_keys()),
     )
     receipt: Document = document["receipt"] if document else {}
     journal = to_journal(entries or ()) if reader.is_admin else own_journal(call, receipt)
     html = render(
         "call.html",
-        **_frame(request, session),
+        **page_facts(request, session),
         call=call,
         bill=to_bill(call),
         floor=_floor_rows(receipt),
@@ -257,7 +258,7 @@ async def _receipt_file(desk: Desk, session: Session, _: Request, call_id: str) 
     return Response(content, media_type="application/json", headers=headers)
 
 
-async def _if_there(asked: Awaitable[Answer]) -> Answer | None:
+async def if_there(asked: Awaitable[Answer]) -> Answer | None:
     """
     Return the answer, or nothing when there is none that this key may see.
     """
@@ -267,8 +268,11 @@ async def _if_there(asked: Awaitable[Answer]) -> Answer | None:
         return None
 
 
-async def _nothing() -> None:
-    return None
+async def nothing() -> None:
+    """
+    Return nothing, where something is awaited.
+    """
+    return
 
 
 def _floor_rows(receipt: Document) -> list[tuple[str, str]]:
@@ -316,7 +320,7 @@ def message_page(
     """
     Return a page that says one thing.
     """
-    frame = _frame(request, session)
+    frame = page_facts(request, session)
     html = render("message.html", **frame, title=title, text=text, refresh_s=refresh_s)
     return HTMLResponse(html, status_code=status)
 
@@ -331,7 +335,7 @@ def _login_page(
 ) -> Response:
     html = render(
         "login.html",
-        **_frame(request, None),
+        **page_facts(request, None),
         hub_url=desk.hub.url,
         tone=tone,
         message=message,
@@ -355,20 +359,23 @@ def _status_of(error: TokenworksError | None) -> int:
             return 503
 
 
-def _frame(request: Request, session: Session | None) -> dict[str, object]:
+def page_facts(request: Request, session: Session | None) -> dict[str, object]:
+    """
+    Return what every plain page needs.
+    """
     path = request.url.path
-    return header_facts(request, session, here=path if _LOCAL_PAGE.fullmatch(path) else "/") | {
-        "fonts_url": FONTS_URL
-    }
+    here = path if _LOCAL_PAGE.fullmatch(path) else "/"
+    return header_facts(session, theme=theme_of(request), here=here) | {"fonts_url": FONTS_URL}
 
 
-def header_facts(request: Request, session: Session | None, *, here: str) -> dict[str, object]:
+def header_facts(session: Session | None, *, theme: Theme, here: str) -> dict[str, object]:
     """
     Return what the header of every page needs.
     """
     return {
         "reader": session.reader if session else None,
-        "theme": theme_of(request),
+        "reviews_waiting": session.reviews_waiting if session else None,
+        "theme": theme,
         "here": here,
     }
 

@@ -6,6 +6,7 @@ Also here, because they are about every answer: the headers that keep pages to t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
@@ -21,13 +22,17 @@ SESSION_IN_SCOPE: Final = "tokenworks.session"
 SOCKET_PATH: Final = "/_nicegui_ws/"
 NO_CLIENT: Final = "no-session"
 
+_ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+LIVE_PAGE: Final = re.compile(rf"/(?:agents|inbox|escrows)?|/(?:agents|inbox|escrows)/{_ID}")
+"""The pages NiceGUI keeps up to date."""
+
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _COMMON_POLICY: Final = (
     "default-src 'none'; img-src 'self' data:; font-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; "
 )
 PLAIN_POLICY: Final = _COMMON_POLICY + "style-src 'self'"
-# The live page is NiceGUI's: Vue compiles its templates in the browser.
+# Live pages are NiceGUI's: Vue compiles their templates in the browser.
 LIVE_POLICY: Final = _COMMON_POLICY + (
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "connect-src 'self'"
@@ -61,7 +66,8 @@ class Guard:
             return
         headers = Headers(scope=scope)
         path: str = scope["path"]
-        send = _with_headers(send, is_live=path == "/") if scope["type"] == "http" else send
+        if scope["type"] == "http":
+            send = _with_headers(send, is_live=LIVE_PAGE.fullmatch(path) is not None)
         if not _is_from_here(scope, headers):
             await _refuse(scope, receive, send, 403, "This request came from another site.")
             return

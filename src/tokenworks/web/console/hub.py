@@ -1,18 +1,20 @@
 """
 Ask the hub API, with the key of whoever looks.
 
-What can go wrong is five things to a page: the key is refused, the role may not see this,
-the thing is not there, the hub asks to wait, the hub does not answer as it should.
+What can go wrong is six things to a page: the key is refused, the role may not see this,
+the thing is not there, the hub will not do it, it asks to wait, it does not answer as it should.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import httpx
 import msgspec
 
 from tokenworks.foundation.errors import (
+    ConflictError,
     ForbiddenError,
     LimitExceededError,
     NotFoundError,
@@ -38,6 +40,9 @@ TIMEOUT_S: Final = 5.0
 CONNECTIONS_MAX: Final = 32
 RETRY_AFTER_S_DEFAULT: Final = 2.0
 RETRY_AFTER_S_MAX: Final = 60.0
+
+WILL_NOT: Final = frozenset({400, 402, 409, 413, 422})
+"""Answers of a hub that understood, and says why it will not."""
 
 Answer = TypeVar("Answer")
 
@@ -80,25 +85,25 @@ class Hub:
         """
         Return whose key it is.
         """
-        return await self._get(Whoami, key, "/hub/v1/whoami")
+        return await self.get(Whoami, key, "/hub/v1/whoami")
 
     async def flow(self, key: str, seconds: int) -> Flow:
         """
         Return what flowed in the last ``seconds``; admins only.
         """
-        return await self._get(Flow, key, "/hub/v1/flow", seconds=seconds)
+        return await self.get(Flow, key, "/hub/v1/flow", seconds=seconds)
 
     async def calls(self, key: str, *, limit: int, since: str | None = None) -> CallPage:
         """
         Return the newest calls the key may see.
         """
-        return await self._get(CallPage, key, "/hub/v1/calls", limit=limit, since=since)
+        return await self.get(CallPage, key, "/hub/v1/calls", limit=limit, since=since)
 
     async def call(self, key: str, call_id: str) -> Call:
         """
         Return one call with its lines and attempts.
         """
-        return await self._get(Call, key, f"/hub/v1/calls/{call_id}")
+        return await self.get(Call, key, f"/hub/v1/calls/{call_id}")
 
     async def receipt(self, key: str, call_id: str) -> ReceiptDocument:
         """
@@ -111,7 +116,7 @@ class Hub:
         Return a call's receipt as it can be saved and verified.
         """
         path = f"/hub/v1/receipts/{call_id}"
-        document = await self._get(Document, key, path)
+        document = await self.get(Document, key, path)
         if not (isinstance(document.get("receipt"), dict) and isinstance(document.get("jws"), str)):
             raise self._strange(path)
         return document
@@ -120,41 +125,71 @@ class Hub:
         """
         Return every entry of a call; admins only.
         """
-        answer = await self._get(EntryList, key, f"/hub/v1/ledger/entries/{call_id}")
+        answer = await self.get(EntryList, key, f"/hub/v1/ledger/entries/{call_id}")
         return answer.items
 
     async def balance(self, key: str) -> Balance:
         """
         Return what the key's organisation has.
         """
-        return await self._get(Balance, key, "/hub/v1/balance")
+        return await self.get(Balance, key, "/hub/v1/balance")
 
     async def trial_balance(self, key: str) -> TrialBalance:
         """
         Return whether the books balance; admins only.
         """
-        return await self._get(TrialBalance, key, "/hub/v1/ledger/trial-balance")
+        return await self.get(TrialBalance, key, "/hub/v1/ledger/trial-balance")
 
     async def first_price(self, key: str) -> PriceRow | None:
         """
         Return something that can be called, for the line a newcomer is shown.
         """
-        page = await self._get(PricePage, key, "/hub/v1/prices", limit=1)
+        page = await self.get(PricePage, key, "/hub/v1/prices", limit=1)
         return page.items[0] if page.items else None
 
     async def published_keys(self) -> Document:
         """
         Return the public keys of receipts.
         """
-        return await self._get(Document, None, "/.well-known/jwks.json")
+        return await self.get(Document, None, "/.well-known/jwks.json")
 
-    async def _get(
+    async def get(
         self, kind: type[Answer], key: str | None, path: str, **query: str | int | None
     ) -> Answer:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        """
+        Return what the hub answers at a path, as a kind of thing.
+
+        Raises:
+            TokenworksError: As the module says.
+        """
         params = {name: value for name, value in query.items() if value is not None}
+        return await self._ask(kind, key, self._http.build_request("GET", path, params=params))
+
+    async def post(
+        self,
+        kind: type[Answer],
+        key: str,
+        path: str,
+        content: Mapping[str, object],
+        *,
+        idempotency_key: str,
+    ) -> Answer:
+        """
+        Ask the hub to do something, once for each idempotency key.
+
+        Raises:
+            TokenworksError: As the module says; ``ConflictError`` when the hub will not do it.
+        """
+        headers = {"idempotency-key": idempotency_key}
+        request = self._http.build_request("POST", path, json=dict(content), headers=headers)
+        return await self._ask(kind, key, request)
+
+    async def _ask(self, kind: type[Answer], key: str | None, request: httpx.Request) -> Answer:
+        path = request.url.path
+        if key:
+            request.headers["authorization"] = f"Bearer {key}"
         try:
-            response = await self._http.get(path, params=params, headers=headers)
+            response = await self._http.send(request)
         except httpx.HTTPError as error:
             message = f"The hub at {self.url} does not answer."
             raise HubUnreachableError(message, retry_after_s=RETRY_AFTER_S_DEFAULT) from error
@@ -183,6 +218,8 @@ class Hub:
                     detail or f"The hub at {self.url} is not ready.",
                     retry_after_s=_retry_after_of(response),
                 )
+            case status if status in WILL_NOT and detail:
+                return ConflictError(detail)
             case _:
                 return self._strange(path)
 

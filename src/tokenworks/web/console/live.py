@@ -12,24 +12,15 @@ from typing import Final, cast
 from nicegui import ui
 from starlette.requests import Request
 
-from tokenworks.foundation.errors import (
-    ForbiddenError,
-    TokenworksError,
-    UnauthenticatedError,
-)
+from tokenworks.foundation.errors import TokenworksError
 from tokenworks.web.console.charts import Options, rate_options, receivers, sankey_options
 from tokenworks.web.console.desk import Desk
-from tokenworks.web.console.doors import header_facts, theme_of
 from tokenworks.web.console.feed import WINDOW_S_DEFAULT, WINDOWS_S, Snapshot
-from tokenworks.web.console.guard import login_address, session_of
+from tokenworks.web.console.frame import FAVICON, ConsolePage, html, put
 from tokenworks.web.console.model import Call
 from tokenworks.web.console.pages import render
 from tokenworks.web.console.rates import HISTORY_S
-from tokenworks.web.console.sessions import Session
-from tokenworks.web.console.theme import Theme
 
-TICK_S: Final = 1.0
-CONNECT_TIMEOUT_S: Final = 30.0
 WINDOW_NAMES: Final = {60: "1 min", 300: "5 min", 3_600: "1 hour"}
 KIND_NAMES: Final = {
     "buyer": "buyer",
@@ -57,26 +48,19 @@ def add_live_page(desk: Desk) -> None:
     Add the page at ``/``.
     """
 
-    @ui.page("/", title="Live · Tokenworks", favicon="/console/icon.svg")
+    @ui.page("/", title="Live · Tokenworks", favicon=FAVICON)
     async def live(request: Request) -> None:
-        session = session_of(request.scope)
-        assert session is not None, "the guard lets nobody else in"
-        page = LivePage(desk, session, theme_of(request))
-        page.build(request)
-        await ui.context.client.connected(timeout=CONNECT_TIMEOUT_S)
-        await page.start()
+        await LivePage(desk, request, title="Live").open()
 
 
-class LivePage:
+class LivePage(ConsolePage):
     """
-    One open page of one reader.
+    What flows through the hub, for one reader.
     """
 
-    def __init__(self, desk: Desk, session: Session, theme: Theme) -> None:
-        self._desk = desk
-        self._session = session
-        self._theme = theme
-        self._is_dark = bool(theme.is_dark)
+    def __init__(self, desk: Desk, request: Request, *, title: str) -> None:
+        super().__init__(desk, request, title=title)
+        self._is_dark = bool(self.theme.is_dark)
         self._is_narrow = False
         self._window_s = WINDOW_S_DEFAULT
         self._rows: dict[str, ui.html] = {}
@@ -85,44 +69,30 @@ class LivePage:
 
     # ------------------------------------------------------------------ building
 
-    def build(self, request: Request) -> None:
+    def build_content(self) -> None:
         """
         Lay out the page; figures come when the browser is there.
         """
-        self._build_head()
-        facts = header_facts(request, self._session, here="/")
-        ui.html(render("header.html", **facts), tag="header", sanitize=False).classes(
-            "console-header"
-        )
-        with ui.element("div").classes("console-main").props('id="content"'):
-            _html("", tag="h1").classes("sr-only").set_content("Live")
-            self._banner = _html("").classes("banner").props('role="status" aria-live="polite"')
-            self._figures = _html("").classes("card figures")
-            self._build_flow()
-            self._build_rates()
-            self._build_calls()
-
-    def _build_head(self) -> None:
-        ui.add_head_html('<link rel="stylesheet" href="/console/console.css">')
-        ui.add_head_html('<meta name="referrer" content="same-origin">')
-        if self._theme is not Theme.SYSTEM:
-            ui.add_head_html(f"<style>:root {{ color-scheme: {self._theme}; }}</style>")
+        self._figures = html("").classes("card figures")
+        self._build_flow()
+        self._build_rates()
+        self._build_calls()
 
     def _build_flow(self) -> None:
         title = "Where your earnings come from" if self._is_supplier else "Where the money goes"
         with ui.element("section").classes("card").props('aria-labelledby="flow-title"'):
             with ui.element("div").classes("card-head"):
-                _html(title, tag="h2").props('id="flow-title"')
+                html(title, tag="h2").props('id="flow-title"')
                 with ui.element("div").classes("segments").props('role="group" aria-label="Span"'):
                     self._segments = {each: self._segment(each) for each in WINDOWS_S}
             self._flow = ui.element("div").classes("flow is-empty")
             with self._flow:
                 self._picture = ui.element("div").classes("flow-picture").props('role="img"')
                 self._picture.set_visibility(False)
-                self._receivers = _html('<div class="loading"></div><div class="loading"></div>')
+                self._receivers = html('<div class="loading"></div><div class="loading"></div>')
 
     def _segment(self, window_s: int) -> ui.html:
-        button = _html(WINDOW_NAMES[window_s], tag="button")
+        button = html(WINDOW_NAMES[window_s], tag="button")
         button.props(f'type="button" aria-pressed="{_flag(window_s == self._window_s)}"')
 
         async def choose() -> None:
@@ -136,16 +106,16 @@ class LivePage:
             self._rate_cards: list[ui.element] = []
             for title in ("Tokens per second", value):
                 with ui.element("section").classes("card") as card:
-                    _html(f'{title} <span class="muted small">last 5 minutes</span>', tag="h2")
+                    html(f'{title} <span class="muted small">last 5 minutes</span>', tag="h2")
                     self._rate_cards.append(card)
 
     def _build_calls(self) -> None:
         with ui.element("section").classes("card").props('aria-labelledby="calls-title"'):
-            _html("Last calls", tag="h2").props('id="calls-title"')
-            self._no_calls = _html('<div class="loading"></div><div class="loading"></div>')
+            html("Last calls", tag="h2").props('id="calls-title"')
+            self._no_calls = html('<div class="loading"></div><div class="loading"></div>')
             self._call_table = ui.element("div").classes("scroll")
             with self._call_table, ui.element("table").classes("calls"):
-                _html(render("call_head.html", reader=self._session.reader), tag="thead")
+                html(render("call_head.html", reader=self.session.reader), tag="thead")
                 self._call_rows = ui.element("tbody")
             self._call_table.set_visibility(False)
 
@@ -153,7 +123,7 @@ class LivePage:
 
     async def start(self) -> None:
         """
-        Learn the browser's look, draw the charts, and look at the hub every second.
+        Learn the browser's look and draw the charts first.
         """
         self._take_look(cast("object", await ui.run_javascript(_LOOK)))
         ui.on("look", lambda event: self._take_look(event.args))
@@ -164,38 +134,28 @@ class LivePage:
         for card in self._rate_cards:
             with card:
                 self._curves.append(ui.echart({"series": []}).classes("chart"))
-        await self._tick()
-        self._timer = ui.timer(TICK_S, self._tick)
+        await super().start()
 
-    async def _tick(self) -> None:
-        if not self._desk.sessions.is_live(self._session):
-            self._leave(self._session.ended_because)
-            return
-        try:
-            now = await self._desk.feed_of(self._session).read(self._window_s)
-            if now.is_loaded and not now.last_calls and not self._rows:
-                await self._learn_model()
-        except UnauthenticatedError:
-            self._leave("key_refused")
-        except ForbiddenError:
-            self._leave("forbidden")
-        else:
-            self._show(now)
-
-    def _leave(self, reason: str) -> None:
-        self._desk.sessions.end(self._session, reason)
-        ui.navigate.to(login_address("/", reason=reason))
+    async def refresh(self) -> str | None:
+        """
+        Show what the hub says now.
+        """
+        now = await self.desk.feed_of(self.session).read(self._window_s)
+        if now.is_loaded and not now.last_calls and not self._rows:
+            await self._learn_model()
+        self._show(now)
+        return now.notice
 
     async def _choose(self, window_s: int) -> None:
         self._window_s = window_s
         for each, button in self._segments.items():
             button.props(f'aria-pressed="{_flag(each == window_s)}"')
-        await self._tick()
+        await self.tick()
 
     def _take_look(self, look: object) -> None:
         match look:
             case [bool(is_system_dark), bool(is_narrow)]:
-                chosen = self._theme.is_dark
+                chosen = self.theme.is_dark
                 self._is_dark = is_system_dark if chosen is None else chosen
                 self._is_narrow = is_narrow
                 self._drawn_flow = None
@@ -206,7 +166,7 @@ class LivePage:
         if self._model != "MODEL":
             return
         try:
-            price = await self._desk.hub.first_price(self._session.key)
+            price = await self.desk.hub.first_price(self.session.key)
         except TokenworksError:
             return  # the line to try then says MODEL
         if price is not None:
@@ -215,13 +175,11 @@ class LivePage:
     # ------------------------------------------------------------------ showing
 
     def _show(self, now: Snapshot) -> None:
-        notice = render("notice.html", text=now.notice) if now.notice else ""
-        _set(self._banner, notice)
         for card in (self._figures, self._flow, self._call_table):
             card.classes(add="is-stale") if now.notice else card.classes(remove="is-stale")
         if not now.is_loaded:
             return
-        _set(self._figures, render("figures.html", now=now, reader=self._session.reader))
+        put(self._figures, render("figures.html", now=now, reader=self.session.reader))
         self._show_flow(now)
         self._show_rates(now)
         self._show_calls(now.last_calls)
@@ -235,7 +193,7 @@ class LivePage:
         is_empty = not window.links
         if is_empty:
             self._flow.classes(add="is-empty")
-            _set(self._receivers, render("no_flow.html", window_s=window.window_s))
+            put(self._receivers, render("no_flow.html", window_s=window.window_s))
         else:
             self._flow.classes(remove="is-empty")
             facts = {
@@ -245,7 +203,7 @@ class LivePage:
                 "window_s": window.window_s,
                 "is_cut": window.is_cut,
             }
-            _set(self._receivers, render("receivers.html", **facts))
+            put(self._receivers, render("receivers.html", **facts))
         self._picture.set_visibility(not is_empty)
         options = sankey_options(
             window.nodes,
@@ -273,35 +231,25 @@ class LivePage:
         self._call_table.set_visibility(bool(calls))
         self._no_calls.set_visibility(not calls)
         if not calls:
-            facts = {"hub_url": self._desk.hub.url, "model": self._model}
-            _set(self._no_calls, render("no_calls.html", reader=self._session.reader, **facts))
+            facts = {"hub_url": self.desk.hub.url, "model": self._model}
+            put(self._no_calls, render("no_calls.html", reader=self.session.reader, **facts))
         for call_id in self._rows.keys() - {call.call_id for call in calls}:
             self._rows.pop(call_id).delete()
         # Rows keep their identity, so that a click or the focus is never lost to an update.
         for index, call in enumerate(calls):
-            content = render("call_row.html", call=call, reader=self._session.reader)
+            content = render("call_row.html", call=call, reader=self.session.reader)
             row = self._rows.get(call.call_id)
             if row is None:
                 with self._call_rows:
-                    row = _html(content, tag="tr")
+                    row = html(content, tag="tr")
                 self._rows[call.call_id] = row
-            _set(row, content)
+            put(row, content)
             if self._call_rows.default_slot.children.index(row) != index:
                 row.move(target_index=index)
 
     @property
     def _is_supplier(self) -> bool:
-        return self._session.reader.is_supplier
-
-
-def _html(content: str, *, tag: str = "div") -> ui.html:
-    # Templates escape every text; a sanitizer in the browser would drop table cells.
-    return ui.html(content, sanitize=False, tag=tag)
-
-
-def _set(element: ui.html, content: str) -> None:
-    if element.content != content:
-        element.set_content(content)
+        return self.session.reader.is_supplier
 
 
 def _draw(chart: ui.echart, options: Options) -> None:

@@ -53,6 +53,13 @@ class Whoami(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self.role == "supplier"
 
+    @property
+    def spends(self) -> bool:
+        """
+        Return whether agents may spend the reader's money.
+        """
+        return not self.is_supplier
+
 
 class CallKey(msgspec.Struct, frozen=True, kw_only=True):
     """

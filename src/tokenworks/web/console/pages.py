@@ -10,6 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tokenworks.web.console import wording
+from tokenworks.web.console.agents import wording as agents_wording
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 
@@ -33,6 +34,15 @@ _FILTERS: Final[dict[str, Any]] = {
     "clock": wording.clock_text,
     "day_and_clock": wording.day_and_clock_text,
     "words": wording.words,
+    "left": agents_wording.left_text,
+    "part": agents_wording.part_of_receipt,
+    "share": agents_wording.share_text,
+    "names": agents_wording.plain_list,
+    "rule": agents_wording.rule_text,
+    "window": agents_wording.window_text,
+    "ground": agents_wording.ground_text,
+    "seconds": agents_wording.lasting_text,
+    "pretty": agents_wording.pretty_text,
 }
 _environment.filters.update(_FILTERS)
 

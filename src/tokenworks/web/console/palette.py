@@ -34,6 +34,17 @@ COLOURS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "warn_soft": ("#fdf1dc", "#3a2d14"),
         "bad": ("#ad2b22", "#f29488"),
         "bad_soft": ("#fbe8e5", "#421f1d"),
+        # A number that asks for attention.
+        "alarm": ("#b3402a", "#f2a488"),
+        "on_alarm": ("#ffffff", "#2c0f08"),
+        # What cannot be undone.
+        "danger": ("#ad2b22", "#f29488"),
+        "on_danger": ("#ffffff", "#2c0f0b"),
+        # Bars: how far a limit is used.
+        "track": ("#dde5e7", "#2a3c42"),
+        "bar_spent": ("#0b6472", "#5cc5d0"),
+        "bar_held": ("#8f9438", "#8a8632"),
+        "bar_low": ("#ad2b22", "#f29488"),
         # Kinds of the value chain.
         "kind_buyer": ("#2f5d8c", "#7fb0e0"),
         "kind_sale": ("#0b6472", "#5cc5d0"),

@@ -35,7 +35,7 @@ ADDRESSES_MAX: Final = 4_096
 _IPV6_HOST_BITS: Final = 64
 
 
-@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Session:
     """
     One login; ends once and never begins again.
@@ -47,6 +47,7 @@ class Session:
     ends_at_s: float  # monotonic
     is_ended: bool = False
     ended_because: str = ""  # a reason of ``doors.REASONS``, for the login page
+    reviews_waiting: int | None = None  # at the last look, for the badge; None: not known
 
 
 class Sessions:

@@ -7,5 +7,5 @@ and what is held for it (``agents.payments``), calls (``gateway``).
 
 Invariants: a wallet's signature is the only authority, and what a payer echoes is never believed;
 only a payee that takes less than is held says with its key who it is; an answer says that
-something was charged only when it is in the books.
+something was charged only when it is in the books, and what is not known is no failure.
 """

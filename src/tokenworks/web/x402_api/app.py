@@ -59,6 +59,8 @@ from tokenworks.web.x402_api.reasons import (
     UNEXPECTED_SETTLE,
     UNEXPECTED_VERIFY,
     credit_reason_of,
+    details_of,
+    message_of,
     reason_of,
 )
 from tokenworks.web.x402_api.wire import (
@@ -176,9 +178,9 @@ class X402Api:
             refused = VerifyOut(
                 is_valid=False,
                 invalid_reason=reason,
-                invalid_message=error.message,
+                invalid_message=message_of(error),
                 payer=_payer_of(body, self._payments.network),
-                extra=error.details or None,
+                extra=details_of(error),
             )
             status = 503 if error.kind is ErrorKind.UNAVAILABLE else 200
             await _answer(send, status, _encode(refused))
@@ -232,11 +234,11 @@ class X402Api:
         return SettleOut(
             success=False,
             error_reason=reason,
-            error_message=error.message,
+            error_message=message_of(error),
             transaction=transaction,
             network=body.payment_requirements.network,
             payer=None if authorisation is None else authorisation.payer,
-            extra=error.details or None,
+            extra=details_of(error),
         )
 
     def _reason(self, body: FacilitatorBody, error: TokenworksError, *, unexpected: str) -> str:
@@ -296,8 +298,14 @@ class X402Api:
         except TokenworksError as error:
             code = credit_reason_of(error, conflict="idempotency_conflict")
             self._metrics.refused(code)
-            error.code = code
-            await _send_problem(send, error)
+            shown = type(error)(
+                message_of(error),
+                code=code,
+                param=error.param,
+                details=details_of(error),
+                retry_after_s=error.retry_after_s,
+            )
+            await _send_problem(send, shown)
             return
         answer = {
             "attestation": attestation,

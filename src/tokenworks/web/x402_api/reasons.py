@@ -33,6 +33,10 @@ _CREDIT: Final[Mapping[str, str]] = MappingProxyType(
         "mandate_unknown": "bundle_revoked",
     }
 )
+_PAYERS_OWN: Final = frozenset(
+    {ErrorKind.FORBIDDEN, ErrorKind.INSUFFICIENT_FUNDS, ErrorKind.LIMIT_EXCEEDED}
+)
+_SELLERS_OWN: Final = frozenset({"payment_in_review", "unauthorized_server", "payee_not_active"})
 
 
 def reason_of(error: TokenworksError, *, unexpected: str) -> str:
@@ -48,6 +52,22 @@ def reason_of(error: TokenworksError, *, unexpected: str) -> str:
     if isinstance(error, RequirementsMismatchError) and error.param == "scheme":
         return "invalid_scheme"
     return _SPECIFIED.get(error.code, error.code)
+
+
+def message_of(error: TokenworksError) -> str:
+    """
+    Return what a seller may read: never what the payer has, or what its owner's rules are.
+    """
+    if error.kind in _PAYERS_OWN and error.code not in _SELLERS_OWN:
+        return f"The payer may not make this payment now: {error.code}."
+    return error.message
+
+
+def details_of(error: TokenworksError) -> dict[str, object] | None:
+    """
+    Return the facts that a seller may read: which payment waits for people, and how long.
+    """
+    return dict(error.details) if error.code == "payment_in_review" else None
 
 
 def credit_reason_of(error: TokenworksError, *, conflict: str) -> str:

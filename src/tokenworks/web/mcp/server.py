@@ -1,0 +1,150 @@
+"""
+The tools, as the official SDK serves them.
+
+A refusal is a tool's error with a sentence and a code the model can act on; it never carries
+more than the hub said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any, Final, Literal, ParamSpec
+
+import httpx
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
+from pydantic import BaseModel, Field
+
+from tokenworks import __version__
+from tokenworks.sdk import HubError, PaymentRefusedError, SdkError
+from tokenworks.web.mcp.till import NothingUndecidedError, Outcome, Till, UndecidedError
+
+INSTRUCTIONS: Final = (
+    "Pay for model calls and for other parties' work within your mandate. Ask `quote` before you"
+    " buy and `balance` when something is refused. Amounts are decimal texts of whole units. A"
+    " payment that waits for a person is not lost: call `finish_payment` with its id later, and do"
+    " not pay again."
+)
+
+MESSAGES_MAX: Final = 1_000
+READ: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+SPEND: Final = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False)
+
+Parameters = ParamSpec("Parameters")
+
+
+class ChatMessage(BaseModel):
+    """
+    One message of a chat.
+    """
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Model = Annotated[str, Field(description="`model` or `model@tier`", max_length=200)]
+Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX)]
+MaxTokens = Annotated[int | None, Field(description="Most tokens of the answer", ge=1)]
+PaymentId = Annotated[str, Field(description="Id of a payment", max_length=64)]
+
+
+def make_server(till: Till) -> MCPServer[Any]:
+    """
+    Return a server whose tools spend through ``till``.
+    """
+    server: MCPServer[Any] = MCPServer(
+        "tokenworks", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING"
+    )
+
+    @server.tool(annotations=READ)
+    @_told
+    async def quote(model: Model, messages: Messages, max_tokens: MaxTokens = None) -> Outcome:
+        """Say what a model call would cost at most; nothing is paid."""
+        return await till.quote_model(model, _plain(messages), max_tokens)
+
+    @server.tool(annotations=SPEND)
+    @_told
+    async def call_model(model: Model, messages: Messages, max_tokens: MaxTokens = None) -> Outcome:
+        """Buy a chat completion; only the tokens it used are charged."""
+        return await till.call_model(model, _plain(messages), max_tokens)
+
+    @server.tool(annotations=SPEND)
+    @_told
+    async def pay(
+        payee: Annotated[str, Field(description="Party id of who is paid", max_length=64)],
+        amount: Annotated[str, Field(description='Whole units, e.g. "0.0025"', max_length=40)],
+        reference: Annotated[str | None, Field(max_length=200)] = None,
+    ) -> Outcome:
+        """Pay a party of the hub."""
+        return await till.pay(payee, amount, reference)
+
+    @server.tool(annotations=SPEND)
+    @_told
+    async def finish_payment(payment_id: PaymentId) -> Outcome:
+        """Go on with a payment that waited for a person or whose answer went missing."""
+        return await till.finish(payment_id)
+
+    @server.tool(annotations=READ)
+    @_told
+    async def balance() -> Outcome:
+        """Say what is left of each of this agent's limits, and which payments are undecided."""
+        return {**await till.hub.balance(), "undecided_payments": list(till.undecided)}
+
+    @server.tool(annotations=READ)
+    @_told
+    async def mandate() -> Outcome:
+        """Show what this agent may spend: its mandates with their terms."""
+        return {"mandates": await till.hub.mandates()}
+
+    @server.tool(annotations=READ)
+    @_told
+    async def receipt(payment_id: PaymentId) -> Outcome:
+        """Show the signed receipt of a payment."""
+        return dict(await till.hub.receipt(payment_id))
+
+    # The decorator has registered them; the names are not used again.
+    del quote, call_model, pay, finish_payment, balance, mandate, receipt
+    return server
+
+
+def _plain(messages: list[ChatMessage]) -> list[dict[str, str]]:
+    return [message.model_dump() for message in messages]
+
+
+def _told(
+    tool: Callable[Parameters, Awaitable[Outcome]],
+) -> Callable[Parameters, Awaitable[Outcome]]:
+    """
+    Turn what can be expected to go wrong into an error that a model can read.
+    """
+
+    @wraps(tool)
+    async def answer(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Outcome:
+        try:
+            return await tool(*args, **kwargs)
+        except UndecidedError as error:
+            code = "payment_in_review" if error.is_in_review else "payment_uncertain"
+            message = (
+                f"{code}: {error} Do not pay again; call finish_payment with payment_id"
+                f" {error.payment_id} later."
+            )
+            raise ToolError(message) from error
+        except NothingUndecidedError as error:
+            message = f"payment_unknown: {error}"
+            raise ToolError(message) from error
+        except (HubError, PaymentRefusedError) as error:
+            message = f"{error.reason}: {error}"
+            raise ToolError(message) from error
+        except SdkError as error:
+            message = f"{error.code}: {error}"
+            raise ToolError(message) from error
+        except httpx.TransportError as error:
+            message = f"hub_unreachable: The hub does not answer ({type(error).__name__})."
+            raise ToolError(message) from error
+        except ValueError as error:
+            message = f"invalid_amount: {error}"
+            raise ToolError(message) from error
+
+    return answer

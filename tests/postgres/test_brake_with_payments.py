@@ -1,0 +1,251 @@
+"""
+The brake in the life of a payment: real mandates, rules, people, ledger and receipts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.postgres.payments_rig import PaymentsRig, open_payments, requirements
+from tokenworks.agents.brake.model import Review, ReviewState, Scope
+from tokenworks.agents.brake.store import ReviewFilter
+from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
+from tokenworks.agents.payments.model import PaymentState
+from tokenworks.agents.services import AgentServices, open_agent_services
+from tokenworks.foundation.clock import FakeClock
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.supply.secrets import SecretBox
+
+MONEY = 1_000_000
+BUDGET = 500_000
+
+
+@dataclass(kw_only=True)
+class Life:
+    """
+    An agent with a mandate, as the hub has it: nothing but the seller is a fake.
+    """
+
+    rig: PaymentsRig
+    agents: AgentServices
+    mandate: Mandate
+
+    async def rules(self, rules: dict[str, Any]) -> None:
+        """
+        Set the organisation's rules: those named, all others off.
+        """
+        names = ("velocity", "new_payee", "price_jump", "loop", "night", "burn_rate", "score")
+        off = {name: {"action": "off"} for name in names}
+        chain = [self.rig.organisation.party_id]
+        await self.agents.brake.set_rules(chain, {"rules": {**off, **rules}}, actor="test")
+
+    def sign(self, quanta: int) -> str:
+        """
+        Sign a payment to the shop.
+        """
+        return self.rig.wallet.pay(
+            self.rig.shop.party_id, aud=self.agents.network, amount=str(quanta)
+        )
+
+    async def settle(self, jws: str, quanta: int, agents: AgentServices | None = None) -> str:
+        """
+        Settle a signed payment; return ``ok`` or why not.
+        """
+        asked = requirements(self.rig.shop.party_id, amount=quanta, network=self.agents.network)
+        try:
+            await (agents or self.agents).payments.settle(jws, asked)
+        except TokenworksError as error:
+            return error.code
+        return "ok"
+
+    async def waiting(self) -> Review:
+        """
+        Return the one review that is pending.
+        """
+        wanted = ReviewFilter(state=ReviewState.PENDING)
+        (review,) = await self.agents.brake.list_reviews(wanted, count=10)
+        return review
+
+    async def approve(self, review: Review, **scope: Any) -> Review:  # noqa: ANN401 - keywords
+        """
+        Approve as the owner.
+        """
+        return await self.agents.brake.approve(
+            review.review_id,
+            digest=review.subject.digest,
+            actor="owner",
+            person=self.rig.organisation.party_id,
+            **scope,
+        )
+
+
+async def open_agents(rig: PaymentsRig) -> AgentServices:
+    """
+    Open the services as each process does.
+    """
+    return await open_agent_services(
+        pool=rig.books.pool,
+        ledger=rig.books.ledger,
+        identity=rig.identity,
+        keys=rig.keys,
+        clock=rig.clock,
+        ids=rig.books.ids,
+        box=SecretBox(bytes(32)),
+    )
+
+
+@pytest.fixture
+async def life(dsn: str, clock: FakeClock, ids: IdentifierSource) -> AsyncIterator[Life]:
+    """
+    A mandate of half the organisation's money a day.
+    """
+    async with open_payments(dsn, clock, ids) as rig:
+        for party in (rig.organisation, rig.agent):
+            await rig.books.ledger.open_scope(party.party_id)
+        agents = await open_agents(rig)
+        await agents.mandates.add_wallet(rig.agent.party_id, rig.wallet.address, label="test")
+        mandate = await agents.mandates.issue(
+            rig.agent.party_id,
+            Terms(budgets=(MoneyLimit(window=Window.DAY, quanta=BUDGET),)),
+            actor="test",
+        )
+        yield Life(rig=rig, agents=agents, mandate=mandate)
+
+
+async def test_held_payment_is_made_after_the_approval_and_its_receipt_says_why(
+    life: Life,
+) -> None:
+    """
+    Rules hold it, money waits with it, a person lets it pass, the receipt names both.
+    """
+    await life.rules({"new_payee": {"action": "hold"}})
+    jws = life.sign(1_000)
+
+    assert await life.settle(jws, 1_000) == "payment_in_review"
+    assert await life.settle(jws, 1_000, await open_agents(life.rig)) == "payment_in_review"
+    assert (await life.rig.cash(life.rig.organisation))[0] == MONEY - 1_000
+    review = await life.waiting()
+    await life.approve(review, note="a known shop")
+
+    assert await life.settle(jws, 1_000) == "ok"
+    document = await life.agents.payments.receipt(review.review_id, "buyer")
+    said = document["receipt"]["brake"]
+    assert said["review"] == str(review.review_id)
+    assert said["reasons"][0]["rule"] == "new_payee"
+    assert said["reasons"][0]["text"].startswith("The first payment to this payee")
+    # The payee is known now: the next payment needs nobody.
+    assert await life.settle(life.sign(1_000), 1_000) == "ok"
+
+
+async def test_denial_gives_the_money_back_at_once(life: Life) -> None:
+    """
+    What waited is free again, and the payment is never made.
+    """
+    await life.rules({"new_payee": {"action": "hold"}})
+    jws = life.sign(1_000)
+    assert await life.settle(jws, 1_000) == "payment_in_review"
+    review = await life.waiting()
+
+    await life.agents.brake.deny(
+        review.review_id,
+        digest=review.subject.digest,
+        actor="owner",
+        person=life.rig.organisation.party_id,
+    )
+
+    assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
+    payment = await life.agents.payments.get(review.review_id)
+    assert payment.state is PaymentState.RELEASED
+    assert await life.settle(jws, 1_000) != "ok"
+
+
+async def test_nobody_decides_and_nothing_is_paid(life: Life) -> None:
+    """
+    The hold ends with the review; the same signature is refused for ever.
+    """
+    await life.rules({"new_payee": {"action": "hold"}})
+    jws = life.sign(1_000)
+    assert await life.settle(jws, 1_000) == "payment_in_review"
+    life.rig.clock.advance(timedelta(minutes=15, seconds=1))
+
+    assert await life.agents.brake.expire_due() == 1
+    await life.rig.books.ledger.expire_due(grace=timedelta(0))
+
+    assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
+    assert await life.settle(jws, 1_000) != "ok"
+
+
+async def test_denied_payment_holds_nothing(life: Life) -> None:
+    """
+    A rule that denies asks nobody.
+    """
+    await life.rules({"new_payee": {"action": "deny"}})
+
+    assert await life.settle(life.sign(1_000), 1_000) == "payment_denied"
+    assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
+    assert await life.agents.brake.list_reviews(ReviewFilter(), count=10) == []
+
+
+async def test_one_payment_sent_many_times_waits_once(life: Life) -> None:
+    """
+    Twenty times at once through two processes: one hold, one review, one line in the profile.
+    """
+    await life.rules(
+        {
+            "new_payee": {"action": "hold"},
+            "loop": {"action": "deny", "times": 2, "within_s": 60},
+        }
+    )
+    jws = life.sign(1_000)
+    other = await open_agents(life.rig)
+
+    answers = await asyncio.gather(
+        *(life.settle(jws, 1_000, agents) for agents in [life.agents, other] * 10)
+    )
+
+    assert set(answers) == {"payment_in_review"}
+    await life.waiting()
+    assert (await life.rig.cash(life.rig.organisation))[0] == MONEY - 1_000
+
+
+async def test_raise_lets_a_payment_fit(life: Life) -> None:
+    """
+    A payment above the mandate's budget: its owner raises the limit with the approval.
+    """
+    await life.rules({"new_payee": {"action": "hold"}})
+    quanta = BUDGET + 100_000
+    jws = life.sign(quanta)
+    assert await life.settle(jws, quanta) not in {"ok", "payment_in_review"}
+    review = await life.waiting()
+
+    await life.approve(
+        review,
+        scope=Scope.RAISE,
+        raised=MoneyLimit(window=Window.DAY, quanta=BUDGET + 200_000),
+    )
+
+    assert await life.settle(jws, quanta) == "ok"
+    [view] = await life.rig.books.ledger.limits([life.mandate.mandate_id])
+    assert (view.quanta, view.remaining) == (BUDGET + 200_000, 100_000)
+
+
+async def test_burn_rate_is_judged_by_the_ledgers_own_figures(life: Life) -> None:
+    """
+    More than half of the day's budget before the day is over waits for a person.
+    """
+    burn = {"action": "hold", "spent_percent": 50, "window_percent": 100}
+    await life.rules({"burn_rate": burn})
+
+    assert await life.settle(life.sign(BUDGET // 2), BUDGET // 2) == "ok"
+    # Another process, which remembers no older figures.
+    other = await open_agents(life.rig)
+    assert await life.settle(life.sign(1_000), 1_000, other) == "payment_in_review"
+    review = await life.waiting()
+    assert review.decision.reasons[0].figures["spent_percent"] == 50
