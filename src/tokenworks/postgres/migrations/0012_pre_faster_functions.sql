@@ -1036,5 +1036,8 @@ BEGIN
 END
 $$;
 
+-- What lowered limits still owe is looked for often, and nearly no window owes anything.
+CREATE INDEX windows_that_owe ON ledger.limit_windows (account_id) WHERE owed > 0;
+
 REVOKE EXECUTE ON FUNCTION ledger.open_windows, ledger.append_batch_v2, ledger.place_v2, ledger.post_v2 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.place_v2, ledger.post_v2 TO tokenworks_posting;

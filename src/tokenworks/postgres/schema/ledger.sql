@@ -220,6 +220,7 @@ TABLE ledger.limit_windows
     CONSTRAINT limit_windows_limit_id_fkey FOREIGN KEY (limit_id) REFERENCES ledger.limits(limit_id)
     CONSTRAINT limit_windows_owed_check CHECK (owed >= 0)
     CONSTRAINT limit_windows_pkey PRIMARY KEY (limit_id, window_start)
+    CREATE INDEX windows_that_owe ON ledger.limit_windows USING btree (account_id) WHERE (owed > 0)
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
