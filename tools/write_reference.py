@@ -126,7 +126,9 @@ def _error_classes() -> list[type[TokenworksError]]:
         error = waiting.pop()
         found.append(error)
         waiting += error.__subclasses__()
-    return found
+    # In an order of its own: that of imports differs from run to run, and two classes may have
+    # one code, of which the later one here is shown.
+    return sorted(found, key=lambda error: (error.__module__, error.__qualname__), reverse=True)
 
 
 def commands_page() -> str:

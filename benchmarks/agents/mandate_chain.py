@@ -21,7 +21,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from statistics import median
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -29,7 +28,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.ledger.business import settings_of
-from benchmarks.ledger.server import EMPTY, running_server
+from benchmarks.ledger.server import EMPTY, Database, Server, running_server
 from tokenworks.agents.mandates.merging import merge_chain
 from tokenworks.agents.mandates.model import (
     MANDATE_DEPTH_MAX,
@@ -69,37 +68,47 @@ QUICK: Final = Effort(rounds=3, holds=256, in_flight=32, paths=(1, 8))
 FULL: Final = Effort(rounds=11, holds=768, in_flight=32, paths=(1, 32))
 
 
-async def measure(hub: Hub, effort: Effort) -> dict[str, Any]:
+async def measure(
+    hub: Hub, effort: Effort, cpu_s: Callable[[], float] = time.process_time
+) -> dict[str, Any]:
     """
     Return microseconds a hold for each kind, and what a chain adds to a plain one.
 
     Args:
         hub: Open on a fresh database; parties, mandates and holds are added to it.
         effort: How much.
+        cpu_s: Processor time used so far, best that of this process and the server's: on a
+            machine with neighbours it says more than the time that passed.
     """
     await _open_parties(hub)
     return {
         "holds_per_round": effort.holds,
         "rounds": effort.rounds,
         "in_flight": effort.in_flight,
-        "by_paths": {str(paths): await _compare(hub, effort, paths) for paths in effort.paths},
+        "by_paths": {
+            str(paths): await _compare(hub, effort, paths, cpu_s) for paths in effort.paths
+        },
         "target_added": TARGET_ADDED,
         "predicates_us": round(await _predicates_us(hub), 2),
     }
 
 
-async def _compare(hub: Hub, effort: Effort, paths: int) -> dict[str, Any]:
+async def _compare(
+    hub: Hub, effort: Effort, paths: int, cpu_s: Callable[[], float]
+) -> dict[str, Any]:
     kinds = await _open_kinds(hub, paths)
     figures: dict[str, list[float]] = {name: [] for name in kinds}
+    used_s = dict.fromkeys(kinds, 0.0)
     for prepare in kinds.values():
         # Opens windows and paths; not counted.
-        await _round(hub, prepare, max(64, 2 * paths), effort.in_flight)
+        await _round(hub, prepare, max(64, 2 * paths), effort.in_flight, cpu_s)
     for number in range(effort.rounds):
         # The order turns, so that no kind always comes first after a checkpoint.
         names = list(kinds) if number % 2 == 0 else list(reversed(kinds))
         for name in names:
-            seconds = await _round(hub, kinds[name], effort.holds, effort.in_flight)
+            seconds, cpu = await _round(hub, kinds[name], effort.holds, effort.in_flight, cpu_s)
             figures[name].append(seconds / effort.holds * 1e6)
+            used_s[name] += cpu
     plain = figures["plain"]
     return {
         "microseconds_per_hold": {name: round(median(f), 1) for name, f in figures.items()},
@@ -108,10 +117,21 @@ async def _compare(hub: Hub, effort: Effort, paths: int) -> dict[str, Any]:
             for name, found in figures.items()
             if name != "plain"
         },
+        "cpu_microseconds_per_hold": {
+            name: round(used / effort.rounds / effort.holds * 1e6, 1)
+            for name, used in used_s.items()
+        },
+        "cpu_added_to_plain": {
+            name: round(used / used_s["plain"] - 1, 3)
+            for name, used in used_s.items()
+            if name != "plain"
+        },
     }
 
 
-async def _round(hub: Hub, prepare: Prepare, holds: int, in_flight: int) -> float:
+async def _round(
+    hub: Hub, prepare: Prepare, holds: int, in_flight: int, cpu_s: Callable[[], float]
+) -> tuple[float, float]:
     placed: list[UUID] = []
     left = iter(range(holds))
 
@@ -122,12 +142,12 @@ async def _round(hub: Hub, prepare: Prepare, holds: int, in_flight: int) -> floa
             assert outcome.is_done, outcome
             placed.append(placement.hold_id)
 
-    began = time.perf_counter()
+    began, used = time.perf_counter(), cpu_s()
     await asyncio.gather(*(one_after_another() for _ in range(in_flight)))
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, cpu_s() - used
     # Not timed: the next round finds the accounts as this one did.
     await asyncio.gather(*(hub.ledger.void(hold_id, reason="benchmark") for hold_id in placed))
-    return seconds
+    return seconds, cpu
 
 
 async def _open_parties(hub: Hub) -> None:
@@ -278,9 +298,10 @@ async def _predicates_us(hub: Hub, times: int = 2_000) -> float:
     return (time.perf_counter() - began) / times * 1e6
 
 
-async def _measure_alone(dsn: str, data_dir: Path, effort: Effort) -> dict[str, Any]:
-    async with open_hub(settings_of(data_dir), dsn, name="mandate chain") as hub:
-        return await measure(hub, effort)
+async def _measure_alone(server: Server, database: Database, effort: Effort) -> dict[str, Any]:
+    settings = settings_of(server.data_dir)
+    async with open_hub(settings, database.dsn_posting, name="mandate chain") as hub:
+        return await measure(hub, effort, lambda: server.cpu_s() + time.process_time())
 
 
 def main() -> None:
@@ -289,7 +310,7 @@ def main() -> None:
     """
     effort = QUICK if "--quick" in sys.argv[1:] else FULL
     with running_server() as server, server.copy(EMPTY) as database:
-        figures = asyncio.run(_measure_alone(database.dsn_posting, server.data_dir, effort))
+        figures = asyncio.run(_measure_alone(server, database, effort))
         sys.stdout.write(json.dumps(figures, indent=2) + "\n")
 
 

@@ -26,6 +26,7 @@ import structlog
 import uvicorn
 from psycopg import conninfo
 
+from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
@@ -191,6 +192,8 @@ async def open_hub(
             ),
         )
         await PaymentStore(pool).ensure_partitions()
+        evaluator = CelSandbox()
+        stack.push_async_callback(evaluator.close)
         agents = await open_agent_services(
             pool=pool,
             ledger=ledger,
@@ -198,6 +201,7 @@ async def open_hub(
             keys=keys,
             clock=clock,
             ids=ids,
+            evaluator=evaluator,
             box=box,
             sender=HttpWebhookSender(),
             review_lifetime_s=settings.review_lifetime_s,
@@ -350,6 +354,7 @@ async def run_worker(settings: Settings) -> None:
             ledger=hub.ledger,
             calls=hub.calls,
             payments=hub.agents.payments.store,
+            escrows=hub.agents.escrows,
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,

@@ -73,7 +73,7 @@ class Life:
         (review,) = await self.agents.brake.list_reviews(wanted, count=10)
         return review
 
-    async def approve(self, review: Review, **scope: Any) -> Review:  # noqa: ANN401 - keywords
+    async def approve(self, review: Review, **scope: Any) -> Review:  # noqa: ANN401 - passed on as given
         """
         Approve as the owner.
         """

@@ -28,6 +28,7 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
         ledger=cast("Any", _Idle()),
         calls=nobody,
         payments=nobody,
+        escrows=nobody,
         refunds=cast("Any", _Idle()),
         reconciliation=cast("Any", _Idle()),
         brake=cast("Any", _Idle()),

@@ -10,6 +10,10 @@ from typing import Final
 from tokenworks.agents.brake.notifying import Webhooks
 from tokenworks.agents.brake.ports import WebhookSender
 from tokenworks.agents.brake.service import Brake
+from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
+from tokenworks.agents.escrow.model import Evaluation
+from tokenworks.agents.escrow.ports import Evaluator
+from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments.attesting import Attesting
 from tokenworks.agents.payments.service import Payments
@@ -39,6 +43,7 @@ class AgentServices:
     mandates: Mandates
     brake: Brake
     payments: Payments
+    escrows: Escrows
 
 
 async def open_agent_services(
@@ -49,6 +54,7 @@ async def open_agent_services(
     keys: ReceiptKeys,
     clock: Clock,
     ids: IdentifierSource,
+    evaluator: Evaluator | None = None,
     box: SecretBox,
     sender: WebhookSender | None = None,
     review_lifetime_s: int = REVIEW_LIFETIME_S,
@@ -66,6 +72,7 @@ async def open_agent_services(
         box: Encrypts secrets of webhooks.
         sender: Posts to webhooks; ``None``: another process does.
         review_lifetime_s: After so long without a decision a payment is not made.
+        evaluator: Evaluates conditions of escrows; without one they wait.
     """
     network = network_of(thumbprint(await keys.ensure_root()))
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
@@ -94,7 +101,31 @@ async def open_agent_services(
         ),
     )
     brake.release_with(payments.release)
-    return AgentServices(network=network, mandates=mandates, brake=brake, payments=payments)
+    escrows = Escrows(
+        pool,
+        purse=payments,
+        mandates=mandates,
+        parties=identity,
+        evaluator=evaluator or _Unevaluated(),
+        clock=clock,
+    )
+    return AgentServices(
+        network=network, mandates=mandates, brake=brake, payments=payments, escrows=escrows
+    )
+
+
+class _Unevaluated:
+    """
+    Has no verdict on anything.
+    """
+
+    engine = "none"
+
+    async def check(self, condition: str) -> str | None:
+        raise EvaluatorUnavailableError("This process evaluates no conditions.")
+
+    async def evaluate(self, condition: str, document: bytes) -> Evaluation:
+        raise EvaluatorUnavailableError("This process evaluates no conditions.")
 
 
 def network_of(root_kid: str) -> str:

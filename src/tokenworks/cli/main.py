@@ -61,7 +61,10 @@ COMMANDS: Final = (
     Registration("x402", "tokenworks.cli.x402", "x402 facilitators: attack one."),
     Registration("review", "tokenworks.cli.review", "Payments that wait for a person."),
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
+    Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
+    Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
+    Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),

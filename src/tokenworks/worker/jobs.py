@@ -16,6 +16,7 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.brake.service import Brake
+from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
@@ -35,6 +36,7 @@ EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
 PAUSE_AFTER_START_S: Final = 15.0
 CLOCK_JUMP: Final = timedelta(seconds=5)
+ESCROWS_EVERY_S: Final = 1.0
 OWED_EVERY_S: Final = 5.0
 FINISH_EVERY_S: Final = 60.0
 CHECKPOINT_EVERY_S: Final = 60.0
@@ -60,6 +62,7 @@ class Worker:
         ledger: Expires and collects.
         calls: Has partitions too.
         payments: Likewise.
+        escrows: Does what time brings about, and finishes what others began.
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         brake: Ends reviews by their time, tells owners.
@@ -75,6 +78,7 @@ class Worker:
         ledger: Ledger,
         calls: CallStore,
         payments: PaymentStore,
+        escrows: Escrows,
         refunds: Refunds,
         reconciliation: Reconciliation,
         brake: Brake,
@@ -87,6 +91,7 @@ class Worker:
         self._calls = calls
         self._brake = brake
         self._payments = payments
+        self._escrows = escrows
         self._pool = pool
         self._clock = clock
         self._signer = signer
@@ -99,6 +104,7 @@ class Worker:
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
             _Job("expire_reviews", EXPIRE_EVERY_S, self._brake.expire_due),
             _Job("deliver_webhooks", DELIVER_EVERY_S, self._deliver),
+            _Job("settle_escrows", ESCROWS_EVERY_S, self._settle_escrows),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
             _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
@@ -145,6 +151,12 @@ class Worker:
         ended = await self._ledger.expire_due(grace=EXPIRE_GRACE, limit=EXPIRE_HOLDS_MAX)
         if ended:
             _log.info("holds_expired", count=ended)
+
+    async def _settle_escrows(self) -> None:
+        # A clock that jumped must not decide anything before it was looked at twice.
+        if self._clock.monotonic_s() < self._expire_after_s:
+            return
+        await self._escrows.settle_due()
 
     async def _checkpoint(self) -> None:
         await take_checkpoint(self._pool, self._signer.sign_statement, self._clock)

@@ -231,10 +231,12 @@ class _Batch:
         Write what changed.
         """
         if not self._new_judgements:
-            await store.relax_commit(connection)
-        if self._changed:
-            states = {key: self._profiles[key].encode() for key in sorted(self._changed)}
-            await store.write_profiles(connection, states, now=self._now)
+            # In one round trip; nothing here can fail for one payment alone.
+            async with connection.pipeline():
+                await store.relax_commit(connection)
+                await self._write_known(connection)
+            return
+        await self._write_known(connection)
         for subject, decision in self._new_judgements:
             try:
                 async with connection.transaction():
@@ -242,6 +244,11 @@ class _Batch:
             except PaymentOutsideWindowError:
                 # Nobody else's judgement may fail for it; the ledger refuses such an id too.
                 _log.warning("judgement_not_kept", payment_id=str(subject.payment_id))
+
+    async def _write_known(self, connection: Connection) -> None:
+        if self._changed:
+            states = {key: self._profiles[key].encode() for key in sorted(self._changed)}
+            await store.write_profiles(connection, states, now=self._now)
         for key, known in self._new_payees.items():
             await store.know_payee(connection, key, known, approved_by=None, now=self._now)
 

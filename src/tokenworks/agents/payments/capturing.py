@@ -8,6 +8,7 @@ is answered by what is recorded. A receipt is drafted before the commit and sign
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ from tokenworks.foundation.errors import TokenworksError
 from tokenworks.ledger.model import REPLAYED, Outcome, Posting, PostingKind, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.receipts.issuing import ReceiptIssuer
+from tokenworks.receipts.model import JsonValue
 
 CAPTURE_META: Final = '{"kind":"payment"}'
 REASON_CHARACTERS_MAX: Final = 200
@@ -60,7 +62,13 @@ class Capturing:
         self._learning: set[asyncio.Task[None]] = set()
 
     async def capture(
-        self, held: HeldPayment, *, quanta: int, closes: bool = True, ordinal: int = 0
+        self,
+        held: HeldPayment,
+        *,
+        quanta: int,
+        closes: bool = True,
+        ordinal: int = 0,
+        details: Mapping[str, JsonValue] | None = None,
     ) -> Receipted:
         """
         Pay the payee; what is left goes back when it ``closes``.
@@ -70,6 +78,7 @@ class Capturing:
             quanta: Above zero; with the captures before at most what was authorised.
             closes: Whether nothing more is to be captured.
             ordinal: The part of the payment, counted from 0.
+            details: Why an escrow pays it, for the receipt.
 
         Raises:
             PaymentConflictError: This part was captured with another amount, or the payment
@@ -81,7 +90,9 @@ class Capturing:
         if quanta > held.authorised_quanta:
             message = "More is asked for than was authorised."
             raise RequirementsMismatchError(message, param="amount")
-        fields = receipt_fields(held, quanta=quanta, ordinal=ordinal, closes=closes)
+        fields = receipt_fields(
+            held, quanta=quanta, ordinal=ordinal, closes=closes, details=details
+        )
         prepared = self._receipts.draft(held.payment_id, fields, readers_of(fields))
         accounts = await self._payees.accounts(held.payee_id, held.currency)
         posting = Posting(

@@ -13,6 +13,7 @@ field                says                                                seen by
 ``request``          SHA-256 of method, URL and body hash                payer, payee
 ``capture``          which part of the payment, and whether the last     payer, payee
 ``authorisation``    the JWS that the wallet signed                      payer, payee
+``escrow``           condition, hashes and verdict of an escrow's part   payer, payee
 ``authorised``       the most that could have been captured              payer
 ``spender``          agent and organisation                              payer
 ``mandates``         the chain, root first                               payer
@@ -45,15 +46,28 @@ PAYEE_FIELDS: Final = frozenset(
         "request",
         "capture",
         "authorisation",
+        "escrow",
     }
 )
 
 
 def receipt_fields(
-    held: HeldPayment, *, quanta: int, ordinal: int, closes: bool
+    held: HeldPayment,
+    *,
+    quanta: int,
+    ordinal: int,
+    closes: bool,
+    details: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, JsonValue]:
     """
     Return every field of one capture's receipt.
+
+    Args:
+        held: The payment.
+        quanta: What is captured.
+        ordinal: Which part it is.
+        closes: Whether it is the last one.
+        details: Why an escrow pays it.
     """
     scale = ASSETS[held.currency].scale
     amount = quanta_to_text(quanta, scale=scale)
@@ -76,6 +90,8 @@ def receipt_fields(
         "brake": cast("JsonValue", decision_to_json(held.decision)),
         "leg.1": {"kind": "payment", "payee": payee, "amount": amount},
     }
+    if details is not None:
+        fields["escrow"] = details
     if held.jws is not None:
         fields["authorisation"] = held.jws
     return fields

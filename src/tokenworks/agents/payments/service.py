@@ -9,6 +9,7 @@ never buys two pieces of work.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -54,6 +55,7 @@ from tokenworks.ledger.model import Fate, Outcome, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
+from tokenworks.receipts.model import JsonValue
 
 RELEASED_BY_SELLER: Final = "settled with nothing"
 _SIGNED: Final = frozenset(scheme.value for scheme in Scheme)
@@ -373,6 +375,7 @@ class Payments:
         closes: bool = True,
         ordinal: int = 0,
         kind: str | None = None,
+        details: Mapping[str, JsonValue] | None = None,
     ) -> Receipted:
         """
         Pay the payee from a payment's hold; what is left goes back when it ``closes``.
@@ -383,6 +386,7 @@ class Payments:
             closes: Whether nothing more is to be captured.
             ordinal: The part, counted from 0; each is captured once.
             kind: What stands as scheme on the receipt; as it was held when omitted.
+            details: Why an escrow pays it, for the receipt.
 
         Raises:
             PaymentNotFoundError: There is none.
@@ -396,7 +400,9 @@ class Payments:
             await self._require_left(held, quanta, ordinal)
         if kind is not None:
             held = replace(held, kind=kind)
-        return await self._capturing.capture(held, quanta=quanta, closes=closes, ordinal=ordinal)
+        return await self._capturing.capture(
+            held, quanta=quanta, closes=closes, ordinal=ordinal, details=details
+        )
 
     async def release(self, payment_id: UUID, *, reason: str) -> Receipted:
         """

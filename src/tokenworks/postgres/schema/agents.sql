@@ -17,6 +17,60 @@ TABLE agents.brake_rules
     CREATE TRIGGER brake_rules_not_truncated BEFORE TRUNCATE ON agents.brake_rules FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
 
+TABLE agents.escrow_events
+    -- Submissions, verdicts, disputes and decisions; append-only.
+    PARTITION BY RANGE (escrow_id)
+    escrow_id uuid NOT NULL
+    sequence integer NOT NULL
+    kind text NOT NULL
+    occurred_at timestamp with time zone NOT NULL
+    actor text NOT NULL
+    content json NOT NULL
+    result bytea
+    CONSTRAINT escrow_events_kind_known CHECK (kind = ANY (ARRAY['opened'::text, 'lapsed'::text, 'submitted'::text, 'attested'::text, 'evaluated'::text, 'disputed'::text, 'decided'::text, 'carried_out'::text, 'cancel_asked'::text]))
+    CONSTRAINT escrow_events_pkey PRIMARY KEY (escrow_id, sequence)
+    CONSTRAINT escrow_events_result_of_submission CHECK ((kind = 'submitted'::text) = (result IS NOT NULL))
+    CONSTRAINT escrow_events_result_size CHECK (octet_length(result) <= 262144)
+    CREATE TRIGGER escrow_events_append_only BEFORE DELETE OR UPDATE ON agents.escrow_events FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER escrow_events_not_truncated BEFORE TRUNCATE ON agents.escrow_events FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
+TABLE agents.escrows
+    -- Payments that are due when a declared condition is met.
+    PARTITION BY RANGE (escrow_id)
+    escrow_id uuid NOT NULL
+    payer_agent_id uuid NOT NULL
+    organisation_id uuid NOT NULL
+    mandate_id uuid NOT NULL
+    payee_id uuid NOT NULL
+    payee_organisation_id uuid NOT NULL
+    arbiter_id uuid
+    currency text NOT NULL
+    quanta bigint NOT NULL
+    terms text NOT NULL
+    terms_sha256 text NOT NULL
+    authorisation text NOT NULL
+    digest bytea NOT NULL
+    authorisation_ends_at timestamp with time zone NOT NULL
+    created_at timestamp with time zone NOT NULL
+    state text NOT NULL
+    due_at timestamp with time zone
+    events_count integer NOT NULL
+    CONSTRAINT escrows_amount_range CHECK (quanta >= 1 AND quanta <= '4611686018427387904'::bigint)
+    CONSTRAINT escrows_arbiter_is_no_side CHECK (arbiter_id IS NULL OR arbiter_id <> payee_id AND arbiter_id <> payer_agent_id)
+    CONSTRAINT escrows_pkey PRIMARY KEY (escrow_id)
+    CONSTRAINT escrows_state_known CHECK (state = ANY (ARRAY['opening'::text, 'funded'::text, 'submitted'::text, 'disputed'::text, 'settled'::text, 'refunded'::text, 'cancelled'::text]))
+    CONSTRAINT escrows_terms_hash_shape CHECK (terms_sha256 ~ '^[0-9a-f]{64}$'::text)
+    CREATE INDEX escrows_by_arbiter ON ONLY agents.escrows USING btree (arbiter_id, escrow_id) WHERE (arbiter_id IS NOT NULL)
+    CREATE INDEX escrows_by_organisation ON ONLY agents.escrows USING btree (organisation_id, escrow_id)
+    CREATE INDEX escrows_by_payee ON ONLY agents.escrows USING btree (payee_id, escrow_id)
+    CREATE INDEX escrows_due ON ONLY agents.escrows USING btree (due_at) WHERE (due_at IS NOT NULL)
+    CREATE TRIGGER escrows_not_truncated BEFORE TRUNCATE ON agents.escrows FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER escrows_terms_fixed BEFORE DELETE OR UPDATE ON agents.escrows FOR EACH ROW EXECUTE FUNCTION agents.refuse_escrow_change()
+    GRANT INSERT, SELECT, UPDATE (due_at), UPDATE (events_count), UPDATE (state) TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
 TABLE agents.judgements
     -- Why payments were held or denied: the same payment has the same answer.
     PARTITION BY RANGE (payment_id)
@@ -334,6 +388,22 @@ BEGIN
             RAISE EXCEPTION 'payment % would take more than was authorised', part.payment_id USING ERRCODE = '23514';
         END IF;
     END LOOP;
+END
+$function$
+-- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION agents.refuse_escrow_change()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    IF TG_OP = 'DELETE' OR NEW.events_count < OLD.events_count
+        OR (to_jsonb(OLD) - '{state,due_at,events_count}'::text[]) <> (to_jsonb(NEW) - '{state,due_at,events_count}'::text[])
+        OR (OLD.state IN ('settled', 'refunded', 'cancelled') AND NEW.state <> OLD.state) THEN
+        RAISE EXCEPTION 'the terms of an escrow never change, and one that is over stays over' USING ERRCODE = 'TW020';
+    END IF;
+    RETURN NEW;
 END
 $function$
 -- may be called by: the owner only
