@@ -78,7 +78,7 @@ OTHER_TESTS := tests/architecture tests/postgres tests/properties tests/simulati
 
 test: $(READY) $(STAMPS)/dev $(STAMPS)/chromium $(STAMPS)/typescript ## Install what the tests need and run all of them (with ARGS: one after the other)
 ifeq ($(ARGS),)
-	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=line test-hubs test-others
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 test-hubs test-others
 else
 	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" $(BIN)/python -m pytest $(ARGS)
 endif

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -74,7 +75,7 @@ def hire(hub_url: str, owner_key: str, wallet: Wallet) -> None:
         post(api, "/mandates", {"agent": name, "terms": terms, "label": "buys answers"})
 
 
-def post(api: httpx.Client, path: str, body: dict[str, object]) -> None:
+def post(api: httpx.Client, path: str, body: Mapping[str, object]) -> None:
     """
     Make something once, however often this is sent.
     """

@@ -58,3 +58,19 @@ def test_agent_pays_for_answers(demo: Demo) -> None:
     assert done.stdout.count("-- signed for ") == 3
     assert "the agent paid 0.000" in done.stdout
     assert "what is too dear is not signed" in done.stdout
+
+
+def test_agents_hire_each_other_and_a_person_holds_the_brake(demo: Demo) -> None:
+    """
+    Three escrows on real model calls: paid in parts, refunded, approved by a person.
+    """
+    done = run_example("examples/agent_team.py", str(demo.file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "opening: 0.08 (condition_met)" in done.stdout
+    assert "length: 0." in done.stdout
+    assert "condition met: False" in done.stdout
+    assert "cancelled: 0 of 0.1 USD paid" in done.stdout
+    assert "the brake holds 0.4 USD" in done.stdout
+    assert "settled: 0.4 of 0.4 USD paid" in done.stdout
+    assert "inbox: approved" in done.stdout
+    assert "client money covered: True" in done.stdout

@@ -4,6 +4,7 @@ Requests to the hub and what is read from its answers, without any I/O.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -52,6 +53,7 @@ MODELS_PATH: Final = "/x402/v1/models"
 SUPPORTED_PATH: Final = "/x402/supported"
 SETTLE_PATH: Final = "/x402/settle"
 DIRECT_TIMEOUT_S: Final = 300
+ESCROW_TIMEOUT_S: Final = 600
 UNDECIDED: Final = frozenset({IN_REVIEW, "settlement_pending", "unexpected_settle_error"})
 """Reasons of a settle after which the payment may still be made: they keep their reservation."""
 JSON_HEADERS: Final = {"content-type": "application/json"}
@@ -241,6 +243,53 @@ def direct_payment(
         "paymentRequirements": requirements,
     }
     return body, reservation
+
+
+def escrow_opening(
+    desk: PaymentDesk, payee: str, terms: JsonObject
+) -> tuple[JsonObject, Reservation]:
+    """
+    Return the body that opens an escrow, and what its milestones take of the cap.
+
+    The signature binds the terms by the SHA-256 of their RFC 8785 form.
+
+    Raises:
+        SpendCapError: The cap is too small.
+        ValueError: A milestone has no amount, or a number in the terms is no integer.
+    """
+    amount = sum(to_atomic(milestone["amount"]) for milestone in terms["milestones"])
+    binding = Binding(
+        method="ESCROW",
+        url=f"escrow:{hashlib.sha256(canonical_json(terms)).hexdigest()}",
+        body_sha256=body_sha256(b""),
+    )
+    requirements = from_requirements(
+        {
+            "scheme": "upto",
+            "network": desk.network,
+            "amount": str(amount),
+            "asset": desk.cap.asset,
+            "payTo": payee,
+            "maxTimeoutSeconds": ESCROW_TIMEOUT_S,
+        }
+    )
+    reservation = desk.cap.reserve(amount)
+    authorisation = desk.wallet.authorise(requirements, binding, mandate=desk.mandate)
+    return {"authorisation": authorisation, "terms": terms}, reservation
+
+
+def canonical_json(value: JsonObject) -> bytes:
+    """
+    Return JSON in RFC 8785's form; names are ASCII, numbers are integers.
+    """
+
+    def refuse(number: str) -> float:
+        message = f"{number} is no integer; write it as text."
+        raise ValueError(message)
+
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    json.loads(text, parse_float=refuse)
+    return text.encode()
 
 
 def direct_settlement(

@@ -27,6 +27,7 @@ from tokenworks.sdk.asking import (
     chat_body,
     direct_payment,
     direct_settlement,
+    escrow_opening,
     items_of,
     network_of,
     path_part,
@@ -36,8 +37,9 @@ from tokenworks.sdk.asking import (
     signed_request,
     unanswered,
 )
+from tokenworks.sdk.errors import HubError
 from tokenworks.sdk.model import ChatAnswer, JsonObject, Quote, Settlement
-from tokenworks.sdk.paying import PaymentDesk
+from tokenworks.sdk.paying import IN_REVIEW, PaymentDesk
 from tokenworks.sdk.spending import SpendCap
 from tokenworks.sdk.transport import REPEATS, AsyncPayingTransport, PayingTransport
 from tokenworks.sdk.wallet import Wallet
@@ -215,6 +217,26 @@ class HubClient:
         Return one escrow.
         """
         return self.ask("GET", f"escrows/{path_part(escrow)}")
+
+    def open_escrow(self, payee: str, terms: JsonObject) -> JsonObject:
+        """
+        Hold what the milestones of ``terms`` cost together until their conditions are met.
+
+        What is not paid in the end comes back at the hub; in this process's cap it counts as
+        spent.
+
+        Raises:
+            HubError: Refused, or in review (``reason`` says which; it goes on by itself).
+        """
+        body, reservation = escrow_opening(self.desk, payee, terms)
+        try:
+            opened = self.ask("POST", "escrows", body=body)
+        except HubError as error:
+            if error.reason != IN_REVIEW:
+                self.desk.cap.conclude(reservation, charged=0)
+            raise
+        self.desk.cap.conclude(reservation, charged=reservation.amount)
+        return opened
 
     def act_on_escrow(self, escrow: str | UUID, act: str, body: JsonObject) -> JsonObject:
         """
@@ -425,6 +447,26 @@ class AsyncHubClient:
         Return one escrow.
         """
         return await self.ask("GET", f"escrows/{path_part(escrow)}")
+
+    async def open_escrow(self, payee: str, terms: JsonObject) -> JsonObject:
+        """
+        Hold what the milestones of ``terms`` cost together until their conditions are met.
+
+        What is not paid in the end comes back at the hub; in this process's cap it counts as
+        spent.
+
+        Raises:
+            HubError: Refused, or in review (``reason`` says which; it goes on by itself).
+        """
+        body, reservation = escrow_opening(self.desk, payee, terms)
+        try:
+            opened = await self.ask("POST", "escrows", body=body)
+        except HubError as error:
+            if error.reason != IN_REVIEW:
+                self.desk.cap.conclude(reservation, charged=0)
+            raise
+        self.desk.cap.conclude(reservation, charged=reservation.amount)
+        return opened
 
     async def act_on_escrow(self, escrow: str | UUID, act: str, body: JsonObject) -> JsonObject:
         """
