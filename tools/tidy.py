@@ -53,6 +53,7 @@ PRIVATE_ADDRESSES: Final = re.compile(
         )
     )
 )
+PROVED_DOCUMENTS: Final = ("docs/acceptance.md", "docs/safety.md")
 TEXT_SUFFIXES: Final = frozenset(
     {".py", ".md", ".sql", ".yaml", ".yml", ".json", ".toml", ".lock", ".in", ".sh", ".txt"}
     | {".css", ".js", ".html", ".service", ".cfg", ".ini", ""}
@@ -394,24 +395,29 @@ def find_unmentioned_commands(files: list[File], commands: list[str]) -> Finding
 
 def find_unproved_acceptance_rows(files: list[File]) -> Findings:
     """
-    Yield a row of docs/acceptance.md with neither a test that exists, a command nor a reason.
+    Yield a row of a document of proofs with neither a test that exists, a command nor a reason.
     """
     texts = {file.path: file.text for file in files}
-    for row, number in _acceptance_rows(texts.get("docs/acceptance.md", "")):
+    for document in PROVED_DOCUMENTS:
+        yield from _unproved_rows(document, texts)
+
+
+def _unproved_rows(document: str, texts: dict[str, str]) -> Findings:
+    for row, number in _acceptance_rows(texts.get(document, "")):
         proof = row[-1]
         references = re.findall(r"`(tests/[^`: ]+)(?:::(\w+))?`", proof)
         for path, name in references:
             holders = [text for place, text in texts.items() if place.startswith(path)]
             if not holders or (name and not any(f"def {name}(" in text for text in holders)):
                 yield Finding(
-                    path="docs/acceptance.md",
+                    path=document,
                     line=number,
                     message=f"no such test: {path}{'::' + name if name else ''}",
                 )
         is_command = re.search(r"`(make|tokenworks|benchmarks|curl|python)\b", proof)
         if not (references or is_command or proof.startswith(("not shown, because", "pending"))):
             yield Finding(
-                path="docs/acceptance.md",
+                path=document,
                 line=number,
                 message="shown by a `tests/…`, a `make …`, a `tokenworks …`, "
                 "or 'not shown, because …'",
