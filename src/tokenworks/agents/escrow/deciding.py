@@ -71,7 +71,7 @@ def submit(
     """
     Return the facts of a submission; none when it is a repeat of the last one.
 
-    The same result with statements that were not there before is no new submission.
+    The same result and calls with statements that were not there before are no new submission.
 
     Raises:
         EscrowStateError: Too late, too often, or decided already.
@@ -79,7 +79,12 @@ def submit(
     require_funded(escrow)
     before = escrow.milestones[milestone]
     last = before.submission
-    if last is not None and last.result_sha256 == submission.result_sha256:
+    is_repeat = (
+        last is not None
+        and last.result_sha256 == submission.result_sha256
+        and last.calls == submission.calls
+    )
+    if is_repeat:
         return attest(escrow, milestone, submission.attestations, actor=actor, now=now)
     if before.state is MilestoneState.DECIDED:
         raise EscrowStateError("This milestone is decided.")
