@@ -316,6 +316,7 @@ def test_escrows_show_progress_and_verdicts(
         "The condition is not met: no_such_field",
         "Disputed by the payer",
         "Attested by ci",
+        "Metered by the hub in 1 call: 12 input and 640 output tokens",
         "This key is no verifier",
         "After a met condition the payer may dispute for 10 minutes.",
         "The hub's operator decides disputes.",

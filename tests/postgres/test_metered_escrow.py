@@ -135,6 +135,19 @@ class Team:
             )
             return {(str(row[0]), row[1]) for row in await cursor.fetchall()}
 
+    def attest(self, escrow: str, milestone: str, **claims: bool) -> str:
+        """
+        Sign what the verifier found in the result.
+        """
+        return sign_attestation(
+            self.verifier,
+            escrow_id=UUID(escrow),
+            milestone=milestone,
+            result_sha256=sha256_hex(canonical(RESULT)),
+            claims=claims,
+            now=datetime.now(UTC),
+        )
+
     async def verify(self, folder: Path, receipt: object, *statements: str) -> dict[str, Any]:
         """
         Run ``tokenworks escrow verify`` on files alone; return what it prints, and its exit code.
@@ -223,14 +236,7 @@ async def test_metered_tokens_are_paid_and_the_receipt_is_run_again_offline(
     assert said["metered_sha256"] == sha256_hex(canonical(metered))
     assert said["result_sha256"] == sha256_hex(canonical(RESULT)), "its author can compute it"
     assert Decimal(submitted["captured"]) == Decimal(output) / 1_000 * Decimal("0.01")
-    statement = sign_attestation(
-        team.verifier,
-        escrow_id=UUID(escrow),
-        milestone="m1",
-        result_sha256=sha256_hex(canonical(RESULT)),
-        claims={"good": True},
-        now=datetime.now(UTC),
-    )
+    statement = team.attest(escrow, "m1", good=True)
     done = await team.submit(escrow, [await team.work()], "m1", attestations=[statement])
     assert done["state"] == "settled", done
     part, whole = [
@@ -342,6 +348,21 @@ async def test_calls_of_everybody_below_the_payee_are_its_own(team: Team) -> Non
     async with httpx.AsyncClient(base_url=team.selling.url, headers=headers) as owner:
         answer = await owner.post(f"/hub/v1/escrows/{escrow}/submit", json=body)
     assert answer.json()["state"] == "settled", answer.text
+
+
+async def test_other_calls_for_the_same_result_lose_no_statement_about_it(team: Team) -> None:
+    """
+    What speaks against a result cannot be shed by naming other calls for it.
+    """
+    escrow = await team.open("result.attested.ci.good && result.metered.calls == 2")
+    calls = [await team.work(), await team.work()]
+    bad = team.attest(escrow, "m0", good=False)
+    await team.submit(escrow, calls[:1], attestations=[bad])
+    again = (await team.submit(escrow, calls))["milestones"][0]["submission"]
+    assert (again["number"], again["verdict"]["is_met"]) == (2, False)
+    assert [item["claims"] for item in again["attestations"]] == [{"good": False}]
+    good = team.attest(escrow, "m0", good=True)
+    assert (await team.submit(escrow, calls, attestations=[good]))["state"] == "settled"
 
 
 async def test_claims_never_change(team: Team) -> None:

@@ -338,7 +338,7 @@ class Escrows:
         sha256 = sha256_hex(content)
         judged = self._judged(stored.escrow, place, sha256, attestations)
         named = sorted_calls(calls)
-        metered = await self._metered(stored.escrow, named) if named else None
+        metered = await self._metered(stored.escrow, place, named)
         async with self._store.locked(escrow_id) as (locked, connection):
             assert locked is not None, "an escrow is never deleted"
             now = self._advancing.now(locked.escrow)
@@ -360,8 +360,19 @@ class Escrows:
                 await self._advancing.append(connection, locked, events)
         return await self._advanced(escrow_id)
 
-    async def _metered(self, escrow: Escrow, call_ids: Sequence[UUID]) -> JsonObject:
+    async def _metered(
+        self, escrow: Escrow, place: int, call_ids: Sequence[UUID]
+    ) -> JsonObject | None:
+        """
+        Return what was metered in the payee's calls; ``None`` when none is named.
+        """
+        if not call_ids:
+            return None
         deciding.require_funded(escrow)
+        last = escrow.milestones[place].submission
+        if last is not None and last.calls == call_ids:
+            # A repeat is answered by what is recorded, also when the calls are archived by now.
+            return last.metered
         calls = await self._calls.metered_calls(call_ids)
         own = {
             party_id
