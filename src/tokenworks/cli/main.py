@@ -63,8 +63,8 @@ COMMANDS: Final = (
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
-    Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
-    Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
+    # The plant.
+    Registration("factory", "tokenworks.cli.factory", "The token factory: energy of calls."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
