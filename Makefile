@@ -18,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents bench-factory x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -155,6 +155,9 @@ x402-baseline: $(READY) $(STAMPS)/baseline ## Attack the official x402 packages 
 
 bench-agents: $(READY) $(STAMPS)/baseline ## Measure payments of agents against the official facilitator (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.agents.run $(ARGS)
+
+bench-factory: $(STAMPS)/project $(STAMPS)/dev ## Print the factory's figures against their targets (docs/factory-economics.md)
+	@$(BIN)/python -m benchmarks.factory.run $(ARGS)
 
 record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
 	@$(BIN)/python tools/record_llama_usage.py

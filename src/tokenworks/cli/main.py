@@ -65,6 +65,8 @@ COMMANDS: Final = (
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
     Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
+    # The plant.
+    Registration("factory", "tokenworks.cli.factory", "Watts in, tokens out, what each costs."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
