@@ -322,6 +322,17 @@ def test_command_shows_economics_and_systems() -> None:
     ]
 
 
+def test_capital_is_given_as_a_price_or_as_a_rate() -> None:
+    """
+    $35,040 over four years without interest is a dollar an hour; both at once is a question.
+    """
+    terms = ("--capex", "35040", "--interest", "0", "--years", "4")
+    assert answer("economics", *terms) == answer("economics", "--capital-rate", "1")
+    result = run("economics", *terms, "--capital-rate", "1")
+    assert result.exit_code == 2
+    assert "Give --capex or --capital-rate" in result.stderr
+
+
 def test_command_compares_before_and_after() -> None:
     """
     Half the use doubles the cost; other hardware and a lower price show.

@@ -14,7 +14,7 @@ import typer
 
 from tokenworks.cli.client import JsonOption
 from tokenworks.cli.rendering import Column, Output, Record, column
-from tokenworks.factory.economics.costing import Assumptions
+from tokenworks.factory.economics.costing import Assumptions, capital_per_hour
 from tokenworks.factory.economics.errors import AssumptionInvalidError
 from tokenworks.factory.economics.evaluating import (
     TierEvaluation,
@@ -134,12 +134,29 @@ def economics(
     pue: PueOption = "1.2",
     power_price: PowerPriceOption = "80",
     capital_rate: CapitalOption = None,
+    capex: Annotated[
+        str | None, typer.Option(help="US dollars to build a GPU with its share of the plant.")
+    ] = None,
+    interest: Annotated[str, typer.Option(help="With --capex: a year's, as a share.")] = "0.08",
+    years: Annotated[int, typer.Option(help="With --capex: until it is paid back.")] = 4,
+    availability: Annotated[str, typer.Option(help="With --capex: hours that it runs.")] = "1",
     as_json: JsonOption = False,
 ) -> None:
     """
     Show what a million output tokens cost and a megawatt earns, tier by tier.
     """
     assumptions = _assumptions(utilisation, pue, power_price, capital_rate)
+    if capex is not None:
+        if capital_rate is not None:
+            message = "Give --capex or --capital-rate: each is all there is but power."
+            raise AssumptionInvalidError(message, param="capex")
+        rate = capital_per_hour(
+            price_usd=_number(capex, "capex"),
+            interest=_number(interest, "interest"),
+            years=years,
+            availability=_number(availability, "availability"),
+        )
+        assumptions = replace(assumptions, capital_usd_per_gpu_hour=rate)
     _, group = choose_front(
         read_points(points), gpu=gpu, model=model, precision=precision, workload=workload
     )

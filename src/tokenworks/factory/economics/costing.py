@@ -22,6 +22,8 @@ INCLUDED_POWER_USD_PER_MWH: Final = Fraction(80)
 INCLUDED_PUE: Final = Fraction(12, 10)
 """An assumption: the registry's utility kilowatts are about 1.2 times its IT kilowatts."""
 
+YEARS_MAX: Final = 100
+
 _HOURS_PER_YEAR: Final = 8760
 _SECONDS_PER_HOUR: Final = 3600
 _MILLION: Final = 10**6
@@ -130,8 +132,8 @@ def capital_recovery(*, interest: Fraction, years: int) -> Fraction:
     """
     Return the share of a price to recover each year so that it is paid back with interest.
     """
-    if years < 1 or interest < 0:
-        message = "A price is recovered over at least a year, at 0 interest or more."
+    if not 1 <= years <= YEARS_MAX or not 0 <= interest <= 1:
+        message = f"A price is recovered over 1 to {YEARS_MAX} years, at an interest of 0 to 1."
         raise AssumptionInvalidError(message, param="years")
     if interest == 0:
         return Fraction(1, years)

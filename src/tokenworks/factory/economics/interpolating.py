@@ -73,17 +73,21 @@ class LogarithmicCurve:
     """
 
     def __init__(self, xs: Sequence[float], ys: Sequence[float]) -> None:
-        self._known = dict(zip(xs, ys, strict=True))
+        self._xs = tuple(xs)
+        self._ys = tuple(ys)
         self._curve = MonotoneCurve([math.log(x) for x in xs], [math.log(y) for y in ys])
-        self.low = xs[0]
-        self.high = xs[-1]
 
     def at(self, x: float) -> float:
         """
         Return y at an x within the curve; a measured x gives what was measured, exactly.
         """
-        known = self._known.get(x)
-        return known if known is not None else math.exp(self._curve.at(math.log(x)))
+        right = bisect.bisect_left(self._xs, x)
+        if self._xs[right] == x:
+            return self._ys[right]
+        y = math.exp(self._curve.at(math.log(x)))
+        # As above: the way through logarithms rounds too.
+        first, last = self._ys[right - 1], self._ys[right]
+        return min(max(y, min(first, last)), max(first, last))
 
 
 def _slopes(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, ...]:
