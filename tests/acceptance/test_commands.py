@@ -112,7 +112,7 @@ def test_configuration_is_shown_with_its_source(shop: Shop) -> None:
         (("party", "add", "Bad Name", "--kind", "buyer"), 1, ("name",)),
         (("party", "add", "x", "--kind", "king"), 1, ("power_producer",)),
         (("limit", "set", "nobody", "5", "--per", "day"), 1, ("nobody",)),
-        (("limit", "set", "buyer", "5", "--per", "week"), 2, ("week",)),
+        (("limit", "set", "buyer", "5", "--per", "fortnight"), 2, ("fortnight",)),
         (("limit", "set", "buyer", "5", "--per", "day", "--time-zone", "Mars"), 1, ("Mars",)),
         (("key", "add", "nobody"), 1, ("nobody",)),
         (("key", "revoke", "tw_0000000"), 2, ("tw_0000000",)),

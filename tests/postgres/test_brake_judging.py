@@ -94,6 +94,22 @@ async def test_other_payload_of_a_judged_payment_is_refused(rig: Rig) -> None:
         await rig.brake.judge(replace(payment, digest=bytes(32)))
 
 
+async def test_what_was_captured_is_learned_before_the_next_judgement(rig: Rig) -> None:
+    """
+    A capture waits for a judgement to share its transaction, and goes first in it.
+    """
+    await rig.rules({"new_payee": {"action": "hold"}})
+    shops = [rig.ids.mint() for _ in range(3)]
+    captured = [rig.payment(payee_id=shop) for shop in shops]
+    learning = [asyncio.create_task(rig.brake.record(p, captured_quanta=7)) for p in captured]
+    await asyncio.sleep(0)
+
+    decision = await rig.brake.judge(rig.payment(payee_id=shops[-1]))
+
+    assert decision.action is Action.ALLOW
+    assert all(task.done() for task in learning)
+
+
 async def test_capture_makes_the_payee_known(rig: Rig) -> None:
     """
     A payee is new until a payment to it was captured.

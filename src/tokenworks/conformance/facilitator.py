@@ -148,7 +148,8 @@ class Facilitator:
         kinds = answer.document.get("kinds")
         if answer.status != _OK or not isinstance(kinds, list):
             message = (
-                f"{self.url}/supported does not answer as an x402 facilitator: {answer.reason}."
+                f"{self.url}/supported does not answer as an x402 facilitator"
+                f" (status {answer.status}); a hub's address ends in /x402."
             )
             raise AuditImpossibleError(message)
         found = cast("list[object]", kinds)

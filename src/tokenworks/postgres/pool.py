@@ -10,7 +10,9 @@ not stand in the way of the new one.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import psycopg
@@ -29,6 +31,8 @@ RECONNECT_TIMEOUT_S: Final = 4.0
 How long the pool tries again by itself, waiting twice as long each time; then the next
 caller starts anew. Without the bound a pool would sleep through a failover.
 """
+SILENCE_S: Final = 1.0
+"""A connection that was silent for longer is asked before it is used."""
 NETWORK_LOSS: Final = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -80,6 +84,7 @@ class BoundedConnection(AsyncConnection[Row]):
     """
 
     _warnings: int = 0
+    _heard_at_s: float = -inf
 
     @classmethod
     async def connect(  # pyright: ignore[reportIncompatibleMethodOverride] - the pool's use only
@@ -127,11 +132,22 @@ class BoundedConnection(AsyncConnection[Row]):
         except asyncio.CancelledError:
             self.pgconn.finish()
             raise
+        self._heard_at_s = asyncio.get_running_loop().time()
         if self._warnings != warnings and self.pgconn.transaction_status == _NO_TRANSACTION:
             self.pgconn.finish()
             message = "the database did not confirm the commit"
             raise OperationalError(message)
         return answer
+
+    def is_surely_open(self) -> bool:
+        """
+        Return whether the server answered within ``SILENCE_S`` and has said nothing since.
+        """
+        if self.closed or asyncio.get_running_loop().time() - self._heard_at_s > SILENCE_S:
+            return False
+        look = select.poll()
+        look.register(self.pgconn.socket, select.POLLIN)
+        return not look.poll(0)
 
 
 async def open_pool(
@@ -160,7 +176,7 @@ async def open_pool(
         dsn,
         connection_class=BoundedConnection,
         # One that died while it waited in the pool is replaced, not handed out.
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         name=name,
         min_size=1,
         max_size=size_max,
@@ -177,6 +193,20 @@ async def open_pool(
     )
     await pool.open(wait=True, timeout=30.0)
     return pool
+
+
+async def _check(connection: Connection) -> None:
+    """
+    Raise when a connection died in the pool.
+
+    Without a question to the server where it answered a moment ago and has said nothing since:
+    one that went down says goodbye, or its host's kernel does, and that can be read. A host that
+    fell silent just now is noticed by whoever asks it next: an error of the database after
+    ``ANSWER_TIMEOUT_S``, and the pool drops the connection.
+    """
+    if isinstance(connection, BoundedConnection) and connection.is_surely_open():
+        return
+    await AsyncConnectionPool.check_connection(connection)
 
 
 async def connect(dsn: str, *, name: str, fence: Admission | None = None) -> Connection:

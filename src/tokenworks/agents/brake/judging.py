@@ -1,9 +1,11 @@
 """
 Judge payments in batches: one short transaction for all that wait in this process.
 
-Whoever comes first begins at once; those who come meanwhile form the next batch. A batch locks
-the profiles of its agents, in the order of their ids, reads, judges (pure) and writes; so two
-processes that see the same agent take turns, and no waiting payment holds a connection.
+Whoever comes first begins at once; those who come meanwhile form the next batch. What was
+captured is learned behind the answer, so it waits a moment for a payment to judge and goes with
+it. A batch locks the profiles of its agents, in the order of their ids, reads, judges (pure) and
+writes; so two processes that see the same agent take turns, and no waiting payment holds a
+connection.
 
 The commit does not wait for the disk when nothing but allowed payments was counted: what a
 crash could lose is the last moments of statistics, which only ever raise scrutiny. A hold or a
@@ -13,6 +15,7 @@ denial is on the disk before it is answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,6 +55,8 @@ BATCH_MAX: Final = 64
 WAITING_MAX: Final = 10_000
 PAYEE_PRICES_MAX: Final = 9
 CHAINS_MAX: Final = 10_000
+LEARNING_DELAY_S: Final = 0.01
+"""How long a capture waits at most to be learned along with the next judgement."""
 
 _log = structlog.get_logger("tokenworks.brake")
 
@@ -126,6 +131,7 @@ class Judging:
         self.book = RuleBook()
         self._waiting: list[Waiting] = []
         self._running: asyncio.Task[None] | None = None
+        self._is_judging = asyncio.Event()
 
     async def judge(self, subject: Subject, budgets: Sequence[Budget]) -> Decision:
         """
@@ -155,6 +161,8 @@ class Judging:
             message = "Too many payments wait to be judged."
             raise BrakeUnavailableError(message, retry_after_s=1.0)
         self._waiting.append(waiting)
+        if waiting.captured_quanta is None:
+            self._is_judging.set()
         if self._running is None or self._running.done():
             # Its own task: a caller who gives up must not end everybody's batch.
             self._running = asyncio.create_task(self._work())
@@ -162,6 +170,8 @@ class Judging:
 
     async def _work(self) -> None:
         while self._waiting:
+            if all(waiting.captured_quanta is not None for waiting in self._waiting):
+                await self._await_judgement()
             batch = self._waiting[:BATCH_MAX]
             del self._waiting[:BATCH_MAX]
             try:
@@ -182,10 +192,29 @@ class Judging:
                 else:
                     waiting.done.set_result(answer)
 
+    async def _await_judgement(self) -> None:
+        """
+        Let what is only to be learned wait for a payment to judge, and share its transaction.
+        """
+        self._is_judging.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEARNING_DELAY_S):
+                await self._is_judging.wait()
+
     async def _run(self, batch: Sequence[Waiting]) -> list[Decision | TokenworksError | None]:
         now = self._clock.now()
-        async with self._pool.connection() as connection, connection.transaction():
-            read = await store.lock_and_read(connection, [w.subject for w in batch], now=now)
+        # Two round trips: the begin goes out with what is read, the commit with what is written.
+        async with (
+            self._pool.connection() as connection,
+            connection.pipeline(),
+            connection.transaction(),
+        ):
+            read = await store.lock_and_read(
+                connection,
+                [waiting.subject for waiting in batch],
+                judged=[w.subject for w in batch if w.captured_quanta is None],
+                now=now,
+            )
             await self.book.load(connection, read.versions)
             work = _Batch(read, self.book, now)
             answers = [work.answer(waiting) for waiting in batch]
@@ -231,11 +260,7 @@ class _Batch:
         Write what changed.
         """
         if not self._new_judgements:
-            # In one round trip; nothing here can fail for one payment alone.
-            async with connection.pipeline():
-                await store.relax_commit(connection)
-                await self._write_known(connection)
-            return
+            await store.relax_commit(connection)
         await self._write_known(connection)
         for subject, decision in self._new_judgements:
             try:
@@ -249,8 +274,8 @@ class _Batch:
         if self._changed:
             states = {key: self._profiles[key].encode() for key in sorted(self._changed)}
             await store.write_profiles(connection, states, now=self._now)
-        for key, known in self._new_payees.items():
-            await store.know_payee(connection, key, known, approved_by=None, now=self._now)
+        if self._new_payees:
+            await store.know_payees(connection, self._new_payees, approved_by=None, now=self._now)
 
     def _judge(self, subject: Subject, budgets: Sequence[Budget]) -> Decision:
         known = self._known(subject)

@@ -72,13 +72,16 @@ WHERE profile.agent_id = new.agent_id AND profile.currency = new.currency
 INSERT INTO agents.judgements (payment_id, digest, agent_id, decision, judged_at)
 VALUES (%(payment_id)s, %(digest)s, %(agent_id)s, %(decision)s, %(now)s)
 ON CONFLICT DO NOTHING
+RETURNING true
 
--- name: know_payee
--- Remember a payee, with what it was paid lately.
+-- name: know_payees
+-- Remember payees, with what they were paid lately.
 INSERT INTO agents.known_payees AS known
     (agent_id, currency, payee_id, payments, recent_quanta, known_since, approved_by)
-VALUES
-    (%(agent_id)s, %(currency)s, %(payee_id)s, %(payments)s, %(recent_quanta)s::bigint[], %(now)s, %(approved_by)s)
+SELECT agent_id, currency, payee_id, payments, recent_quanta::bigint[], %(now)s, %(approved_by)s
+FROM unnest(
+    %(agents)s::uuid[], %(currencies)s::text[], %(payees)s::uuid[], %(payments)s::bigint[], %(recent_quanta)s::text[]
+) AS learned (agent_id, currency, payee_id, payments, recent_quanta)
 ON CONFLICT (agent_id, currency, payee_id) DO UPDATE
 SET payments = excluded.payments, recent_quanta = excluded.recent_quanta
 WHERE excluded.payments > 0
@@ -92,6 +95,7 @@ INSERT INTO agents.reviews (
     %(approvals_needed)s, 'pending', %(now)s, %(expires_at)s
 )
 ON CONFLICT DO NOTHING
+RETURNING true
 
 -- name: reviews
 -- Read reviews with what was said about them.

@@ -414,7 +414,7 @@ class Brake:
     async def _know_payee(self, connection: Connection, subject: Subject, *, actor: str) -> None:
         key = (subject.agent_id, subject.currency, subject.payee_id)
         known = store.KnownPayee(payments=0, recent_quanta=())
-        await store.know_payee(connection, key, known, approved_by=actor, now=self._clock.now())
+        await store.know_payees(connection, {key: known}, approved_by=actor, now=self._clock.now())
 
     async def _raise(
         self, review_id: UUID, approval: Approval, *, digest: bytes, actor: str

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from psycopg import AsyncCursor
 from psycopg.errors import CheckViolation
 from psycopg.types.json import Json
 
@@ -108,19 +109,29 @@ class Read:
 
 
 async def lock_and_read(
-    connection: Connection, subjects: Sequence[Subject], *, now: datetime
+    connection: Connection,
+    subjects: Sequence[Subject],
+    *,
+    judged: Sequence[Subject],
+    now: datetime,
 ) -> Read:
     """
     Lock the profiles of some payments' agents, and read what their judgement needs.
 
     One round trip: the statements go out together, and each has a snapshot of its own, taken
     after the locks were.
+
+    Args:
+        connection: In a transaction, which may have begun in the same round trip.
+        subjects: Whose profiles and payees are read.
+        judged: Those that are to be judged; of others (captures) no word is looked up.
+        now: Since when new profiles are there.
     """
     keys = sorted({(subject.agent_id, subject.currency) for subject in subjects})
     agents = {"agents": [key[0] for key in keys], "currencies": [key[1] for key in keys]}
     payees = sorted({(s.agent_id, s.currency, s.payee_id) for s in subjects})
-    payment_ids = [subject.payment_id for subject in subjects]
-    parties = {party for subject in subjects for party in subject.party_chain} | {PLATFORM_ID}
+    payment_ids = [subject.payment_id for subject in judged]
+    parties = {party for subject in judged for party in subject.party_chain} | {PLATFORM_ID}
     async with connection.pipeline():
         await connection.execute(QUERIES["ensure_profiles"], {**agents, "now": now})
         profiles = await connection.execute(QUERIES["lock_profiles"], agents)
@@ -132,21 +143,29 @@ async def lock_and_read(
                 "payees": [key[2] for key in payees],
             },
         )
-        judgements = await connection.execute(QUERIES["judgements"], {"payment_ids": payment_ids})
-        reviews = await connection.execute(QUERIES["reviews"], {"review_ids": payment_ids})
-        versions = await connection.execute(QUERIES["rule_versions"], {"party_ids": list(parties)})
+        words = await _read_words(connection, payment_ids, parties) if judged else None
+    judgements, reviews, versions = (
+        ([], [], []) if words is None else [await cursor.fetchall() for cursor in words]
+    )
     return Read(
         profiles={(row[0], row[1]): bytes(row[2]) for row in await profiles.fetchall()},
         payees={
             (row[0], row[1], row[2]): KnownPayee(payments=row[3], recent_quanta=tuple(row[4]))
             for row in await known.fetchall()
         },
-        judgements={
-            row[0]: (bytes(row[1]), _decisions.decode(row[2]))
-            for row in await judgements.fetchall()
-        },
-        reviews={row[0]: _review(row) for row in await reviews.fetchall()},
-        versions={row[0]: row[1] for row in await versions.fetchall()},
+        judgements={row[0]: (bytes(row[1]), _decisions.decode(row[2])) for row in judgements},
+        reviews={row[0]: _review(row) for row in reviews},
+        versions={row[0]: row[1] for row in versions},
+    )
+
+
+async def _read_words(
+    connection: Connection, payment_ids: list[UUID], parties: Iterable[UUID]
+) -> tuple[AsyncCursor[Row], ...]:
+    return (
+        await connection.execute(QUERIES["judgements"], {"payment_ids": payment_ids}),
+        await connection.execute(QUERIES["reviews"], {"review_ids": payment_ids}),
+        await connection.execute(QUERIES["rule_versions"], {"party_ids": list(parties)}),
     )
 
 
@@ -186,25 +205,28 @@ async def insert_judgement(
     )
 
 
-async def know_payee(
+async def know_payees(
     connection: Connection,
-    key: PayeeKey,
-    known: KnownPayee,
+    payees: Mapping[PayeeKey, KnownPayee],
     *,
     approved_by: str | None,
     now: datetime,
 ) -> None:
     """
-    Remember a payee; an approval leaves one that is known as it is.
+    Remember payees, all in one statement; an approval leaves one that is known as it is.
     """
+    keys = sorted(payees)
     await connection.execute(
-        QUERIES["know_payee"],
+        QUERIES["know_payees"],
         {
-            "agent_id": key[0],
-            "currency": key[1],
-            "payee_id": key[2],
-            "payments": known.payments,
-            "recent_quanta": list(known.recent_quanta),
+            "agents": [key[0] for key in keys],
+            "currencies": [key[1] for key in keys],
+            "payees": [key[2] for key in keys],
+            "payments": [payees[key].payments for key in keys],
+            # Lists of several lengths fit into no array of arrays.
+            "recent_quanta": [
+                f"{{{','.join(map(str, payees[key].recent_quanta))}}}" for key in keys
+            ],
             "approved_by": approved_by,
             "now": now,
         },
@@ -463,7 +485,9 @@ async def _in_window(connection: Connection, name: str, parameters: Mapping[str,
     """
     try:
         cursor = await connection.execute(QUERIES[name], parameters)
+        # Fetched, so that a pipeline too says here what came of it.
+        is_new = await cursor.fetchone() is not None
     except CheckViolation as error:
         message = "The payment's id names a time that the books do not cover."
         raise PaymentOutsideWindowError(message) from error
-    return cursor.rowcount == 1
+    return is_new

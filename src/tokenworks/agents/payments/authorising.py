@@ -104,9 +104,9 @@ def read_authorisation(jws: str, *, network: str) -> Authorisation:
 
     Raises:
         AuthorisationMalformedError: Not the JWS of a payment, or a claim is out of bounds.
+        AuthorisationSignatureError: Not signed by the address it names.
         AmountInvalidError: The amount is not a whole number of quanta from 1 to 2^62.
         AssetUnknownError: No money of this hub.
-        AuthorisationSignatureError: Not signed by the address it names.
         NetworkMismatchError: Signed for another hub.
     """
     if len(jws) > AUTHORISATION_CHARACTERS_MAX:
@@ -126,8 +126,9 @@ def read_authorisation(jws: str, *, network: str) -> Authorisation:
         raise AuthorisationMalformedError(message) from error
     if claims.iss != address:
         raise AuthorisationSignatureError("The signing key is not the payer's.")
-    amount = _check_claims(claims)
+    # What nobody signed is not worth a judgement.
     _check_signature(key, signature, f"{parts[0]}.{parts[1]}".encode())
+    amount = _check_claims(claims)
     if claims.aud != network:
         raise NetworkMismatchError(f"Signed for {claims.aud[:64]!r}; this is {network}.")
     return _authorisation(claims, amount, jws)

@@ -29,6 +29,17 @@ WHERE (%(within_party_id)s::uuid IS NULL OR payment.organisation_id = %(within_p
 ORDER BY payment.payment_id DESC
 LIMIT %(limit)s
 
+-- name: list_captures
+-- Captures with a receipt of their own, newest payment first; calls have the call's.
+SELECT payment_id, ordinal
+FROM agents.payments
+WHERE operation = 'capture' AND kind <> 'call'
+    AND (%(since)s::timestamptz IS NULL OR payment_id >= ledger.identifier_floor(%(since)s))
+    AND (%(until)s::timestamptz IS NULL OR payment_id < ledger.identifier_floor(%(until)s))
+    AND (%(before)s::uuid IS NULL OR (payment_id, ordinal) < (%(before)s, %(before_ordinal)s))
+ORDER BY payment_id DESC, ordinal DESC
+LIMIT %(limit)s
+
 -- name: list_held
 -- Open holds of payments, newest first.
 WITH RECURSIVE below AS (

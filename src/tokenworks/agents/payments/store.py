@@ -94,6 +94,34 @@ class PaymentStore:
         is_full = len(payments) == count
         return payments, str(payments[-1].payment_id) if is_full and payments else None
 
+    async def list_captures(
+        self,
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        before: tuple[UUID, int] | None,
+    ) -> list[tuple[UUID, int]]:
+        """
+        Return payments' ids with the ordinals of their captures, newest first.
+
+        Args:
+            since: Payments made at or after it.
+            until: Payments made before it.
+            before: The last one of the page before.
+        """
+        last_id, last_ordinal = before or (None, 0)
+        rows = await self._rows(
+            "list_captures",
+            {
+                "since": since,
+                "until": until,
+                "before": last_id,
+                "before_ordinal": last_ordinal,
+                "limit": PAGE_ROWS_MAX,
+            },
+        )
+        return [(row["payment_id"], row["ordinal"]) for row in rows]
+
     async def _rows(self, query: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         async with (
             self._pool.connection() as connection,

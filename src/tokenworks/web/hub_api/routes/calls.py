@@ -138,7 +138,9 @@ async def export_receipts(
     services: Services, since: MomentIn | None = None, until: MomentIn | None = None
 ) -> StreamingResponse:
     """
-    Give every receipt as JSON lines, in the auditor's view, newest first.
+    Give every receipt as JSON lines, in the auditor's view: calls, then payments, newest first.
+
+    A lane's chain has both, so it is whole only with both.
     """
     wanted = CallFilter(since=since, until=until)
     first = await services.calls.list_calls(wanted, None, PAGE_ROWS_MAX)
@@ -268,8 +270,26 @@ async def _receipt_lines(
                 continue  # Refused and open calls have none.
             yield msgspec.json.encode(document) + b"\n"
         if cursor is None:
-            return
+            break
         rows, cursor = await services.calls.list_calls(wanted, cursor, PAGE_ROWS_MAX)
+    async for document in _payment_receipts(services, wanted):
+        yield msgspec.json.encode(document) + b"\n"
+
+
+async def _payment_receipts(
+    services: HubServices, wanted: CallFilter
+) -> AsyncIterator[dict[str, Any]]:
+    payments = services.agents.payments
+    last: tuple[UUID, int] | None = None
+    while True:
+        captures = await payments.store.list_captures(
+            since=wanted.since, until=wanted.until, before=last
+        )
+        for payment_id, ordinal in captures:
+            yield await payments.receipt(payment_id, AUDITOR, ordinal)
+        if len(captures) < PAGE_ROWS_MAX:
+            return
+        last = captures[-1]
 
 
 async def _labels(services: HubServices, by: str, rows: Sequence[SpendRow]) -> dict[str, str]:
