@@ -156,7 +156,7 @@ x402-baseline: $(READY) $(STAMPS)/baseline ## Attack the official x402 packages 
 bench-agents: $(READY) $(STAMPS)/baseline ## Measure payments of agents against the official facilitator (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.agents.run $(ARGS)
 
-bench-factory: $(STAMPS)/project $(STAMPS)/dev ## Print the factory's figures against their targets (docs/factory-economics.md)
+bench-factory: $(STAMPS)/project $(STAMPS)/dev ## Print the factory's figures against their targets (docs/factory.md, docs/factory-economics.md)
 	@$(BIN)/python -m benchmarks.factory.run $(ARGS)
 
 $(STAMPS)/pictures: requirements-pictures.lock $(STAMPS)/dev

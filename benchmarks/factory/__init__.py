@@ -1,7 +1,8 @@
 """
 The figures of the token factory against their targets.
 
-Owns: what is computed from the shipped points, and the table of it.
+Owns: what is computed from the shipped points, the SIMULATION of attribution, and their table.
 Does not own: the mechanisms (``tokenworks.factory``).
-Invariants: every figure comes from shipped rows and says which; nothing is a constant but targets.
+Invariants: every figure comes from shipped rows or a labelled simulation and says which; nothing
+is a constant but targets.
 """

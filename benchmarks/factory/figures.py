@@ -1,5 +1,5 @@
 """
-The figures of frontier and economics, computed from the shipped rows.
+The figures of frontier and economics, from the shipped rows; of attribution, from a SIMULATION.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from fractions import Fraction
 from statistics import median
 from typing import Final
 
+from benchmarks.factory.attribution import NOISE, RATES, divide
 from tokenworks.factory.economics.fitting import (
     POINTS_MIN,
     leave_one_out,
@@ -21,6 +22,9 @@ from tokenworks.factory.economics.model import curves, to_decimal
 from tokenworks.factory.economics.reading import read_phase_energy, read_points, read_systems
 from tokenworks.factory.economics.revenue import BASE_TIERS, SystemRevenue, revenue_by_system
 from tokenworks.pricing.tiers import load_tiers
+from tokenworks.testing.simulated_engine import simulate_engine
+
+OURS: Final = "step and phase"
 
 REVENUE: Final = {
     "GB200 NVL72 (CoreWeave 2025)": ("1.50 1.80 2.25 -", "43.8", "35.0", "71.0", "5400"),
@@ -61,6 +65,29 @@ def economics_figures() -> list[Figure]:
     Return all figures; a second or two.
     """
     return [_interpolation(), _power(), _revenue(), _identity()]
+
+
+def attribution_figure(*, calls: int = 600, seeds: int = 3) -> Figure:
+    """
+    Return the error of the median call, the worst of all loads, seeds and meters; half a minute.
+    """
+    worst: dict[str, float] = {}
+    for rate in RATES:
+        for seed in range(1, seeds + 1):
+            run = simulate_engine(seed=seed, calls=calls, calls_per_s=rate)
+            for series in (run.measure_counter(), run.measure_power(seed=seed, noise=NOISE)):
+                for method, given in divide(run, series).items():
+                    error = 100 * median(abs(given[call] / run.true_j[call] - 1) for call in given)
+                    worst[method] = max(worst.get(method, 0.0), error)
+    others = ", ".join(f"{name} {error:.0f} %" for name, error in worst.items() if name != OURS)
+    return Figure(
+        name="SIMULATION: energy of the median call, error",
+        percent=worst[OURS],
+        target_percent=5.0,
+        is_below=False,
+        rows=f"{len(RATES)} loads x {seeds} seeds x 2 meters, {calls} calls each, the worst",
+        beside=others,
+    )
 
 
 def _interpolation() -> Figure:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.factory.figures import economics_figures
+from benchmarks.factory.figures import attribution_figure, economics_figures
 from benchmarks.machine import describe
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write everything to this file; - prints it")
     arguments = parser.parse_args()
-    figures = economics_figures()
+    figures = [attribution_figure(), *economics_figures()]
     root = Path(__file__).resolve().parents[2]
     document = {
         "machine": describe(root, data_root=root),

@@ -63,8 +63,6 @@ COMMANDS: Final = (
     Registration("brake", "tokenworks.cli.brake", "Rules that hold or deny agents' payments."),
     Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
-    Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
-    Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     # The plant.
     Registration("factory", "tokenworks.cli.factory", "Watts in, tokens out, what each costs."),
     # Looking at the books.

@@ -42,3 +42,10 @@ REVIEW_LIFETIME_S: Final = 15 * 60
 
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500
+
+FACTORY_FILE_BYTES_MAX: Final = 1024 * 1024 * 1024
+FACTORY_LINE_CHARACTERS_MAX: Final = 4 * 1024 * 1024
+FACTORY_NAME_CHARACTERS_MAX: Final = 200
+FACTORY_CALL_TOKENS_MAX: Final = 1_000_000_000
+FACTORY_VALUE_MAX: Final = 10**15  # watts, joules or seconds: above it a cell is no number
+FACTORY_DEVICE_POWER_W_MAX: Final = 100_000  # of one device; above it a reading is no power

@@ -1,0 +1,15 @@
+"""
+What the factory refuses.
+"""
+
+from __future__ import annotations
+
+from tokenworks.foundation.errors import InvalidError
+
+
+class TableInvalidError(InvalidError):
+    """
+    A power file, step log or span log is not what its format says; names row and column.
+    """
+
+    code = "factory_file_invalid"
