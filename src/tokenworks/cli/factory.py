@@ -1,14 +1,19 @@
 """
-``tokenworks factory``: what energy each call took, and what tokens cost, from files alone.
+``tokenworks factory``: record power meters; what energy each call took; what tokens cost.
 """
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import os
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from time import sleep as wait
+from typing import Annotated, Any, Final, TextIO, TypeVar
 
 import typer
 
@@ -21,9 +26,12 @@ from tokenworks.factory.attribution.by_step import StepAttribution, attribute_st
 from tokenworks.factory.attribution.model import Attribution, CallEnergy
 from tokenworks.factory.attribution.span_log import read_span_log
 from tokenworks.factory.attribution.step_log import read_step_log
-from tokenworks.factory.energy.model import Fault, Rules
-from tokenworks.factory.energy.power_file import read_power_file
+from tokenworks.factory.energy.model import MODEL_PREFIX, Fault, Quantity, Rules
+from tokenworks.factory.energy.power_file import read_power_file, to_cells, to_header
 from tokenworks.factory.energy.validation import Meter, validate
+from tokenworks.factory.errors import PowerSourceError
+from tokenworks.factory.ports import PowerSource
+from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.limits import FACTORY_DEVICE_POWER_W_MAX, FACTORY_FILE_BYTES_MAX
 
 app: Final = typer.Typer(
@@ -123,6 +131,94 @@ def attribute(
             _show(output, meter, attribution, result)
 
 
+class Source(StrEnum):
+    """
+    Where power can be read.
+    """
+
+    NVML = "nvml"
+    RAPL = "rapl"
+    DCGM = "dcgm"
+    MODEL = "model"
+
+
+@app.command("record")
+def record(
+    source: Annotated[Source, typer.Option(help="What to read; model computes, it measures not.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write; must not exist.")],
+    every_s: Annotated[float, typer.Option(min=0.01, max=3600, help="Between readings.")] = 0.1,
+    readings: Annotated[
+        int, typer.Option(min=0, help="So many, then stop; 0: until interrupted.")
+    ] = 0,
+    url: Annotated[str | None, typer.Option(help="Of dcgm: the exporter's /metrics.")] = None,
+    pid: Annotated[int | None, typer.Option(help="Of model: the process.")] = None,
+    tdp_w: Annotated[int | None, typer.Option(min=1, help="Of model: of the whole CPU.")] = None,
+) -> None:
+    """
+    Write what power meters say to a file for ``factory attribute``.
+    """
+    output = Output(as_json=False)
+    with reporting(output):
+        meters = _open_source(source, url=url, pid=pid, tdp_w=tdp_w)
+        try:
+            with out.open("x", encoding="utf-8", newline="") as file:
+                count = _write(meters, file, every_s=every_s, readings=readings)
+        except OSError as error:
+            message = f"{out} cannot be written: {error.strerror}"
+            raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
+    output.note(f"{count} rows in {out}.")
+
+
+def _open_source(
+    source: Source, *, url: str | None, pid: int | None, tdp_w: int | None
+) -> PowerSource:
+    clock = SystemClock()
+    if source is Source.NVML:
+        from tokenworks.adapters.power_meters.nvml import Nvml
+
+        return Nvml(clock)
+    if source is Source.RAPL:
+        from tokenworks.adapters.power_meters.powercap import Powercap
+
+        return Powercap(clock)
+    if source is Source.DCGM and url is not None:
+        from tokenworks.adapters.power_meters.prometheus_text import PrometheusText, fetch_text
+
+        return PrometheusText(clock, lambda: fetch_text(url))
+    if source is Source.MODEL and pid is not None and tdp_w is not None:
+        from tokenworks.adapters.power_meters.modelled import ModelledPower, cpu_time_of
+
+        cores = os.cpu_count() or 1
+        return ModelledPower(clock, cpu_time_of(pid), name=str(pid), tdp_w=tdp_w, cores=cores)
+    needs = "--url" if source is Source.DCGM else "--pid and --tdp-w"
+    raise CommandError(f"{source} needs {needs}.", exit_code=EXIT_COULD_NOT_RUN)
+
+
+def _write(meters: PowerSource, file: TextIO, *, every_s: float, readings: int) -> int:
+    """
+    Write readings as they come, and return how many rows; an interrupt ends it.
+    """
+    writer = csv.writer(file)
+    quantity: Quantity | None = None
+    count = taken = 0
+    with contextlib.suppress(KeyboardInterrupt):
+        while readings == 0 or taken < readings:
+            if taken:
+                wait(every_s)
+            for reading in meters.read():
+                if quantity is None:
+                    quantity = reading.quantity
+                    writer.writerow(to_header(quantity))
+                if reading.quantity is not quantity:
+                    raise PowerSourceError(f"{reading.device} tells another quantity than before.")
+                range_uj = meters.counter_ranges_uj.get(reading.device)
+                writer.writerow(to_cells(reading, range_uj))
+                count += 1
+            file.flush()  # A recording that is cut short has all rows but the last.
+            taken += 1
+    return count
+
+
 def _read(path: Path, parse: Callable[[Iterable[str]], T]) -> T:
     try:
         size = path.stat().st_size
@@ -156,6 +252,7 @@ def _to_document(
                 "device": curve.device,
                 "energy_uj": curve.placed_uj + curve.unplaced_uj,
                 "coverage_ppm": meter.coverage_ppm(curve),
+                "is_measured": not curve.device.startswith(MODEL_PREFIX),
             }
             for curve in meter.curves
         ],
@@ -238,6 +335,8 @@ def _show(
     for curve in meter.curves:
         percent = Decimal(meter.coverage_ppm(curve)) / 10_000
         output.note(f"{curve.device}: {percent:.2f} % of the time validly metered.")
+        if curve.device.startswith(MODEL_PREFIX):
+            output.note(f"{curve.device} is a MODEL of its power, no measurement.")
     _show_faults(output, meter)
 
 

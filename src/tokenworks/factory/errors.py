@@ -4,7 +4,7 @@ What the factory refuses.
 
 from __future__ import annotations
 
-from tokenworks.foundation.errors import InvalidError
+from tokenworks.foundation.errors import InvalidError, UnavailableError
 
 
 class TableInvalidError(InvalidError):
@@ -13,3 +13,11 @@ class TableInvalidError(InvalidError):
     """
 
     code = "factory_file_invalid"
+
+
+class PowerSourceError(UnavailableError):
+    """
+    A power meter is not there, may not be read, or answers something else.
+    """
+
+    code = "power_source_unavailable"

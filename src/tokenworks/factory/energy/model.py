@@ -7,8 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from tokenworks.foundation.limits import FACTORY_DEVICE_POWER_W_MAX
+
+MODEL_PREFIX: Final = "model:"
+"""Begins the name of a device whose energy is computed, not measured."""
 
 
 class Quantity(StrEnum):

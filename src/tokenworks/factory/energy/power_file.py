@@ -1,5 +1,5 @@
 """
-Read readings of power meters from CSV; pure.
+Read readings of power meters from CSV, and write them; pure.
 
 Columns: ``time``, ``device``, and either ``watts`` or ``joules`` (a counter), then perhaps
 ``counter_range_joules``. A reading that is no number stays, for validation to flag.
@@ -8,6 +8,7 @@ Columns: ``time``, ``device``, and either ``watts`` or ``joules`` (a counter), t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Final
 
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Reading
@@ -49,6 +50,25 @@ def read_power_file(lines: Iterable[str], file: str) -> PowerSeries:
             if ranges_uj.setdefault(device, range_uj) != range_uj:
                 raise row.fault(_RANGE, f"was another one for {device} above")
     return PowerSeries(readings=readings, counter_ranges_uj=ranges_uj)
+
+
+def to_header(quantity: Quantity) -> list[str]:
+    """
+    Return the header of a file of readings of one quantity.
+    """
+    columns = {one: name for name, one in _QUANTITIES.items()}
+    return ["time", "device", columns[quantity], _RANGE]
+
+
+def to_cells(reading: Reading, range_uj: int | None) -> list[str]:
+    """
+    Return a reading's row; read again it is the same reading.
+    """
+    value, most = (
+        "" if number is None else str(Decimal(number) / 1_000_000)
+        for number in (reading.value, range_uj)
+    )
+    return [str(Decimal(reading.at_us) / 1_000_000), reading.device, value, most]
 
 
 def _find_column(names: tuple[str, ...]) -> str | None:
