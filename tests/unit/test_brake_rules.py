@@ -4,6 +4,7 @@ Each rule of the brake by itself: when it speaks, and what it says.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -348,6 +349,59 @@ async def test_budgets_are_read_from_the_ledger_and_remembered_briefly() -> None
     await budgets.of((UUID(int=1),), "USD")
 
     assert (found.quanta, found.spent_quanta, found.elapsed_ppm) == (100, 60, 500_000)
+    assert ledger.asked == 2
+
+
+async def test_budgets_of_many_chains_are_read_together() -> None:
+    """
+    Who asks while others are read waits for one statement; each chain gets its own limits.
+    """
+    ends = datetime(2026, 7, 1, 22, tzinfo=UTC)
+    ledger = _Ledger(
+        [
+            LimitView(
+                limit_id=number,
+                scope_id=UUID(int=number),
+                asset="LIMIT.USD",
+                quanta=number,
+                window="day",
+                time_zone="UTC",
+                remaining=number,
+                held=0,
+                resets_at=ends,
+            )
+            for number in range(6)
+        ]
+    )
+    budgets = Budgets(ledger, FakeClock(NOON))
+    chains = [(UUID(int=number), UUID(int=0)) for number in range(6)]
+
+    found = await asyncio.gather(*(budgets.of(chain, "USD") for chain in chains[1:]))
+
+    assert [[budget.quanta for budget in each] for each in found] == [[n, 0] for n in range(1, 6)]
+    assert ledger.asked == 1
+
+
+async def test_budgets_that_cannot_be_read_are_an_error_for_all_who_asked() -> None:
+    """
+    Nobody is let pass without them, and the next one asks again.
+    """
+
+    class Broken(_Ledger):
+        async def limits(self, _scope_ids: object, /) -> list[LimitView]:
+            self.asked += 1
+            raise OSError
+
+    ledger = Broken([])
+    budgets = Budgets(ledger, FakeClock(NOON))
+
+    answers = await asyncio.gather(
+        *(budgets.of((UUID(int=number),), "USD") for number in range(3)), return_exceptions=True
+    )
+
+    assert [type(answer) for answer in answers] == [OSError] * 3
+    with pytest.raises(OSError):
+        await budgets.of((UUID(int=0),), "USD")
     assert ledger.asked == 2
 
 

@@ -9,6 +9,7 @@ them is a matter of velocity.
 
 from __future__ import annotations
 
+import asyncio
 from calendar import monthrange
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ from tokenworks.ledger.model import LimitView
 
 REMEMBER_S: Final = 5.0
 REMEMBERED_MAX: Final = 20_000
+TOGETHER_MAX: Final = 64
+"""Chains that are read in one statement."""
 _MONTHS: Final = {"month": 1, "quarter": 3, "year": 12}
 _DAYS: Final = {"day": 1, "week": 7}
 
@@ -37,6 +40,8 @@ class Budgets:
         self._ledger = ledger
         self._clock = clock
         self._known: dict[tuple[UUID, ...], tuple[float, tuple[Budget, ...]]] = {}
+        self._asked: list[tuple[tuple[UUID, ...], asyncio.Future[list[LimitView]]]] = []
+        self._reading: asyncio.Task[None] | None = None
 
     async def of(self, mandates: tuple[UUID, ...], currency: str) -> tuple[Budget, ...]:
         """
@@ -47,7 +52,7 @@ class Budgets:
         if known is not None and now_s - known[0] < REMEMBER_S:
             return known[1]
         now = self._clock.now()
-        limits = await self._ledger.limits(mandates)
+        limits = await self._limits(mandates)
         budgets = tuple(
             _budget(limit, now)
             for limit in limits
@@ -59,6 +64,38 @@ class Budgets:
             self._known.clear()
         self._known[mandates] = (now_s, budgets)
         return budgets
+
+    async def _limits(self, mandates: tuple[UUID, ...]) -> list[LimitView]:
+        """
+        Return the limits of a chain, read in one statement for all who ask meanwhile.
+        """
+        answer: asyncio.Future[list[LimitView]] = asyncio.get_running_loop().create_future()
+        self._asked.append((mandates, answer))
+        if self._reading is None or self._reading.done():
+            # Its own task: a caller who gives up must not end what others wait for.
+            self._reading = asyncio.create_task(self._read())
+        return await answer
+
+    async def _read(self) -> None:
+        while self._asked:
+            asked = self._asked[:TOGETHER_MAX]
+            del self._asked[:TOGETHER_MAX]
+            scopes = sorted({scope_id for mandates, _ in asked for scope_id in mandates})
+            try:
+                limits = await self._ledger.limits(scopes)
+            except Exception as error:  # noqa: BLE001 - each who asked is told, and judges it
+                for _, answer in asked:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            found: dict[UUID, list[LimitView]] = {}
+            for view in limits:
+                found.setdefault(view.scope_id, []).append(view)
+            for mandates, answer in asked:
+                if not answer.done():
+                    answer.set_result(
+                        [view for scope_id in mandates for view in found.get(scope_id, ())]
+                    )
 
 
 def _budget(limit: LimitView, now: datetime) -> Budget:
