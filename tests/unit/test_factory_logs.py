@@ -5,6 +5,7 @@ Step logs and span logs are read strictly, and every refusal names row and colum
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tokenworks.factory.attribution.model import StepPhase, Work
 from tokenworks.factory.attribution.span_log import read_span_log
 from tokenworks.factory.attribution.step_log import read_step_log
 from tokenworks.factory.errors import TableInvalidError
+from tokenworks.testing.simulated_engine import simulate_engine
 
 HEADER = "step,start,end,phase,call,state,prefill_tokens,decode_tokens,context_tokens"
 
@@ -87,6 +89,46 @@ def test_both_formats_say_the_same() -> None:
     assert from_json[2].work[1] == Work(
         call="a", prefill_tokens=0, decode_tokens=0, context_tokens=0
     )
+
+
+def test_log_of_the_simulated_engine_is_read_as_it_was_made() -> None:
+    """
+    What an engine with chunked prefill and a full batch logs passes the strict reader unchanged.
+    """
+    made = simulate_engine(seed=1, calls=150, calls_per_s=20).steps
+    lines = [
+        {
+            "step": one.name,
+            "start": one.start_us / 1e6,
+            "end": one.end_us / 1e6,
+            "phase": one.phase.value,
+            "calls": [
+                {
+                    "call": part.call,
+                    "prefill_tokens": part.prefill_tokens,
+                    "decode_tokens": part.decode_tokens,
+                    "context_tokens": part.context_tokens,
+                }
+                for part in one.work
+                if part.prefill_tokens or part.decode_tokens
+            ],
+            "resident": [
+                part.call for part in one.work if not part.prefill_tokens and not part.decode_tokens
+            ],
+        }
+        for one in made
+    ]
+
+    found = read_step_log(json_lines(*lines), "steps.jsonl")
+
+    assert [(one.name, one.start_us, one.end_us, one.phase) for one in found] == [
+        (one.name, one.start_us, one.end_us, one.phase) for one in made
+    ]
+    assert [_by_call(one.work) for one in found] == [_by_call(one.work) for one in made]
+
+
+def _by_call(work: Sequence[Work]) -> dict[str, tuple[int, int]]:
+    return {one.call: (one.prefill_tokens, one.decode_tokens) for one in work}
 
 
 @pytest.mark.parametrize(

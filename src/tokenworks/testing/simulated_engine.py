@@ -178,11 +178,15 @@ def _step(running: Sequence[_Call], now_us: int, number: int) -> tuple[Step, flo
     left = _CHUNK_TOKENS
     work: list[Work] = []
     costs_j: list[float] = []
+    inside: list[_Call] = []
     for call in running:
         prefill = min(call.prompt - call.read, left)
         decode = int(call.read == call.prompt)
+        if not call.read and not prefill:
+            continue  # Admitted, but no part of it is in the engine yet.
         left -= prefill
         context = call.read + call.written
+        inside.append(call)
         work.append(
             Work(
                 call=call.name,
@@ -208,8 +212,8 @@ def _step(running: Sequence[_Call], now_us: int, number: int) -> tuple[Step, flo
         for place, one in enumerate(work):
             costs_j[place] += each_j * one.decode_tokens
     step_j = sum(costs_j) + _IDLE_W * duration_us / 1e6
-    for call, cost_j in zip(running, costs_j, strict=True):
-        call.true_j += cost_j + _IDLE_W * duration_us / 1e6 / len(running)
+    for call, cost_j in zip(inside, costs_j, strict=True):
+        call.true_j += cost_j + _IDLE_W * duration_us / 1e6 / len(inside)
     phase = StepPhase.MIXED if prefills and decoding else StepPhase.DECODE
     if not decoding:
         phase = StepPhase.PREFILL
