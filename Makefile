@@ -18,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents bench-factory x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents bench-factory factory-pictures x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -156,8 +156,16 @@ x402-baseline: $(READY) $(STAMPS)/baseline ## Attack the official x402 packages 
 bench-agents: $(READY) $(STAMPS)/baseline ## Measure payments of agents against the official facilitator (benchmarks/README.md)
 	@$(BIN)/python -m benchmarks.agents.run $(ARGS)
 
-bench-factory: $(READY) $(STAMPS)/dev ## Measure the token factory's methods against a simulated engine (docs/factory.md)
-	@$(BIN)/python -m benchmarks.factory.attribution $(ARGS)
+bench-factory: $(STAMPS)/project $(STAMPS)/dev ## Print the factory's figures against their targets (docs/factory.md, docs/factory-economics.md)
+	@$(BIN)/python -m benchmarks.factory.run $(ARGS)
+
+$(STAMPS)/pictures: requirements-pictures.lock $(STAMPS)/dev
+	@echo "installing requirements-pictures.lock"
+	@$(PIP) install --require-hashes -r requirements-pictures.lock
+	@touch $@
+
+factory-pictures: $(STAMPS)/project $(STAMPS)/pictures ## Draw the pictures of docs/factory-economics.md from the shipped tables
+	@$(BIN)/python -m benchmarks.factory.pictures
 
 record-usage: $(READY) $(STAMPS)/dev ## Record what llama.cpp reports as usage, for the golden fixtures
 	@$(BIN)/python tools/record_llama_usage.py

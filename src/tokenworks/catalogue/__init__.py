@@ -1,7 +1,7 @@
 """
-Hand-edited data with schemas: the tiers and the chart of accounts.
+Data with schemas: the tiers, the chart of accounts, and tables of facts measured elsewhere.
 
-Owns: the YAML files, their JSON schemas, and reading them with errors that say what to fix.
+Owns: the YAML and CSV files, their JSON schemas, and reading them with errors that say what to fix.
 Does not own: what the values mean to a call or to the books (``pricing``, ``ledger``).
 Invariants: a file that does not fit its schema stops the start; a key never stands twice.
 """

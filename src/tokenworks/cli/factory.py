@@ -1,5 +1,5 @@
 """
-``tokenworks factory``: record power meters; what energy each call took, from files alone.
+``tokenworks factory``: record power meters; what energy each call took; what tokens cost.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, TextIO, TypeVar
 import typer
 
 from tokenworks.cli.client import EXIT_COULD_NOT_RUN, CommandError, JsonOption, reporting
+from tokenworks.cli.factory_economics import add_commands
 from tokenworks.cli.long_work import LongWork
 from tokenworks.cli.rendering import Output, column
 from tokenworks.factory.attribution.by_overlap import attribute_spans
@@ -33,7 +34,10 @@ from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.limits import FACTORY_DEVICE_POWER_W_MAX, FACTORY_FILE_BYTES_MAX
 
-app: Final = typer.Typer(help="The token factory: energy of calls.", no_args_is_help=True)
+app: Final = typer.Typer(
+    help="The token factory: watts in, tokens out, what each costs.", no_args_is_help=True
+)
+add_commands(app)
 
 T = TypeVar("T")
 _MICRO: Final = 1_000_000

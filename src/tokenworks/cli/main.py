@@ -64,7 +64,7 @@ COMMANDS: Final = (
     Registration("escrow", "tokenworks.cli.escrow", "Escrow: paid when a condition is met."),
     Registration("mcp", "tokenworks.cli.mcp", "Tools for an agent: a server of MCP."),
     # The plant.
-    Registration("factory", "tokenworks.cli.factory", "The token factory: energy of calls."),
+    Registration("factory", "tokenworks.cli.factory", "Watts in, tokens out, what each costs."),
     # Looking at the books.
     Registration("call", "tokenworks.cli.call", "Calls: list, show, export."),
     Registration("payment", "tokenworks.cli.payment", "Payments of agents: list, show, receipt."),
