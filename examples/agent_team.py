@@ -82,18 +82,25 @@ def main() -> int:
 def paid_in_parts(boss: Agent, worker: Agent, model: str) -> None:
     """
     Two milestones: one paid whole, one by the share of the tokens that were wanted.
+
+    The first is judged by what Ada states, the second by what the hub metered in her call.
     """
     print("1. Ada writes, in two parts")
     escrow = boss.hub.open_escrow(
         worker.party_id,
         terms(
             ("opening", "0.08", "result.http_status == 200 && result.words >= 3"),
-            ("length", "0.12", "[result.usage.output, 200]"),
+            ("length", "0.12", "[result.metered.output, 200]"),
         ),
     )
     answer = work(worker, model, "Write about water.", max_tokens=40)
-    for milestone in ("opening", "length"):
-        escrow = submit(worker, escrow, milestone, result_of(answer))
+    escrow = submit(worker, escrow, "opening", result_of(answer))
+    escrow = submit(worker, escrow, "length", result_of(answer), answer.settlement.transaction)
+    metered = escrow["milestones"][1]["submission"]["metered"]
+    print(
+        f"   the hub metered {metered['output']} output tokens for {metered['charge']}"
+        f" {metered['currency']} in her call"
+    )
     show(escrow)
 
 
@@ -153,14 +160,12 @@ def work(worker: Agent, model: str, task: str, *, max_tokens: int) -> ChatAnswer
 
 def result_of(answer: ChatAnswer) -> dict[str, object]:
     """
-    Return what a worker hands in: the text, and what was metered.
+    Return what a worker hands in.
     """
-    usage = answer.document["usage"]
     return {
         "http_status": 200,
         "text": answer.text.strip(),
         "words": len(answer.text.split()),
-        "usage": {"input": usage["prompt_tokens"], "output": usage["completion_tokens"]},
     }
 
 
@@ -179,9 +184,8 @@ def terms(*milestones: tuple[str, str, str]) -> dict[str, object]:
                 "http_status": {"type": "integer"},
                 "text": {"type": "string"},
                 "words": {"type": "integer"},
-                "usage": {"type": "object"},
             },
-            "required": ["http_status", "text", "words", "usage"],
+            "required": ["http_status", "text", "words"],
         },
         "submit_by": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(timespec="seconds"),
         "review_window_s": 0,
@@ -189,11 +193,13 @@ def terms(*milestones: tuple[str, str, str]) -> dict[str, object]:
     }
 
 
-def submit(worker: Agent, escrow: Document, milestone: str, result: Document) -> Document:
+def submit(
+    worker: Agent, escrow: Document, milestone: str, result: Document, *calls: str
+) -> Document:
     """
-    Hand in a result; the hub has judged it when this returns.
+    Hand in a result and the calls that were made for it; it is judged when this returns.
     """
-    body = {"milestone": milestone, "result": result}
+    body = {"milestone": milestone, "result": result, "calls": calls}
     return worker.hub.act_on_escrow(escrow["escrow_id"], "submit", body)
 
 

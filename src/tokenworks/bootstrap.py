@@ -201,6 +201,7 @@ async def open_hub(
             keys=keys,
             clock=clock,
             ids=ids,
+            calls=calls,
             evaluator=evaluator,
             box=box,
             sender=HttpWebhookSender(),

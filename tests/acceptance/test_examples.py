@@ -68,6 +68,7 @@ def test_agents_hire_each_other_and_a_person_holds_the_brake(demo: Demo) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert "opening: 0.08 (condition_met)" in done.stdout
     assert "length: 0." in done.stdout
+    assert "the hub metered " in done.stdout
     assert "condition is met: False" in done.stdout
     assert "cancelled: 0 of 0.1 USD paid" in done.stdout
     assert "the brake holds 0.4 USD" in done.stdout

@@ -435,6 +435,15 @@ class FakeAgents:
                 "engine": "cel 0.5.6",
             },
             "waits_for": [],
+            "calls": [identifier(f"call {name}")],
+            "metered": {
+                "calls": 1,
+                "input": 12,
+                "output": 640,
+                "charge": "0.0021",
+                "currency": "USD",
+            },
+            "metered_sha256": digest,
         }
         decision = {
             "amount": "0.75",

@@ -5,6 +5,7 @@ Agents, the inbox and escrows as people meet them: a real process, a real Chromi
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 import httpx
@@ -202,11 +203,14 @@ def test_two_tabs_ask_the_hub_once(console: Console, agents: FakeHub, visitors: 
     other.goto(f"{console.url}/agents")
     other.wait_for_selector(".tree-row")
     agents.requests.clear()
-    visitor.page.wait_for_timeout(3_000)
+    began_s = time.monotonic()
+    visitor.page.wait_for_timeout(4_000)
 
     asked = [path for path, _ in agents.requests]
-    assert 1 <= asked.count("/hub/v1/agents/tree") <= 2
-    assert 1 <= asked.count("/hub/v1/reviews") <= 2
+    # A busy machine looks for longer than it was told to.
+    most = int((time.monotonic() - began_s) / 2) + 1
+    assert 1 <= asked.count("/hub/v1/agents/tree") <= most
+    assert 1 <= asked.count("/hub/v1/reviews") <= most
 
 
 # --------------------------------------------------------------------------- the inbox
@@ -316,6 +320,7 @@ def test_escrows_show_progress_and_verdicts(
         "The condition is not met: no_such_field",
         "Disputed by the payer",
         "Attested by ci",
+        "Metered by the hub in 1 call: 12 input and 640 output tokens",
         "This key is no verifier",
         "After a met condition the payer may dispute for 10 minutes.",
         "The hub's operator decides disputes.",

@@ -26,6 +26,7 @@ from tokenworks.agents.mandates.signing import address_of, sign_by_wallet
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.gateway.calls import CallStore
 from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.model import ASSET_IDS, Outcome, Placement, Reservation
@@ -190,6 +191,7 @@ async def open_services(books: Books, identity: Identity) -> AgentServices:
         keys=ReceiptKeys(books.pool, SecretBox(bytes(32)), books.clock),
         clock=books.clock,
         ids=books.ids,
+        calls=CallStore(books.pool, books.clock),
         box=SecretBox(bytes(32)),
     )
 

@@ -24,6 +24,7 @@ from tokenworks.agents.escrow.terms import terms_sha256, terms_url
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import quanta_from_text
+from tokenworks.gateway.calls import CallStore
 from tokenworks.identity.model import Party, PartyKind
 from tokenworks.receipts.jws import to_base64url
 
@@ -197,6 +198,7 @@ class EscrowRig:
             mandates=self.pay.mandates,
             parties=self.pay.identity,
             evaluator=evaluator or self.evaluator,
+            calls=CallStore(self.pay.books.pool, self.clock),
             clock=self.clock,
         )
 
@@ -217,6 +219,7 @@ async def open_escrows(
             mandates=pay.mandates,
             parties=pay.identity,
             evaluator=evaluator,
+            calls=CallStore(pay.books.pool, clock),
             clock=clock,
         )
         try:

@@ -21,6 +21,7 @@ from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.gateway.calls import CallStore
 from tokenworks.supply.secrets import SecretBox
 
 MONEY = 1_000_000
@@ -97,6 +98,7 @@ async def open_agents(rig: PaymentsRig) -> AgentServices:
         keys=rig.keys,
         clock=rig.clock,
         ids=rig.books.ids,
+        calls=CallStore(rig.books.pool, rig.clock),
         box=SecretBox(bytes(32)),
     )
 

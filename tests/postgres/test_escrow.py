@@ -489,6 +489,7 @@ async def test_bad_results_are_refused_and_lose_nothing(rig: EscrowRig) -> None:
         ({"status": "200"}, ResultInvalidError),
         ([200], ResultInvalidError),
         ({"status": 200, "attested": {}}, ResultInvalidError),
+        ({"status": 200, "metered": {}}, ResultInvalidError),
         ({"status": 200, "x": "a" * 262_144}, ResultTooLargeError),
     )
     for result, error in bad:

@@ -61,6 +61,11 @@ def test_condition_is_checked_here_before_anybody_agrees_to_it(tmp_path: Path) -
     assert waiting.exit_code == 1
     row = json.loads(waiting.stdout)
     assert (row["is_met"], row["waits_for"]) == (False, ["ci"])
+    counted = _write(tmp_path / "m.cel", "[result.metered.output, 200]")
+    metered = _write(tmp_path / "metered.json", {"output": 50})
+    paid = run("check-condition", counted, "--result", result, "--metered", metered, "--json")
+    assert json.loads(paid.stdout)["share"] == "50/200"
+    assert run("check-condition", counted, "--result", result).exit_code == 1
     nested = _write(tmp_path / "n.cel", "result.a.all(x, result.b.all(y, y == x))")
     refused = run("check-condition", nested, "--result", result)
     assert refused.exit_code != 0
@@ -136,6 +141,33 @@ async def test_receipt_is_run_again_and_every_difference_is_named() -> None:
     assert any("not the one its hash names" in problem for problem in found["problems"])
     with pytest.raises(ResultInvalidError):
         await run_again({"call_id": str(ESCROW)}, RESULT, [])
+
+
+async def test_what_was_metered_is_run_again_from_the_receipt() -> None:
+    """
+    The condition sees it; facts that are not their hash's, or of other calls, are named.
+    """
+    condition = "[result.metered.output, 3]"
+    metered = {"calls": 1, "output": 2}
+    receipt = _receipt("a.b.c", condition=condition, condition_sha256=condition_sha256(condition))
+    said: dict[str, Any] = receipt["escrow"]["submission"]
+    said |= {
+        "attestations": [],
+        "calls": [str(UUID(int=9))],
+        "metered": metered,
+        "metered_sha256": sha256_hex(canonical(metered)),
+    }
+    good = await run_again(receipt, RESULT, [])
+    assert (good["problems"], good["share"]) == ([], "2/3")
+    said["calls"] = []
+    found = await run_again(receipt, RESULT, [])
+    assert found["problems"] == ["1 calls were metered, the receipt names others"]
+    said |= {"calls": [str(UUID(int=9))], "metered": metered | {"output": 3}}
+    found = await run_again(receipt, RESULT, [])
+    assert "what was metered is not what its hash names" in found["problems"]
+    said |= {"metered": None}
+    found = await run_again(receipt, RESULT, [])
+    assert any("comes to 0/1" in problem for problem in found["problems"])
 
 
 def test_verify_needs_a_receipt_that_somebody_signed(tmp_path: Path) -> None:

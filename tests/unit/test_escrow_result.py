@@ -95,6 +95,7 @@ def test_canonical_form_is_that_of_rfc_8785() -> None:
     assert list(json.loads(canonical(members))) == order
     assert canonical({"a": '\x0f\n"\\\u20ac'}).decode() == '{"a":"\\u000f\\n\\"\\\\\u20ac"}'
     assert document_of({"b": 1}, {"t": {"x": 1}}) == b'{"attested":{"t":{"x":1}},"b":1}'
+    assert document_of({"z": 1}, {}, {"calls": 1}) == b'{"attested":{},"metered":{"calls":1},"z":1}'
 
 
 @pytest.mark.parametrize(

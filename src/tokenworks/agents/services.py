@@ -12,7 +12,7 @@ from tokenworks.agents.brake.ports import WebhookSender
 from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
 from tokenworks.agents.escrow.model import Evaluation
-from tokenworks.agents.escrow.ports import Evaluator
+from tokenworks.agents.escrow.ports import Evaluator, MeteredCalls
 from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments.attesting import Attesting
@@ -54,6 +54,7 @@ async def open_agent_services(
     keys: ReceiptKeys,
     clock: Clock,
     ids: IdentifierSource,
+    calls: MeteredCalls,
     evaluator: Evaluator | None = None,
     box: SecretBox,
     sender: WebhookSender | None = None,
@@ -69,6 +70,7 @@ async def open_agent_services(
         keys: Sign what the hub says.
         clock: The time.
         ids: Mints ids.
+        calls: Knows what calls of models used.
         box: Encrypts secrets of webhooks.
         sender: Posts to webhooks; ``None``: another process does.
         review_lifetime_s: After so long without a decision a payment is not made.
@@ -107,6 +109,7 @@ async def open_agent_services(
         mandates=mandates,
         parties=identity,
         evaluator=evaluator or _Unevaluated(),
+        calls=calls,
         clock=clock,
     )
     return AgentServices(

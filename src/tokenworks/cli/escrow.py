@@ -157,6 +157,13 @@ def submit(
     milestone: Annotated[str, typer.Argument(help="The milestone's name.")],
     result: Annotated[Path, typer.Argument(help="The result, a JSON object.")],
     attestation: AttestationOption = None,
+    call: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="A call you made for it: result.metered is what the hub metered. Repeat for more.",
+        ),
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     data: DataOption = None,
@@ -170,6 +177,7 @@ def submit(
             "milestone": milestone,
             "result": _read_object(result),
             "attestations": _read_statements(attestation),
+            "calls": call or [],
         }
         hub.output.record(hub.post(f"escrows/{escrow}/submit", body), COLUMNS)
 
@@ -264,6 +272,9 @@ def check_condition(
         list[str] | None,
         typer.Option(metavar="VERIFIER=FILE", help="What a verifier would claim, JSON."),
     ] = None,
+    metered: Annotated[
+        Path | None, typer.Option(help="What the hub would have metered, JSON.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """
@@ -278,7 +289,11 @@ def check_condition(
         for pair in attested or []:
             name, _, file = pair.partition("=")
             claims[name] = _read_object(Path(file))
-        row = asyncio.run(checked(text, _strict(result), claims))
+        row = asyncio.run(
+            checked(
+                text, _strict(result), claims, None if metered is None else _read_object(metered)
+            )
+        )
         output.record(row, VERDICT_COLUMNS)
         if not row["is_met"]:
             raise typer.Exit(EXIT_REFUSED)

@@ -25,7 +25,12 @@ from tokenworks.receipts.jws import to_base64url
 from tokenworks.receipts.trust import TrustedKeys
 
 
-async def checked(condition: str, result: object, claims: dict[str, dict[str, Any]]) -> Record:
+async def checked(
+    condition: str,
+    result: object,
+    claims: dict[str, dict[str, Any]],
+    metered: dict[str, Any] | None = None,
+) -> Record:
     """
     Run a condition on a result here; return what came out.
 
@@ -36,7 +41,7 @@ async def checked(condition: str, result: object, claims: dict[str, dict[str, An
     check_condition(condition, named)
     sandbox = CelSandbox()
     try:
-        judgement = await evaluate_claims(sandbox, condition, check_result(result), claims)
+        judgement = await evaluate_claims(sandbox, condition, check_result(result), claims, metered)
     finally:
         await sandbox.close()
     verdict = judgement.verdict

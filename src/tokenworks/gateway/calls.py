@@ -15,6 +15,7 @@ from uuid import UUID
 
 from psycopg.rows import dict_row
 
+from tokenworks.agents.escrow.model import MeteredCall
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
@@ -246,6 +247,13 @@ class CallStore:
         """
         rows = await self._rows("get_call", {"call_id": call_id})
         return _detailed(rows[0]) if rows else None
+
+    async def metered_calls(self, call_ids: Sequence[UUID], /) -> list[MeteredCall]:
+        """
+        Return those of some calls that have ended, with what was metered in them.
+        """
+        rows = await self._rows("metered_calls", {"call_ids": list(call_ids)})
+        return [MeteredCall(**row) for row in rows]
 
     async def list_calls(
         self, wanted: CallFilter, cursor: str | None, limit: int

@@ -23,6 +23,27 @@ FROM gateway.calls AS call
 LEFT JOIN gateway.key_names AS key ON key.key_id = call.key_id
 WHERE call.call_id = %(call_id)s
 
+-- name: metered_calls
+-- What was metered in some ended calls; the answer's status is that of the last attempt.
+SELECT
+    call_id,
+    party_id,
+    status = 'settled' AS is_settled,
+    ended_at,
+    model,
+    tier,
+    usage,
+    input_tokens,
+    output_tokens,
+    is_estimate,
+    currency,
+    charge_quanta,
+    duration_ms,
+    first_token_ms,
+    (receipt -> ('attempt.' || attempt_count) ->> 'http_status')::integer AS http_status
+FROM gateway.calls
+WHERE call_id = ANY(%(call_ids)s)
+
 -- name: list_calls
 -- Calls, newest first; every filter is optional.
 SELECT call.*, key.prefix AS key_prefix, key.label AS key_label

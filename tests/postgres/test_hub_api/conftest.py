@@ -134,6 +134,7 @@ async def hub(
             keys=ReceiptKeys(pool, SecretBox(bytes(32)), clock),
             clock=clock,
             ids=ids,
+            calls=CallStore(pool, clock),
             box=SecretBox(bytes(32)),
         ),
     )

@@ -24,6 +24,7 @@ from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.escrow.terms import terms_sha256, terms_url
 from tokenworks.agents.mandates.model import Terms
 from tokenworks.foundation.money import USD, Amount
+from tokenworks.gateway.calls import CallStore
 from tokenworks.receipts.jws import to_base64url
 
 NOTHING = to_base64url(hashlib.sha256(b"").digest())
@@ -110,6 +111,7 @@ async def business(hub: Hub) -> AsyncIterator[Business]:
             mandates=agents.mandates,
             parties=hub.services.identity,
             evaluator=sandbox,
+            calls=CallStore(hub.services.pool, hub.services.clock),
             clock=hub.services.clock,
         ),
     )

@@ -156,6 +156,7 @@ class Advancing:
                     escrow.terms.milestones[place].condition,
                     result,
                     submission.attestations,
+                    submission.metered,
                 )
             except EvaluatorUnavailableError as error:
                 _log.warning(

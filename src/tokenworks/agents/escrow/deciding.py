@@ -71,7 +71,7 @@ def submit(
     """
     Return the facts of a submission; none when it is a repeat of the last one.
 
-    The same result with statements that were not there before is no new submission.
+    The same result and calls with statements that were not there before are no new submission.
 
     Raises:
         EscrowStateError: Too late, too often, or decided already.
@@ -79,7 +79,8 @@ def submit(
     require_funded(escrow)
     before = escrow.milestones[milestone]
     last = before.submission
-    if last is not None and last.result_sha256 == submission.result_sha256:
+    is_same_result = last is not None and last.result_sha256 == submission.result_sha256
+    if last is not None and is_same_result and last.calls == submission.calls:
         return attest(escrow, milestone, submission.attestations, actor=actor, now=now)
     if before.state is MilestoneState.DECIDED:
         raise EscrowStateError("This milestone is decided.")
@@ -91,6 +92,11 @@ def submit(
         raise EscrowStateError("It is too late to submit.", code="escrow_too_late")
     if submission.number > SUBMISSIONS_MAX:
         raise EscrowStateError(f"A milestone has at most {SUBMISSIONS_MAX} submissions.")
+    if last is not None and is_same_result:
+        # What was stated about this result stays, whatever calls are named for it now.
+        known = {item.sha256: item for item in (*last.attestations, *submission.attestations)}
+        _check_count(len(known))
+        submission = replace(submission, attestations=tuple(known.values()))
     event = _event(EventKind.SUBMITTED, actor, now, milestone=milestone, submission=submission)
     return [replace(event, result=result)]
 
@@ -117,10 +123,14 @@ def attest(
     new = tuple(item for item in attestations if item.sha256 not in known)
     if not new or before.state in {MilestoneState.DECIDED, MilestoneState.DISPUTED}:
         return []
-    if len(known) + len(new) > ATTESTATIONS_MAX:
+    _check_count(len(known) + len(new))
+    return [_event(EventKind.ATTESTED, actor, now, milestone=milestone, attestations=new)]
+
+
+def _check_count(attestations: int) -> None:
+    if attestations > ATTESTATIONS_MAX:
         message = f"A submission has at most {ATTESTATIONS_MAX} attestations."
         raise EscrowStateError(message)
-    return [_event(EventKind.ATTESTED, actor, now, milestone=milestone, attestations=new)]
 
 
 def dispute(

@@ -54,6 +54,54 @@ class ResultTooLargeError(TooLargeError):
     code = "result_too_large"
 
 
+class CallsInvalidError(InvalidError):
+    """
+    The calls that are named are no list of different calls, too many, or of several currencies.
+    """
+
+    code = "calls_invalid"
+
+
+class CallUnknownError(InvalidError):
+    """
+    There is no such call that has ended.
+    """
+
+    code = "call_unknown"
+
+
+class CallForeignError(ForbiddenError):
+    """
+    The call was made by somebody who is neither the payee nor below it.
+    """
+
+    code = "call_foreign"
+
+
+class CallFailedError(InvalidError):
+    """
+    The call delivered nothing, so there is nothing metered in it.
+    """
+
+    code = "call_failed"
+
+
+class CallTooOldError(InvalidError):
+    """
+    The call ended before the escrow was opened.
+    """
+
+    code = "call_too_old"
+
+
+class CallUsedError(ConflictError):
+    """
+    The call already serves another milestone or another escrow.
+    """
+
+    code = "call_used"
+
+
 class EscrowForbiddenError(ForbiddenError):
     """
     The caller is not the side of the escrow that may do this.

@@ -22,6 +22,7 @@ from tokenworks.agents.escrow.condition import (
 from tokenworks.agents.escrow.model import Attestation, JsonObject, Share, Verdict
 from tokenworks.agents.escrow.ports import Evaluator
 from tokenworks.agents.escrow.result import document_of, sha256_hex
+from tokenworks.agents.escrow.totalling import metered_sha256
 
 NOTHING: Final = Share(part=0, whole=1)
 
@@ -38,10 +39,14 @@ class Judgement:
 
 
 async def evaluate(
-    evaluator: Evaluator, condition: str, result: bytes, attestations: Sequence[Attestation]
+    evaluator: Evaluator,
+    condition: str,
+    result: bytes,
+    attestations: Sequence[Attestation],
+    metered: JsonObject | None = None,
 ) -> Judgement:
     """
-    Return what a condition says of a canonical result and the statements about it.
+    Return what a condition says of a canonical result, the statements about it and its calls.
 
     Not met is final unless it may be a verifier's silence that makes it so: the condition asks
     for one that said nothing, and it was this very name that was missing, or the condition asks
@@ -50,28 +55,35 @@ async def evaluate(
     Raises:
         EvaluatorUnavailableError: There is no verdict now.
     """
-    judgement = await evaluate_claims(evaluator, condition, result, attested_claims(attestations))
+    judgement = await evaluate_claims(
+        evaluator, condition, result, attested_claims(attestations), metered
+    )
     has_refused = any(item.refusal is not None for item in attestations)
     return replace(judgement, is_final=judgement.is_final or has_refused)
 
 
 async def evaluate_claims(
-    evaluator: Evaluator, condition: str, result: bytes, claims: Mapping[str, JsonObject]
+    evaluator: Evaluator,
+    condition: str,
+    result: bytes,
+    claims: Mapping[str, JsonObject],
+    metered: JsonObject | None = None,
 ) -> Judgement:
     """
-    Return what a condition says of a canonical result and what verifiers claim.
+    Return what a condition says of a canonical result, what verifiers claim and what was metered.
 
     Raises:
         EvaluatorUnavailableError: There is no verdict now.
     """
     content: dict[str, Any] = msgspec.json.decode(result)
-    evaluation = await evaluator.evaluate(condition, document_of(content, claims))
+    evaluation = await evaluator.evaluate(condition, document_of(content, claims, metered))
     verdict = Verdict(
         share=evaluation.share or NOTHING,
         error=evaluation.error,
         condition_sha256=condition_sha256(condition),
         result_sha256=sha256_hex(result),
         engine=evaluator.engine,
+        metered_sha256=None if metered is None else metered_sha256(metered),
     )
     silent = verifiers_named(tokens_of(condition)) - claims.keys()
     is_missed = any(verdict.error == f"KeyError: {name!r}" for name in silent)

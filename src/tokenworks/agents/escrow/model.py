@@ -18,6 +18,8 @@ CONDITION_BYTES_MAX: Final = 4_096
 RESULT_BYTES_MAX: Final = 256 * 1024
 MILESTONES_MAX: Final = 32
 VERIFIERS_MAX: Final = 16
+CALLS_MAX: Final = 100
+"""Of one submission."""
 ATTESTATIONS_MAX: Final = 32
 """Of one submission, counting those that were refused."""
 EVIDENCE_MAX: Final = 32
@@ -147,6 +149,7 @@ class Verdict:
     condition_sha256: str
     result_sha256: str
     engine: str  # name and version of the evaluator
+    metered_sha256: str | None = None  # of what the hub metered; ``None``: no call was named
 
     @property
     def is_met(self) -> bool:
@@ -225,6 +228,32 @@ class Submission:
     verdict: Verdict | None = None  # ``None``: not evaluated, or a verifier has not spoken
     decided_at: datetime | None = None  # when the verdict fell
     silent: tuple[str, ...] = ()  # verifiers that the condition waits for
+    calls: tuple[UUID, ...] = ()  # the payee's, sorted
+    metered: JsonObject | None = None  # what the hub metered in them: ``result.metered``
+    metered_sha256: str | None = None  # of its canonical form
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeteredCall:
+    """
+    One ended call of a model, as the gateway recorded it.
+    """
+
+    call_id: UUID
+    party_id: UUID
+    is_settled: bool  # else nothing was delivered
+    ended_at: datetime
+    model: str
+    tier: str
+    usage: Mapping[str, int]  # by axis
+    input_tokens: int
+    output_tokens: int
+    is_estimate: bool
+    currency: str
+    charge_quanta: int
+    duration_ms: float
+    first_token_ms: float | None  # ``None``: not a stream
+    http_status: int | None  # of the supplier that answered; ``None``: not recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

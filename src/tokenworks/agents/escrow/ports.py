@@ -10,7 +10,7 @@ from typing import Protocol
 from uuid import UUID
 
 from tokenworks.agents.brake.model import Subject
-from tokenworks.agents.escrow.model import Evaluation
+from tokenworks.agents.escrow.model import Evaluation, MeteredCall
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.agents.payments.model import Payment
 from tokenworks.identity.model import Party
@@ -37,6 +37,18 @@ class Evaluator(Protocol):
 
         Raises:
             EvaluatorUnavailableError: There is no verdict now.
+        """
+        ...
+
+
+class MeteredCalls(Protocol):
+    """
+    Knows what calls of models used.
+    """
+
+    async def metered_calls(self, call_ids: Sequence[UUID], /) -> Sequence[MeteredCall]:
+        """
+        Return those of some calls that have ended, in any order.
         """
         ...
 

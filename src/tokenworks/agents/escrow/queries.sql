@@ -50,6 +50,20 @@ LIMIT 1
 INSERT INTO agents.escrow_events (escrow_id, sequence, kind, occurred_at, actor, content, result)
 VALUES (%(escrow_id)s, %(sequence)s, %(kind)s, %(occurred_at)s, %(actor)s, %(content)s, %(result)s)
 
+-- name: claim_calls
+-- Bind calls to a milestone, in their order; those that are bound stay as they are.
+INSERT INTO agents.escrow_calls (call_id, escrow_id, milestone, claimed_at)
+SELECT call_id, %(escrow_id)s, %(milestone)s, %(now)s
+FROM unnest(%(call_ids)s::uuid[]) AS named (call_id)
+ORDER BY call_id
+ON CONFLICT (call_id) DO NOTHING
+
+-- name: calls_of_others
+-- Of some calls those that are bound to another milestone, or another escrow.
+SELECT call_id FROM agents.escrow_calls
+WHERE call_id = ANY(%(call_ids)s) AND (escrow_id, milestone) <> (%(escrow_id)s, %(milestone)s)
+ORDER BY call_id
+
 -- name: move
 -- Where an escrow stands after its new facts.
 UPDATE agents.escrows

@@ -1,17 +1,19 @@
 """
 What a capture's receipt says of the escrow, so that either side can run it again; pure.
 
-The receipt holds the condition itself and the hash of everything it was evaluated over. Whoever
-has the result and the verifiers' statements needs no hub: ``tokenworks escrow verify``.
+The receipt holds the condition itself, what the hub metered, and the hash of everything it was
+evaluated over. Whoever has the result and the verifiers' statements needs no hub: ``tokenworks
+escrow verify``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from tokenworks.agents.escrow.condition import condition_sha256
 from tokenworks.agents.escrow.model import Decision, Escrow, Submission, Verdict
+from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.foundation.money import ASSETS, quanta_to_text
 from tokenworks.receipts.model import JsonValue
 
@@ -45,6 +47,9 @@ def _submission(submission: Submission) -> Mapping[str, JsonValue]:
         "number": submission.number,
         "submitted_at": submission.submitted_at.isoformat(),
         "result_sha256": submission.result_sha256,
+        "calls": [identifier_text(call_id) for call_id in submission.calls],
+        "metered": cast("JsonValue", submission.metered),
+        "metered_sha256": submission.metered_sha256,
         "attestations": [
             {
                 "verifier": attestation.verifier,

@@ -42,6 +42,9 @@ class _SaidSubmission(msgspec.Struct, frozen=True):
     result_sha256: str
     attestations: list[_SaidAttestation]
     verdict: _SaidVerdict | None
+    calls: list[str] = []
+    metered: dict[str, Any] | None = None
+    metered_sha256: str | None = None
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -101,9 +104,11 @@ async def rerun(
         )
         for jws in attestations
     ]
-    judgement = await evaluate(evaluator, said.condition, content, judged)
+    metered = None if said.submission is None else said.submission.metered
+    judgement = await evaluate(evaluator, said.condition, content, judged, metered)
     problems = [
         *_hash_problems(said, judgement.verdict),
+        *_metered_problems(said, judgement.verdict),
         *_statement_problems(said, [(item.sha256, item.refusal) for item in judged]),
         *_verdict_problems(said, judgement.verdict),
         *_amount_problems(said, judgement.verdict.share, receipt),
@@ -119,6 +124,18 @@ def _hash_problems(said: _Said, verdict: Verdict) -> list[str]:
         problems.append("nothing was submitted for this part, by the receipt")
     elif said.submission.result_sha256 != verdict.result_sha256:
         problems.append("the result is not the one that was submitted: its hash differs")
+    return problems
+
+
+def _metered_problems(said: _Said, verdict: Verdict) -> list[str]:
+    if said.submission is None:
+        return []
+    problems: list[str] = []
+    if said.submission.metered_sha256 != verdict.metered_sha256:
+        problems.append("what was metered is not what its hash names")
+    counted = (said.submission.metered or {}).get("calls", 0)
+    if counted != len(set(said.submission.calls)):
+        problems.append(f"{counted} calls were metered, the receipt names others")
     return problems
 
 

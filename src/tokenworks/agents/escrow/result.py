@@ -3,8 +3,8 @@ Results: read strictly, written in one way, checked against the declared schema;
 
 A result is JSON within I-JSON (RFC 7493): no name twice, no NaN, no infinity, whole numbers that
 every reader of JSON holds exactly. Its canonical form is RFC 8785's, so that anybody can compute
-the hash that a verifier signs and a receipt shows. ``attested`` is the hub's: there the claims of
-verifiers are put whose signatures are good.
+the hash that a verifier signs and a receipt shows. ``attested`` and ``metered`` are the hub's:
+there the claims of verifiers are put whose signatures are good, and what the hub itself metered.
 
 The schema is JSON Schema 2020-12 without what could take long or reach elsewhere: no patterns,
 no references, no combinations.
@@ -34,6 +34,8 @@ NESTING_MAX: Final = 32
 VALUES_MAX: Final = 10_000
 ATTESTED: Final = "attested"
 """The member that holds what verifiers attest; nobody submits it."""
+METERED: Final = "metered"
+"""The member that holds what the hub metered in the payee's calls; nobody submits it."""
 
 SCHEMA_BYTES_MAX: Final = 16 * 1024
 SCHEMA_NESTING_MAX: Final = 12
@@ -62,6 +64,8 @@ def check_result(value: object) -> bytes:
         raise _invalid("A result is a JSON object.")
     if ATTESTED in value:
         raise _invalid(f"{ATTESTED!r} is filled in from signatures; a result does not have it.")
+    if METERED in value:
+        raise _invalid(f"{METERED!r} is filled in from the calls; a result does not have it.")
     content = canonical(cast("dict[str, object]", value))
     if len(content) > RESULT_BYTES_MAX:
         raise ResultTooLargeError(f"A result has at most {RESULT_BYTES_MAX} bytes.", param="result")
@@ -107,11 +111,21 @@ def sha256_hex(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def document_of(result: Mapping[str, object], attested: Mapping[str, JsonObject]) -> bytes:
+def document_of(
+    result: Mapping[str, object],
+    attested: Mapping[str, JsonObject],
+    metered: JsonObject | None = None,
+) -> bytes:
     """
-    Return what a condition is evaluated over: the result and what its verifiers attest.
+    Return what a condition is evaluated over.
+
+    Args:
+        result: As it was submitted.
+        attested: What its verifiers claim.
+        metered: What the hub metered; ``None``: no call was named, and there is no such member.
     """
-    return canonical({**result, ATTESTED: attested})
+    known = {} if metered is None else {METERED: metered}
+    return canonical({**result, ATTESTED: attested, **known})
 
 
 def check_schema(schema: JsonObject) -> None:

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, cast
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from tokenworks.agents.escrow.advancing import HUB, RETRY, Advancing
 from tokenworks.agents.escrow.attestation import judge_attestation
 from tokenworks.agents.escrow.deciding import PAYEE, PAYER
 from tokenworks.agents.escrow.errors import (
+    CallUsedError,
     ConditionInvalidError,
     EscrowConflictError,
     EscrowForbiddenError,
@@ -42,10 +43,17 @@ from tokenworks.agents.escrow.model import (
     EscrowTerms,
     EventKind,
     Evidence,
+    JsonObject,
     Share,
     Submission,
 )
-from tokenworks.agents.escrow.ports import Evaluator, MandateBook, Parties, Purse
+from tokenworks.agents.escrow.ports import (
+    Evaluator,
+    MandateBook,
+    MeteredCalls,
+    Parties,
+    Purse,
+)
 from tokenworks.agents.escrow.result import canonical, check_result, sha256_hex, validate
 from tokenworks.agents.escrow.store import EscrowStore, NewEscrow, StoredEscrow
 from tokenworks.agents.escrow.terms import (
@@ -54,6 +62,12 @@ from tokenworks.agents.escrow.terms import (
     check_time,
     read_terms,
     terms_url,
+)
+from tokenworks.agents.escrow.totalling import (
+    check_calls,
+    metered_facts,
+    metered_sha256,
+    sorted_calls,
 )
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.agents.payments.authorising import (
@@ -80,7 +94,7 @@ from tokenworks.foundation.errors import (
 )
 from tokenworks.foundation.money import ASSETS
 from tokenworks.ledger.model import Fate
-from tokenworks.postgres.pool import Pool
+from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.receipts.jws import to_base64url
 
 LAPSE_AFTER: Final = timedelta(hours=1)
@@ -115,6 +129,7 @@ class Escrows:
         mandates: Says what a wallet may spend.
         parties: Knows who belongs to whom.
         evaluator: Evaluates conditions.
+        calls: Knows what calls of models used.
         clock: When something is due.
     """
 
@@ -126,12 +141,14 @@ class Escrows:
         mandates: MandateBook,
         parties: Parties,
         evaluator: Evaluator,
+        calls: MeteredCalls,
         clock: Clock,
     ) -> None:
         self._purse = purse
         self._mandates = mandates
         self._parties = parties
         self._evaluator = evaluator
+        self._calls = calls
         self._clock = clock
         self._store = EscrowStore(pool)
         self._advancing = Advancing(self._store, purse=purse, evaluator=evaluator, clock=clock)
@@ -287,6 +304,7 @@ class Escrows:
         result: object,
         attestations: Sequence[str] = (),
         *,
+        calls: Sequence[UUID] = (),
         by: Actor,
     ) -> Escrow:
         """
@@ -299,9 +317,13 @@ class Escrows:
             milestone: Which part of it.
             result: JSON, as ``read_strictly`` gave it.
             attestations: Verifiers' statements (JWS).
+            calls: Calls of models that the payee made for it, in any order; a call serves one
+                milestone of one escrow.
             by: The payee.
 
         Raises:
+            CallsInvalidError, CallUnknownError, CallForeignError, CallFailedError,
+            CallTooOldError, CallUsedError: A call does not count; nothing is stored.
             ResultInvalidError, ResultTooLargeError: The result is not as the terms say.
             EscrowForbiddenError: The caller is not the payee.
             EscrowStateError: It is too late, or decided.
@@ -315,6 +337,8 @@ class Escrows:
         await asyncio.to_thread(validate, document, stored.escrow.terms.result_schema)
         sha256 = sha256_hex(content)
         judged = self._judged(stored.escrow, place, sha256, attestations)
+        named = sorted_calls(calls)
+        metered = await self._metered(stored.escrow, place, named)
         async with self._store.locked(escrow_id) as (locked, connection):
             assert locked is not None, "an escrow is never deleted"
             now = self._advancing.now(locked.escrow)
@@ -324,13 +348,62 @@ class Escrows:
                 submitted_at=now,
                 result_sha256=sha256,
                 attestations=judged,
+                calls=named,
+                metered=metered,
+                metered_sha256=None if metered is None else metered_sha256(metered),
             )
             events = deciding.submit(
                 locked.escrow, place, submission, result=content, actor=by.name, now=now
             )
             if events:
+                await self._claim(connection, escrow_id, place, named, now)
                 await self._advancing.append(connection, locked, events)
         return await self._advanced(escrow_id)
+
+    async def _metered(
+        self, escrow: Escrow, place: int, call_ids: Sequence[UUID]
+    ) -> JsonObject | None:
+        """
+        Return what was metered in the payee's calls; ``None`` when none is named.
+        """
+        if not call_ids:
+            return None
+        deciding.require_funded(escrow)
+        last = escrow.milestones[place].submission
+        if last is not None and last.calls == call_ids:
+            # A repeat is answered by what is recorded, also when the calls are archived by now.
+            return last.metered
+        calls = await self._calls.metered_calls(call_ids)
+        own = {
+            party_id
+            for party_id in {call.party_id for call in calls}
+            if escrow.payee_id in {one.party_id for one in await self._parties.get_chain(party_id)}
+        }
+        opened_at = next(
+            event.occurred_at for event in escrow.events if event.kind is EventKind.OPENED
+        )
+        check_calls(call_ids, calls, own_parties=own, opened_at=opened_at)
+        return metered_facts(calls)
+
+    async def _claim(
+        self,
+        connection: Connection,
+        escrow_id: UUID,
+        milestone: int,
+        call_ids: Sequence[UUID],
+        now: datetime,
+    ) -> None:
+        """
+        Bind calls to a milestone in the transaction that writes the submission, or end it.
+        """
+        if not call_ids:
+            return
+        taken = await self._store.claim_calls(
+            connection, call_ids, escrow_id=escrow_id, milestone=milestone, now=now
+        )
+        if taken:
+            message = f"The call {taken[0]} already serves another milestone or escrow."
+            raise CallUsedError(message, param="calls")
 
     async def attest(
         self, escrow_id: UUID, milestone: str, attestations: Sequence[str], *, by: Actor

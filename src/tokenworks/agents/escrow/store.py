@@ -74,7 +74,7 @@ class StoredEscrow:
 
 class EscrowStore:
     """
-    The tables ``agents.escrows`` and ``agents.escrow_events``.
+    The tables ``agents.escrows``, ``agents.escrow_events`` and ``agents.escrow_calls``.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -147,6 +147,37 @@ class EscrowStore:
                 "events_count": stored.events_count + len(events),
             },
         )
+
+    async def claim_calls(
+        self,
+        connection: Connection,
+        call_ids: Sequence[UUID],
+        *,
+        escrow_id: UUID,
+        milestone: int,
+        now: datetime,
+    ) -> list[UUID]:
+        """
+        Bind calls to a milestone for good; return those that serve another one already.
+
+        A call that another transaction claims now is waited for.
+
+        Args:
+            connection: Whose transaction has the escrow locked, and ends when any is returned.
+            call_ids: Sorted, so that nobody waits for nobody.
+            escrow_id: Which escrow.
+            milestone: Its place in the terms.
+            now: When.
+        """
+        parameters = {
+            "call_ids": list(call_ids),
+            "escrow_id": escrow_id,
+            "milestone": milestone,
+            "now": now,
+        }
+        await connection.execute(QUERIES["claim_calls"], parameters)
+        cursor = await connection.execute(QUERIES["calls_of_others"], parameters)
+        return [row[0] for row in await cursor.fetchall()]
 
     async def due(self, now: datetime, limit: int) -> list[UUID]:
         """

@@ -17,6 +17,20 @@ TABLE agents.brake_rules
     CREATE TRIGGER brake_rules_not_truncated BEFORE TRUNCATE ON agents.brake_rules FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
 
+TABLE agents.escrow_calls
+    -- Which milestone a call serves; append-only.
+    PARTITION BY RANGE (call_id)
+    call_id uuid NOT NULL
+    escrow_id uuid NOT NULL
+    milestone integer NOT NULL
+    claimed_at timestamp with time zone NOT NULL
+    CONSTRAINT escrow_calls_milestone_range CHECK (milestone >= 0 AND milestone <= 31)
+    CONSTRAINT escrow_calls_pkey PRIMARY KEY (call_id)
+    CREATE TRIGGER escrow_calls_append_only BEFORE DELETE OR UPDATE ON agents.escrow_calls FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
+    CREATE TRIGGER escrow_calls_not_truncated BEFORE TRUNCATE ON agents.escrow_calls FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change()
+    GRANT INSERT, SELECT TO tokenworks_posting
+    GRANT SELECT TO tokenworks_retention
+
 TABLE agents.escrow_events
     -- Submissions, verdicts, disputes and decisions; append-only.
     PARTITION BY RANGE (escrow_id)

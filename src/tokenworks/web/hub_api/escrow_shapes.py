@@ -106,6 +106,9 @@ class SubmissionShape(Shape):
     attestations: list[AttestationShape]
     verdict: VerdictShape | None
     waits_for: list[str]  # verifiers that have not spoken
+    calls: list[UUID]
+    metered: dict[str, Any] | None  # what the hub metered in them
+    metered_sha256: str | None
 
 
 class DecisionShape(Shape):

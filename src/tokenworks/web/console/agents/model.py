@@ -293,6 +293,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     attestations: tuple[Attestation, ...] = ()
     verdict: Verdict | None = None
     waits_for: tuple[str, ...] = ()  # verifiers that have not spoken
+    metered: Document | None = None  # by the hub, in the calls that were named
 
 
 class EscrowDecision(msgspec.Struct, frozen=True, kw_only=True):

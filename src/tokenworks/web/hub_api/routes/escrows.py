@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 
 from tokenworks.agents.escrow.errors import ResultInvalidError
 from tokenworks.agents.escrow.model import (
+    CALLS_MAX,
     Actor,
     Decision,
     Escrow,
@@ -23,6 +24,7 @@ from tokenworks.agents.escrow.model import (
     Submission,
 )
 from tokenworks.agents.escrow.result import read_strictly
+from tokenworks.agents.escrow.totalling import read_calls
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import ASSETS, PPM, Amount
 from tokenworks.identity.model import Principal, Role
@@ -77,6 +79,11 @@ _SUBMIT_BODY: Final = {
                         "milestone": {"type": "string"},
                         "result": {"type": "object"},
                         "attestations": {"type": "array", "items": {"type": "string"}},
+                        "calls": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "uuid"},
+                            "maxItems": CALLS_MAX,
+                        },
                     },
                 }
             }
@@ -151,8 +158,10 @@ async def submit(
 ) -> EscrowShape:
     """
     Hand in ``result`` for a ``milestone`` with verifiers' ``attestations``; as the payee.
+
+    ``calls`` are ids of calls that it made: what the hub metered in them is ``result.metered``.
     """
-    body = _members(await request.body(), {"milestone", "result", "attestations"})
+    body = _members(await request.body(), {"milestone", "result", "attestations", "calls"})
     milestone, attestations = body.get("milestone"), body.get("attestations", [])
     if not isinstance(milestone, str):
         raise InvalidError("Name the milestone.", param="milestone")
@@ -166,6 +175,7 @@ async def submit(
         milestone,
         body.get("result"),
         cast("list[str]", statements),
+        calls=read_calls(body.get("calls", [])),
         by=actor_of(caller),
     )
     return to_escrow(escrow)
@@ -304,6 +314,9 @@ def _to_submission(submission: Submission) -> SubmissionShape:
             engine=verdict.engine,
         ),
         waits_for=list(submission.silent),
+        calls=list(submission.calls),
+        metered=None if submission.metered is None else dict(submission.metered),
+        metered_sha256=submission.metered_sha256,
     )
 
 
