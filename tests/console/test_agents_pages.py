@@ -5,7 +5,6 @@ Agents, the inbox and escrows as people meet them: a real process, a real Chromi
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 
 import httpx
@@ -192,25 +191,6 @@ def test_agent_is_found_by_name(console: Console, agents: FakeHub, visitors: Vis
     ]
     visitor.page.get_by_role("searchbox").fill("nobody")
     visitor.page.get_by_text("Nothing matches").wait_for()
-
-
-def test_two_tabs_ask_the_hub_once(console: Console, agents: FakeHub, visitors: Visitors) -> None:
-    """
-    The tree is one request every two seconds, however many tabs look.
-    """
-    visitor = enter(visitors, console, "/agents")
-    other = visitor.context.new_page()
-    other.goto(f"{console.url}/agents")
-    other.wait_for_selector(".tree-row")
-    agents.requests.clear()
-    began_s = time.monotonic()
-    visitor.page.wait_for_timeout(4_000)
-
-    asked = [path for path, _ in agents.requests]
-    # A busy machine looks for longer than it was told to.
-    most = int((time.monotonic() - began_s) / 2) + 1
-    assert 1 <= asked.count("/hub/v1/agents/tree") <= most
-    assert 1 <= asked.count("/hub/v1/reviews") <= most
 
 
 # --------------------------------------------------------------------------- the inbox
