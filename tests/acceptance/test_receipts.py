@@ -150,13 +150,17 @@ def test_exported_receipts_form_an_unbroken_chain(
     agent = hire(shop, "buyer", budgets=[{"window": "ever", "amount": "0.1"}])
     payee = post(shop, "parties", None, name=f"payee-{agent.name}", kind="supplier")["party_id"]
     with HubClient(shop.url, agent.wallet, cap=SpendCap(per_payment="0.1")) as hub:
-        hub.pay(payee, "0.001")
+        paid = hub.pay(payee, "0.001").transaction
     file = tmp_path / "receipts.jsonl"
     done = shop.run("receipt", "export", "-o", str(file))
     assert done.returncode == 0, done.stderr
     lines = file.read_text().splitlines()
-    settled = len([call for call in shop.all_calls() if call["status"] == "settled"])
-    assert len(lines) > settled, "payments are in the chain too"
+    calls = {call["call_id"] for call in shop.all_calls() if call["status"] == "settled"}
+    exported = [json.loads(line)["receipt"]["call_id"] for line in lines]
+    assert sorted(one for one in exported if one in calls) == sorted(calls), "each call once"
+    others = set(exported) - calls
+    assert paid in others
+    assert all(shop.ask("GET", f"payments/{one}").is_success for one in others)
     code, found = verify(file, keys=keys_file)
     assert code == 0
     assert len(found) == len(lines)
