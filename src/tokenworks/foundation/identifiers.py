@@ -18,13 +18,18 @@ from tokenworks.foundation.clock import Clock
 
 _VERSION_7: Final = 0x7 << 76
 _VARIANT: Final = 0b10 << 62
-_RANDOM_A_MASK: Final = (1 << 12) - 1
+_COUNTER_MAX: Final = (1 << 12) - 1
+_COUNTER_START_MASK: Final = _COUNTER_MAX >> 1
 _RANDOM_B_MASK: Final = (1 << 62) - 1
 
 
 class IdentifierSource:
     """
     Mint UUIDv7 identifiers from a clock and a source of random bytes.
+
+    One source's ids increase while its clock does not run backwards: the twelve bits below
+    the milliseconds start at a random number and count on within one (RFC 9562 §6.2,
+    method 1), so facts of one millisecond are listed in the order in which they came.
 
     Args:
         clock: Gives the leading milliseconds.
@@ -35,16 +40,33 @@ class IdentifierSource:
     def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._clock = clock
         self._random_bytes = random_bytes
+        self._tick = -1
+        self._milliseconds = -1
+        self._counter = 0
 
     def mint(self) -> UUID:
         """
         Return a new identifier.
         """
-        milliseconds = int(self._clock.now().timestamp() * 1000)
+        tick = int(self._clock.now().timestamp() * 1000)
         random = int.from_bytes(self._random_bytes(10))
-        random_a = (random >> 64) & _RANDOM_A_MASK
-        random_b = random & _RANDOM_B_MASK
-        return UUID(int=milliseconds << 80 | _VERSION_7 | random_a << 64 | _VARIANT | random_b)
+        if self._tick <= tick <= self._milliseconds:
+            self._counter += 1
+        else:
+            self._milliseconds = tick
+            self._counter = random >> 64 & _COUNTER_START_MASK
+        self._tick = tick
+        if self._counter > _COUNTER_MAX:
+            # More than a millisecond can count: the ids run ahead of the clock by one.
+            self._milliseconds += 1
+            self._counter = 0
+        return UUID(
+            int=self._milliseconds << 80
+            | _VERSION_7
+            | self._counter << 64
+            | _VARIANT
+            | random & _RANDOM_B_MASK
+        )
 
 
 def identifier_text(identifier: UUID) -> str:
