@@ -218,12 +218,15 @@ def test_profile_is_bounded_and_comes_back(
         now_us += pause_us
         payment_id = UUID(int=number)
         request_digest = request.to_bytes(8, "little") * 4
-        if profile.find(payment_id) is not None:
+        subject = replace(
+            SUBJECT, payment_id=payment_id, request_digest=request_digest, quanta=quanta
+        )
+        if profile.find(subject) is not None:
             continue
         same = [now_us - at for other, at in seen[-RECENT_MAX:] if other == request]
         assert sorted(profile.equal_calls(request_digest, now_us=now_us)) == sorted(same)
         profile.add(
-            replace(SUBJECT, payment_id=payment_id, request_digest=request_digest, quanta=quanta),
+            subject,
             now_us=now_us,
             is_new_payee=is_new,
             action=action,
@@ -232,7 +235,7 @@ def test_profile_is_bounded_and_comes_back(
         )
         seen.append((request, now_us))
         profile.learn_price(request, quanta)
-        found = profile.find(payment_id)
+        found = profile.find(subject)
         assert found is not None
         assert (found.action, found.rules_version) == (action, number)
         assert profile.times_before(found.index, 5)[-1] == now_us

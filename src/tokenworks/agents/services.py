@@ -97,6 +97,7 @@ async def open_agent_services(
         parties=identity,
         receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
         clock=clock,
+        ids=ids,
         network=network,
         attesting=Attesting(
             await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock

@@ -321,7 +321,7 @@ class _Batch:
         if judged is not None:
             _check_digest(subject, judged[0])
             return judged[1]
-        remembered = self._profile(subject).find(subject.payment_id)
+        remembered = self._profile(subject).find(subject)
         if remembered is not None and remembered.action is Action.ALLOW:
             return Decision(
                 action=Action.ALLOW,
@@ -365,7 +365,7 @@ class _Batch:
 
     def _learn(self, subject: Subject, captured_quanta: int) -> None:
         profile = self._profile(subject)
-        remembered = profile.find(subject.payment_id)
+        remembered = profile.find(subject)
         if captured_quanta <= 0 or (remembered is not None and remembered.is_learned):
             return
         key = (subject.agent_id, subject.currency, subject.payee_id)

@@ -1,9 +1,10 @@
 """
 What is usual for one agent, in one currency, in at most ``STATE_BYTES_MAX`` bytes.
 
-Holds: the last ``RECENT_MAX`` payments (by id, so that a repeat is known; with the request's
-digest, for loops), sums of the last minute and hour in buckets, what was paid lately for up to
-``RESOURCES_MAX`` resources, payees met for the first time, and the statistics of the score.
+Holds: the last ``RECENT_MAX`` payments (by id and digest, so that a repeat is known and another
+payload is not taken for one; with the request's digest, for loops), sums of the last minute and
+hour in buckets, what was paid lately for up to ``RESOURCES_MAX`` resources, payees met for the
+first time, and the statistics of the score.
 
 Known limits: a minute is twelve buckets of five seconds and an hour thirty of two minutes, so a
 window is up to one bucket short; a payment sent again after ``RECENT_MAX`` others of its agent
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from statistics import median_low
 from typing import Final
-from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Subject
 from tokenworks.agents.brake.scoring import FEATURES, Baseline, ScoreState
@@ -64,6 +64,16 @@ class Judged:
     score_ppm: int  # to a thousandth
     rules_version: int
     is_learned: bool
+
+
+def _payment_number(subject: Subject) -> int:
+    """
+    Return the number of a payment as it was signed.
+
+    Of its id alone another payload under the same id would be taken for one that was allowed.
+    """
+    digest = sha256(subject.payment_id.bytes + subject.digest).digest()
+    return int.from_bytes(digest[:8], "little")
 
 
 class Buckets:
@@ -164,12 +174,12 @@ class Profile:
 
     # ------------------------------------------------------------------------ payments
 
-    def find(self, payment_id: UUID) -> Judged | None:
+    def find(self, subject: Subject) -> Judged | None:
         """
         Return what is remembered of a payment, if it is one of the last.
         """
         try:
-            index = self.ids.index(payment_id.int & MASK_64)
+            index = self.ids.index(_payment_number(subject))
         except ValueError:
             return None
         flags = self.flags[index]
@@ -199,7 +209,7 @@ class Profile:
         self.minute.add(now_us, quanta, is_new=is_new_payee)
         self.hour.add(now_us, quanta, is_new=is_new_payee)
         row = (
-            subject.payment_id.int & MASK_64,
+            _payment_number(subject),
             int.from_bytes(subject.request_digest[:8], "little"),
             now_us,
             min(score_ppm // _SCORE_UNIT_PPM, _SCORE_MAX),

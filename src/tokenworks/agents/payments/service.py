@@ -51,6 +51,7 @@ from tokenworks.agents.payments.ports import Brake, MandateBook, Parties
 from tokenworks.agents.payments.receipt import readers_of
 from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, from_row, payment_of
 from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.ledger.model import Fate, Outcome, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
@@ -73,6 +74,7 @@ class Payments:
         parties: Knows the payees.
         receipts: Drafts and signs receipts.
         clock: When something is due.
+        ids: Mints what tells one request from another.
         network: What authorisations of this hub are signed for.
         attesting: Signs and reads attestations.
     """
@@ -87,6 +89,7 @@ class Payments:
         parties: Parties,
         receipts: ReceiptIssuer,
         clock: Clock,
+        ids: IdentifierSource,
         network: str,
         attesting: Attesting,
     ) -> None:
@@ -99,7 +102,12 @@ class Payments:
         self._receipts = receipts
         self._payees = Payees(parties, ledger, clock)
         self._placing = Placing(
-            ledger=ledger, mandates=mandates, brake=brake, payees=self._payees, clock=clock
+            ledger=ledger,
+            mandates=mandates,
+            brake=brake,
+            payees=self._payees,
+            clock=clock,
+            ids=ids,
         )
         self._capturing = Capturing(
             ledger=ledger,
