@@ -5,6 +5,7 @@ What mutants of payments, escrows and corrections put in place of the hub's own 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -54,7 +55,9 @@ async def countless_capture(
     Take each capture for a new part of a payment that goes on.
     """
     del closes, ordinal
-    number = next(numbers)
+    seen = vars(self).setdefault("_seen", Counter())
+    number = seen[held.payment_id]
+    seen[held.payment_id] += 1
     return await capture(self, held, quanta=quanta, closes=False, ordinal=number, details=details)
 
 
@@ -160,7 +163,7 @@ def countless_posting(**wishes: Any) -> Posting:  # noqa: ANN401 - handed on
     """
     Give each reversal a number of its own.
     """
-    return Posting(**{**wishes, "ordinal": next(numbers)})
+    return replace(Posting(**wishes), ordinal=next(numbers))
 
 
 def no_reversal(entries: Sequence[EntryView]) -> EntryView | None:

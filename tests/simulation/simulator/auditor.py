@@ -8,17 +8,17 @@ its answer. What was moved is kept until the simulation has said what it meant t
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import LiteralString, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import psycopg
 
 from tests.simulation.naive_ledger import Account, NaiveLedger, Path, Result
+from tests.simulation.simulator.failing_commits import failing_commits
 from tests.simulation.simulator.laws import BrokenLawError, Law, law_of_codes
 from tests.simulation.simulator.naive_windows import NaiveLimit, NaiveLimits, NaiveWindow
 from tokenworks.foundation.clock import Clock
@@ -71,22 +71,6 @@ class Answered:
     wish: Operation
     outcome: Outcome
     expected: Result
-
-
-FAILING_COMMITS: LiteralString = """
-CREATE TABLE public.simulated_faults (is_failing boolean NOT NULL);
-CREATE FUNCTION public.simulate_fault() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    IF EXISTS (SELECT FROM public.simulated_faults) THEN
-        RAISE EXCEPTION 'SIMULATED: the disk does not write' USING ERRCODE = 'io_error';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER simulated_fault AFTER UPDATE ON ledger.lanes
-DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.simulate_fault();
-"""
-"""Lets a batch fail at its commit and not before, when ``simulated_faults`` has a row."""
 
 
 @dataclass
@@ -177,7 +161,7 @@ class Auditor:
         lost, self.lose_next = self.lose_next, None
         if lost == "request":
             raise psycopg.OperationalError("SIMULATED: the request was lost")
-        async with self._failing_commit(is_wished=lost == "commit"):
+        async with failing_commits(self.connection, is_wished=lost == "commit"):
             outcomes = await run(batch)
         if lost == "commit":
             await self._require_recorded(batch, outcomes)
@@ -194,20 +178,6 @@ class Auditor:
         if lost == "answer":
             raise psycopg.OperationalError("SIMULATED: the answer was lost")
         return outcomes
-
-    @contextlib.asynccontextmanager
-    async def _failing_commit(self, *, is_wished: bool) -> AsyncGenerator[None]:
-        """
-        Let commits of batches fail for as long as the block runs.
-        """
-        if not is_wished:
-            yield
-            return
-        await self.connection.execute("INSERT INTO public.simulated_faults VALUES (true)")
-        try:
-            yield
-        finally:
-            await self.connection.execute("DELETE FROM public.simulated_faults")
 
     async def _require_recorded(
         self, batch: Sequence[Operation], outcomes: Sequence[Outcome]

@@ -21,14 +21,8 @@ from psycopg import conninfo
 
 from tests.simulation.books import fake_time
 from tests.simulation.naive_ledger import NaiveLedger
-from tests.simulation.simulator.auditor import (
-    FAILING_COMMITS,
-    Answered,
-    Auditor,
-    Move,
-    Name,
-    tally,
-)
+from tests.simulation.simulator.auditor import Answered, Auditor, Move, Name, tally
+from tests.simulation.simulator.failing_commits import FAILING_COMMITS
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.virtual_time import JumpingClock
 from tests.simulation.simulator.world import World, open_world

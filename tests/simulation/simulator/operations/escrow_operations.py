@@ -10,10 +10,15 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tests.simulation.simulator.judging import short_code
 from tests.simulation.simulator.laws import BrokenLawError, Law
+from tests.simulation.simulator.operations.escrow_signing import (
+    CONDITIONS,
+    PARTS,
+    VERIFIER,
+    sign_terms,
+    unsigned,
+)
 from tests.simulation.simulator.operations.mandate_operations import choose, publish
 from tests.simulation.simulator.operations.naive_escrows import (
     LAPSES_AFTER,
@@ -25,41 +30,15 @@ from tests.simulation.simulator.operations.naive_escrows import (
 )
 from tests.simulation.simulator.operations.naive_payments import (
     NaivePayments,
-    Signed,
     doubts,
     expect_capture,
 )
-from tests.simulation.simulator.operations.payment_operations import (
-    NOTHING,
-    empty_requirements,
-    learn,
-    placements_of,
-)
+from tests.simulation.simulator.operations.payment_operations import learn, placements_of
 from tests.simulation.simulator.simulation import Simulation
-from tests.simulation.simulator.world import DOLLAR
 from tokenworks.agents.escrow.attestation import sign_attestation
 from tokenworks.agents.escrow.model import Actor, Escrow
 from tokenworks.agents.escrow.result import canonical, sha256_hex
-from tokenworks.agents.escrow.terms import terms_sha256, terms_url
 from tokenworks.ledger.service import PLATFORM_ID
-from tokenworks.receipts.jws import to_base64url
-from tokenworks.sdk import model as sdk
-from tokenworks.sdk.signing import payment_id_of
-
-CONDITIONS = {
-    "status": "result.status == 200",
-    "share": "[result.done, result.total]",
-    "verifier": "result.attested.tests.passed >= 3",
-}
-SCHEMA = {
-    "type": "object",
-    "properties": {name: {"type": "integer"} for name in ("status", "done", "total")},
-    "required": ["status", "done", "total"],
-}
-PARTS = (1, DOLLAR // 1_000, DOLLAR // 100, DOLLAR // 20)
-"""So small that the brake of ``world.py`` has nothing against it."""
-LIFETIME_S = 900
-VERIFIER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 async def open_one(simulation: Simulation, random: Random) -> str:
@@ -84,7 +63,7 @@ async def open_one(simulation: Simulation, random: Random) -> str:
     escrow = NaiveEscrow(
         number=len(escrows.known) + 1,
         escrow_id=UUID(int=0),
-        signed=_signed_nothing(simulation, mandate, agent, payee),
+        signed=unsigned(simulation, mandate, payee),
         terms={},
         milestones=milestones,
         submit_by=submit_by,
@@ -92,7 +71,7 @@ async def open_one(simulation: Simulation, random: Random) -> str:
         decide_by=timedelta(seconds=random.choice((60, 3_600))),
         arbiter=arbiter,
     )
-    _sign(simulation, escrow)
+    sign_terms(simulation, escrow)
     escrows.known.append(escrow)
     return await _open(simulation, escrow)
 
@@ -272,76 +251,6 @@ async def settle(simulation: Simulation, random: Random) -> str:
 
 
 # ---------------------------------------------------------------------- opening
-
-
-def _signed_nothing(simulation: Simulation, mandate: Any, agent: Any, payee: Any) -> Signed:  # noqa: ANN401 - handed on
-    now = simulation.clock.now().replace(microsecond=0)
-    return Signed(
-        agent=agent,
-        wallet=agent.wallets[-1],
-        mandate=mandate,
-        payee=payee,
-        quanta=0,
-        scheme="upto",
-        url="",
-        nonce=simulation.hub.ids.mint(),
-        jws="",
-        requirements=empty_requirements(),
-        issued_at=now,
-        expires_at=now + timedelta(seconds=LIFETIME_S),
-    )
-
-
-def _sign(simulation: Simulation, escrow: NaiveEscrow) -> None:
-    signed = escrow.signed
-    quanta = sum(milestone.quanta for milestone in escrow.milestones)
-    escrow.terms = {
-        "milestones": [
-            {
-                "name": milestone.name,
-                "amount": f"0.{milestone.quanta:09d}",
-                "condition": CONDITIONS[milestone.condition],
-            }
-            for milestone in escrow.milestones
-        ],
-        "result_schema": SCHEMA,
-        "submit_by": escrow.submit_by.isoformat(),
-        "review_window_s": int(escrow.review_window.total_seconds()),
-        "decide_by_s": int(escrow.decide_by.total_seconds()),
-        "verifiers": {"tests": to_base64url(VERIFIER.public_key().public_bytes_raw())},
-        "arbiter": None if escrow.arbiter is None else str(escrow.arbiter),
-    }
-    binding = sdk.Binding(
-        method="ESCROW", url=terms_url(terms_sha256(escrow.terms)), body_sha256=NOTHING
-    )
-    jws = signed.wallet.wallet.authorise(
-        sdk.Requirements(
-            scheme="upto",
-            network=simulation.hub.agents.network,
-            amount=quanta,
-            asset="USD",
-            pay_to=str(signed.payee.party),
-            max_timeout_s=LIFETIME_S,
-            binding=binding,
-            document={},
-        ),
-        binding,
-        nonce=signed.nonce,
-        mandate=signed.mandate.mandate_id,
-    )
-    escrow.signed = Signed(
-        **{
-            name: getattr(signed, name)
-            for name in ("agent", "wallet", "mandate", "payee", "scheme", "nonce")
-        },
-        quanta=quanta,
-        url=binding.url,
-        jws=jws,
-        requirements=signed.requirements,
-        issued_at=signed.issued_at,
-        expires_at=signed.expires_at,
-    )
-    escrow.escrow_id = payment_id_of(signed.wallet.address, signed.nonce)
 
 
 async def _open(simulation: Simulation, escrow: NaiveEscrow) -> str:

@@ -30,16 +30,17 @@ from tests.simulation.simulator.operations.naive_payments import (
     persons_needed,
     review_code,
 )
+from tests.simulation.simulator.operations.payment_signing import (
+    empty_requirements,
+    sign_payment,
+)
 from tests.simulation.simulator.simulation import Simulation
 from tests.simulation.simulator.world import DOLLAR
-from tokenworks.agents.payments.model import Binding, Requirements, Scheme
 from tokenworks.ledger.model import Placement
-from tokenworks.sdk import model as sdk
-from tokenworks.sdk.signing import body_sha256, payment_id_of
+from tokenworks.sdk.signing import payment_id_of
 
 CENT = DOLLAR // 100
 AMOUNTS = (1, 999, CENT // 2, CENT, 3 * CENT, 25 * CENT, 60 * CENT, 3 * DOLLAR)
-NOTHING = body_sha256(b"")
 TURNS = 6
 LEARNED_AFTER = timedelta(milliseconds=20)
 """So long after a capture the brake has learned from it."""
@@ -71,7 +72,7 @@ async def pay(simulation: Simulation, random: Random) -> str:
     if random.random() < 0.02:
         agent = random.choice(simulation.world.agents)
         wallet = agent.wallets[-1]
-    signed = _sign(
+    signed = sign_payment(
         simulation,
         Signed(
             agent=agent,
@@ -109,7 +110,7 @@ async def pay_again(simulation: Simulation, random: Random) -> str:
         )
         signed = replace(signed, **change)
     if way != "as it was":
-        signed = _sign(simulation, signed, lifetime_s=60)
+        signed = sign_payment(simulation, signed, lifetime_s=60)
     return f"{way}: {await _show(simulation, signed, _wish(random, signed))}"
 
 
@@ -133,64 +134,6 @@ async def finish(simulation: Simulation, random: Random) -> str:
     ordinal = random.choice((0, 0, 0, len(payment.captures), 1))
     return await _capture(
         simulation, payment, quanta=quanta, ordinal=ordinal, closes=random.random() < 0.6
-    )
-
-
-# ---------------------------------------------------------------------- signing
-
-
-def empty_requirements() -> Requirements:
-    """
-    Return requirements that nothing was signed for yet.
-    """
-    return Requirements(
-        scheme=Scheme.EXACT,
-        network="",
-        amount=0,
-        asset="USD",
-        pay_to=UUID(int=0),
-        binding=Binding(method="GET", url="", body_sha256=NOTHING),
-        timeout_s=0,
-    )
-
-
-def _sign(simulation: Simulation, signed: Signed, *, lifetime_s: int) -> Signed:
-    """
-    Sign a payment with the times of now; the id is the nonce's, whatever is signed.
-    """
-    network, now = simulation.hub.agents.network, simulation.clock.now()
-    binding = sdk.Binding(method="GET", url=signed.url, body_sha256=NOTHING)
-    jws = signed.wallet.wallet.authorise(
-        sdk.Requirements(
-            scheme=signed.scheme,
-            network=network,
-            amount=signed.quanta,
-            asset="USD",
-            pay_to=str(signed.payee.party),
-            max_timeout_s=lifetime_s,
-            binding=binding,
-            document={},
-        ),
-        binding,
-        nonce=signed.nonce,
-        mandate=signed.mandate.mandate_id,
-    )
-    requirements = Requirements(
-        scheme=Scheme(signed.scheme),
-        network=network,
-        amount=signed.quanta,
-        asset="USD",
-        pay_to=signed.payee.party,
-        binding=Binding(method="GET", url=signed.url, body_sha256=NOTHING),
-        timeout_s=lifetime_s,
-    )
-    whole = now.replace(microsecond=0)
-    return replace(
-        signed,
-        jws=jws,
-        requirements=requirements,
-        issued_at=whole,
-        expires_at=whole + timedelta(seconds=lifetime_s),
     )
 
 
