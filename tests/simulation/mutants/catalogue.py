@@ -61,6 +61,7 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="retry_without_id",
         meaning="each telling of a payment has an id of its own",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.FACT_ONCE}),
         replace=lambda: mock.patch.object(Ledger, "_claim", broken_python.forgetful_claim),
@@ -68,7 +69,6 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="partial_settle_twice",
         meaning="a hold forgets what was captured from it in part",
-        seed=4,
         found_by=SIMULATOR,
         laws=frozenset({Law.HOLD_ONCE, Law.AVAILABLE, Law.OVERRUN}),
         function="post_v2",
@@ -91,7 +91,6 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="rounding_per_leg",
         meaning="each leg is rounded for itself",
-        seed=5,
         found_by=SIMULATOR,
         laws=frozenset({Law.LEGS}),
         replace=lambda: mock.patch.object(settlement, "split_by_shares", broken_python.leg_by_leg),
@@ -129,6 +128,7 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="stale_spend_path",
         meaning="a hold may name a version of its path that is no longer current",
+        seed=4,
         found_by=SIMULATOR,
         laws=frozenset({Law.SPEND_PATH}),
         function="place_v2",
@@ -137,7 +137,6 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="window_reset",
         meaning="a new window resets the one before it, open holds or not",
-        seed=4,
         found_by=SIMULATOR,
         laws=frozenset({Law.WINDOW, Law.LIMITED, Law.ANSWERED}),
         function="open_windows",

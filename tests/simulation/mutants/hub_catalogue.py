@@ -46,6 +46,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="payment_settled_twice",
         meaning="each settlement of a payment is a part of its own",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT}),
         replace=lambda: mock.patch.object(Capturing, "capture", broken_hub.countless_capture),
@@ -53,6 +54,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="release_after_settle",
         meaning="a payment that was settled can be given back",
+        seed=3,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT}),
         replace=lambda: mock.patch.object(Capturing, "release", broken_hub.generous_release),
@@ -60,6 +62,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="parent_not_charged",
         meaning="a payment does not count in the mandates above its own",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.LIMITED, Law.MANDATE}),
         replace=lambda: mock.patch.object(paths, "path_scopes", broken_hub.childish_scopes),
@@ -74,6 +77,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="review_not_awaited",
         meaning="what is held for people goes on without their word",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT, Law.REVIEW}),
         replace=lambda: mock.patch.object(Placing, "admitted", broken_hub.credulous_admitted),
@@ -81,6 +85,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="brake_remembers_ids",
         meaning="what the brake allowed is allowed with any other amount under the same nonce",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT, Law.REVIEW}),
         replace=lambda: mock.patch.object(profile, "_payment_number", broken_hub.number_of_id),
@@ -104,6 +109,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="reversed_twice",
         meaning="a reversal is booked again, as an entry of its own",
+        seed=3,
         found_by=SIMULATOR,
         laws=frozenset({Law.CORRECTION}),
         replace=_countless_reversals,
@@ -119,6 +125,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="close_lets_in",
         meaning="an entry is booked on a date that is closed",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.CLOSED, Law.CORRECTION}),
         function="post_v2",
@@ -127,6 +134,7 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="correction_posted_twice",
         meaning="a correction that is accepted twice is posted twice",
+        seed=5,
         found_by=SIMULATOR,
         laws=frozenset({Law.STATEMENT}),
         replace=lambda: mock.patch.object(
