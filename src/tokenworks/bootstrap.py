@@ -29,6 +29,7 @@ from psycopg import conninfo
 from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.operating_system.process_mark import is_gone, mark_process
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
@@ -38,6 +39,7 @@ from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.holding import CallRules
+from tokenworks.gateway.orphans import Orphans
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
@@ -49,6 +51,7 @@ from tokenworks.ledger.check import CheckReport, check_books
 from tokenworks.ledger.closing import DateClosings, Sealer
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
@@ -359,12 +362,26 @@ async def run_worker(settings: Settings) -> None:
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,
+            orphans=make_orphans(hub),
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,
             archive=_archive_job(settings, hub.dsn),
         )
         await worker.run()
+
+
+def make_orphans(hub: Hub) -> Orphans:
+    """
+    Return what gives back the holds of processes that are gone.
+    """
+    return Orphans(
+        Leases(hub.pool, hub.clock),
+        hub.ledger,
+        clock=hub.clock,
+        holder=hub.writer.holder,
+        is_gone=_is_gone,
+    )
 
 
 def _archive_job(settings: Settings, dsn: str) -> Callable[[datetime], ArchiveReport] | None:
@@ -688,5 +705,15 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _holder(name: str) -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{name}:{os.getpid()}:{process.create_time():.2f}"
+    """
+    Return what this process is called in its leases: the service, then its mark.
+    """
+    mark = mark_process()
+    if mark is None:
+        started_at_s = psutil.Process().create_time()
+        mark = f"{socket.gethostname()}:{os.getpid()}:{started_at_s:.2f}"
+    return f"{name}@{mark}"
+
+
+def _is_gone(holder: str) -> bool | None:
+    return is_gone(holder.partition("@")[2])
