@@ -72,3 +72,7 @@ $$;
 REVOKE EXECUTE ON FUNCTION ledger.end_leases_v1, ledger.forget_leases_v1 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.end_leases_v1, ledger.forget_leases_v1 TO tokenworks_posting;
 GRANT SELECT ON ledger.leases TO tokenworks_posting;
+
+-- Suppliers that keep the caller's id of a request can name it on their statements.
+ALTER TABLE supply.suppliers ADD COLUMN sends_call_id boolean NOT NULL DEFAULT false;
+GRANT UPDATE (sends_call_id) ON supply.suppliers TO tokenworks_posting;
