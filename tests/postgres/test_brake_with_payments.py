@@ -251,3 +251,28 @@ async def test_burn_rate_is_judged_by_the_ledgers_own_figures(life: Life) -> Non
     assert await life.settle(life.sign(1_000), 1_000, other) == "payment_in_review"
     review = await life.waiting()
     assert review.decision.reasons[0].figures["spent_percent"] == 50
+
+
+async def test_one_nonce_brings_no_second_payload_past_the_brake(life: Life) -> None:
+    """
+    A small payment that was let pass and then found no money is no word for a large one.
+    """
+    empty = await life.agents.mandates.issue(
+        life.rig.agent.party_id,
+        Terms(budgets=(MoneyLimit(window=Window.DAY, quanta=1),)),
+        actor="test",
+    )
+    await life.rules({"new_payee": {"action": "hold", "above": "0.00001"}})
+    nonce = str(life.rig.books.ids.mint())
+    network, shop = life.agents.network, life.rig.shop.party_id
+
+    async def settle(quanta: int, mandate: Mandate) -> str:
+        jws = life.rig.wallet.pay(
+            shop, aud=network, amount=str(quanta), jti=nonce, mandate=str(mandate.mandate_id)
+        )
+        return await life.settle(jws, quanta)
+
+    assert await settle(1_000, empty) == "limit_exceeded"
+
+    assert await settle(100_000, life.mandate) != "ok"
+    assert (await life.rig.cash(life.rig.shop))[1] == 0

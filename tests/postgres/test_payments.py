@@ -492,6 +492,10 @@ async def test_an_attested_payment_is_claimed_and_settled_with_the_attestation_a
         await code_of(survivor.settle_attested(attestation, other_url))
         == "request_binding_mismatch"
     )
+    for changed in ({"body_sha256": "A" * 43}, {"method": "POST"}):
+        other = replace(asked, binding=replace(asked.binding, **changed))
+        code = await code_of(survivor.claim_attested(attestation, other))
+        assert code == "request_binding_mismatch"
     head, payload, signature = attestation.split(".")
     forged = f"{head}.{payload[:-2]}AA.{signature}"
     assert await code_of(survivor.settle_attested(forged, asked)) == "attestation_invalid"

@@ -97,6 +97,12 @@ INSERT INTO agents.reviews (
 ON CONFLICT DO NOTHING
 RETURNING true
 
+-- name: count_pending
+-- How many payments of an agent wait for people right now.
+SELECT count(*)
+FROM agents.reviews
+WHERE agent_id = %(agent_id)s AND state = 'pending' AND expires_at > %(now)s
+
 -- name: reviews
 -- Read reviews with what was said about them.
 SELECT

@@ -315,6 +315,16 @@ async def insert_review(connection: Connection, review: Review) -> bool:
     )
 
 
+async def count_pending(connection: Connection, agent_id: UUID, *, now: datetime) -> int:
+    """
+    Return how many payments of an agent wait for people.
+    """
+    parameters = {"agent_id": agent_id, "now": now}
+    row = await (await connection.execute(QUERIES["count_pending"], parameters)).fetchone()
+    assert row is not None, "a count is always there"
+    return row[0]
+
+
 async def find_review(
     connection: Connection, review_id: UUID, *, is_locked: bool = False
 ) -> Review | None:

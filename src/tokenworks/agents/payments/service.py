@@ -26,6 +26,7 @@ from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import (
     AssetUnknownError,
     AttestationInvalidError,
+    BindingMismatchError,
     PayeeIsPayerError,
     PaymentClaimedError,
     PaymentConflictError,
@@ -35,6 +36,7 @@ from tokenworks.agents.payments.errors import (
     UnauthorizedServerError,
 )
 from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.identifying import request_digest_of
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
     HOLD_LIFETIME_S_MIN,
@@ -277,6 +279,10 @@ class Payments:
         held = await self._held(said.payment_id)
         if not held.is_attested or held.payee_id != said.pay_to:
             raise AttestationInvalidError("The books know this payment otherwise.")
+        asked = requirements.binding
+        if held.request_digest != request_digest_of(asked.method, asked.url, asked.body_sha256):
+            # The statement names the address alone; the wallet signed method and body too.
+            raise BindingMismatchError("The payment was signed for another request.")
         return replace(held, resource=held.resource or said.resource)
 
     def _read(self, jws: str, requirements: Requirements, *, is_settling: bool) -> Authorisation:
