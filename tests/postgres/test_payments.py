@@ -31,7 +31,8 @@ from tokenworks.agents.payments.store import PaymentFilter
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.identity.model import PartyState
+from tokenworks.identity.model import Level, PartyKind, PartyState
+from tokenworks.identity.service import Identity
 from tokenworks.ledger.archive import archive_months
 from tokenworks.ledger.writer import Writer
 from tokenworks.receipts.trust import TrustedKeys
@@ -353,6 +354,30 @@ async def test_payees_that_cannot_be_paid_are_refused_by_name(rig: PaymentsRig) 
     for payee, code in expected.items():
         refused = rig.payments.claim(rig.wallet.pay(payee), requirements(payee))
         assert await code_of(refused) == code
+
+
+async def test_a_payee_frozen_a_moment_ago_is_not_paid(rig: PaymentsRig) -> None:
+    """
+    Whoever freezes it, or its organisation, and whatever this process remembers: the next
+    payment is refused, and goes on after the thaw; what was held before is paid.
+    """
+    till = await rig.identity.add_party(
+        "till", kind=PartyKind.BUYER, level=Level.USER, parent=rig.shop.party_id
+    )
+    elsewhere = Identity(rig.books.pool, rig.clock, rig.books.ids)
+    asked = requirements(till.party_id)
+    await rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+    held = rig.wallet.pay(till.party_id)
+    await rig.payments.claim(held, asked)
+
+    for frozen in (till, rig.shop):
+        await elsewhere.set_party_state(frozen.party_id, PartyState.FROZEN)
+        refused = rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+        assert await code_of(refused) == "payee_not_active"
+        if frozen is till:
+            await elsewhere.set_party_state(frozen.party_id, PartyState.ACTIVE)
+            await rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+    assert (await rig.payments.settle(held, asked)).captured_quanta == PRICE
 
 
 async def test_a_signature_for_one_request_buys_no_other(rig: PaymentsRig) -> None:

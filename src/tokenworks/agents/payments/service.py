@@ -99,7 +99,7 @@ class Payments:
         self._brake = brake
         self._clock = clock
         self._receipts = receipts
-        self._payees = Payees(parties, ledger, clock)
+        self._payees = Payees(parties, ledger)
         self._placing = Placing(
             ledger=ledger, mandates=mandates, brake=brake, payees=self._payees, clock=clock
         )
