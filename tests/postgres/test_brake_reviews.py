@@ -100,7 +100,8 @@ async def test_approved_payment_passes_with_its_review(rig: Rig) -> None:
     decision = await rig.second_brake().judge(review.subject)
     assert (decision.action, decision.review_id) == (Action.ALLOW, review.review_id)
     assert [reason.rule for reason in decision.reasons] == ["new_payee", "review"]
-    assert decision.reasons[1].text == f"Approved by key of {rig.user}. a known shop"
+    moment = f"{rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert decision.reasons[1].text == f"Approved by key of {rig.user} at {moment}. a known shop"
     said = await rig.brake.said_of(review.review_id)
     assert [(s.word, s.person_id, s.note) for s in said] == [("approve", rig.user, "a known shop")]
 
@@ -129,7 +130,9 @@ async def test_denied_payment_is_never_made(rig: Rig) -> None:
     assert released == [(review.review_id, "review_denied")]
     decision = await rig.brake.judge(review.subject)
     assert decision.action is Action.DENY
-    assert decision.reasons[-1].text == "The payment was denied by a person. never heard of it"
+    moment = f"{rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    text = f"The payment was denied by ann at {moment}. never heard of it"
+    assert decision.reasons[-1].text == text
 
 
 async def test_review_expires_closed(rig: Rig) -> None:

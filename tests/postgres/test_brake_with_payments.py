@@ -17,6 +17,7 @@ from tokenworks.agents.brake.model import Review, ReviewState, Scope
 from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.model import PaymentState
+from tokenworks.agents.payments.store import PaymentFilter
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
@@ -135,13 +136,30 @@ async def test_held_payment_is_made_after_the_approval_and_its_receipt_says_why(
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY - 1_000
     review = await life.waiting()
     await life.approve(review, note="a known shop")
+    waiting = await life.agents.payments.get(review.review_id)
+    assert (waiting.state, waiting.review and waiting.review.state) == (
+        PaymentState.HELD,
+        ReviewState.APPROVED,
+    )
 
-    assert await life.settle(jws, 1_000) == "ok"
+    # Through a process that did not hold it, along the capture by id, it reads the same.
+    assert await life.settle(jws, 1_000, await open_agents(life.rig)) == "ok"
     document = await life.agents.payments.receipt(review.review_id, "buyer")
     said = document["receipt"]["brake"]
     assert said["review"] == str(review.review_id)
     assert said["reasons"][0]["rule"] == "new_payee"
     assert said["reasons"][0]["text"].startswith("The first payment to this payee")
+    moment = f"{life.rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert said["reasons"][-1] == {
+        "rule": "review",
+        "action": "allow",
+        "text": f"Approved by owner at {moment}. a known shop",
+        "figures": {"approvals": 1},
+    }
+    paid = await life.agents.payments.get(review.review_id)
+    assert paid.state is PaymentState.CAPTURED
+    assert paid.review is not None
+    assert (paid.review.state, paid.review.approved_by) == (ReviewState.APPROVED, ("owner",))
     # The payee is known now: the next payment needs nobody.
     assert await life.settle(life.sign(1_000), 1_000) == "ok"
 
@@ -165,6 +183,8 @@ async def test_denial_gives_the_money_back_at_once(life: Life) -> None:
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
     payment = await life.agents.payments.get(review.review_id)
     assert payment.state is PaymentState.RELEASED
+    assert payment.review is not None
+    assert (payment.review.state, payment.review.denied_by) == (ReviewState.DENIED, "owner")
     assert await life.settle(jws, 1_000) != "ok"
 
 
@@ -182,6 +202,10 @@ async def test_nobody_decides_and_nothing_is_paid(life: Life) -> None:
 
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
     assert await life.settle(jws, 1_000) != "ok"
+    [payment], _ = await life.agents.payments.list_payments(PaymentFilter(), None, 10)
+    assert payment.state in {PaymentState.RELEASED, PaymentState.EXPIRED}
+    assert payment.review is not None
+    assert payment.review.state is ReviewState.EXPIRED
 
 
 async def test_denied_payment_holds_nothing(life: Life) -> None:

@@ -612,6 +612,37 @@ async def test_payments_are_listed_by_who_pays_and_who_is_paid(rig: PaymentsRig)
     assert await rig.payments.list_payments(strangers, None, 2) == ([], None)
 
 
+async def test_payments_whose_hold_expired_are_listed_in_their_place(rig: PaymentsRig) -> None:
+    """
+    Between those that were captured, page by page, and for whoever asks.
+    """
+    asked = requirements(rig.shop.party_id, timeout_s=1)
+    expected: list[tuple[UUID, PaymentState]] = []
+    for turn in range(4):
+        jws = rig.wallet.pay(rig.shop.party_id)
+        if turn % 2:
+            done = await rig.payments.settle(jws, asked)
+            expected.insert(0, (done.payment.payment_id, PaymentState.CAPTURED))
+        else:
+            claimed = await rig.payments.claim(jws, asked)
+            expected.insert(0, (claimed.payment_id, PaymentState.EXPIRED))
+        rig.clock.advance(timedelta(milliseconds=5))
+    rig.clock.advance(timedelta(seconds=2))
+    await rig.books.ledger.expire_due(grace=timedelta(0))
+
+    listed: list[tuple[UUID, PaymentState]] = []
+    cursor = None
+    for _ in range(3):
+        wanted = PaymentFilter(payee_id=rig.shop.party_id)
+        page, cursor = await rig.payments.list_payments(wanted, cursor, 3)
+        listed.extend((payment.payment_id, payment.state) for payment in page)
+        if cursor is None:
+            break
+
+    assert listed == expected
+    assert (await rig.payments.get(expected[-1][0])).state is PaymentState.EXPIRED
+
+
 async def test_the_check_compares_payments_with_their_entries(rig: PaymentsRig) -> None:
     """
     A row that says another amount, belongs to no entry, or is missing is found.

@@ -260,6 +260,22 @@ async def test_wallet_delegates_once_by_a_signed_request(family: Family) -> None
     )
 
 
+async def test_characters_that_no_book_can_hold_are_refused(family: Family) -> None:
+    """
+    A NUL, which JSON and addresses can say, is the caller's fault and no error of the hub.
+    """
+    for method, path, body in (
+        ("GET", "agents/%00", None),
+        ("GET", "payments?agent=%00", None),
+        ("POST", "agents", {"name": "other", "owner": "acme\0"}),
+        ("POST", "agents", {"name": "other", "owner": "acme", "label": "a\nb"}),
+        ("POST", "mandates", {"agent": "bot", "terms": {"payees": ["\0"]}}),
+        ("POST", "mandates", {"agent": "bot", "terms": {"reference": "\0"}}),
+    ):
+        answer = await family.hub.admin.request(method, path, json=body)
+        assert answer.status_code == 400, (path, answer.text)
+
+
 async def test_kill_switch_is_in_the_tree_at_once(family: Family) -> None:
     """
     An owner freezes all below it with one call; an agent cannot; only who stands above thaws.

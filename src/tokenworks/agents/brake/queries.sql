@@ -111,7 +111,8 @@ SELECT
     ARRAY(
         SELECT said.actor FROM agents.review_decisions AS said
         WHERE said.review_id = review.review_id AND said.word = 'approve' ORDER BY said.ordinal
-    )
+    ),
+    (SELECT said.actor FROM agents.review_decisions AS said WHERE said.review_id = review.review_id AND said.word = 'deny')
 FROM agents.reviews AS review
 WHERE review.review_id = ANY (%(review_ids)s::uuid[])
 
@@ -134,7 +135,8 @@ SELECT
     ARRAY(
         SELECT said.actor FROM agents.review_decisions AS said
         WHERE said.review_id = review.review_id AND said.word = 'approve' ORDER BY said.ordinal
-    )
+    ),
+    (SELECT said.actor FROM agents.review_decisions AS said WHERE said.review_id = review.review_id AND said.word = 'deny')
 FROM agents.reviews AS review
 WHERE
     (%(organisation_id)s::uuid IS NULL OR review.organisation_id = %(organisation_id)s)

@@ -8,7 +8,7 @@ a hold, which ends by its time and harms nobody.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -213,6 +213,13 @@ class Brake:
         """
         async with self._reading() as connection:
             return await store.find_review(connection, payment_id)
+
+    async def reviews_of(self, payment_ids: Iterable[UUID]) -> dict[UUID, Review]:
+        """
+        Return the reviews of some payments; who was not asked about is left out.
+        """
+        async with self._reading() as connection:
+            return await store.read_reviews(connection, payment_ids)
 
     async def said_of(self, review_id: UUID) -> list[store.Said]:
         """

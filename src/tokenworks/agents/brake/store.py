@@ -461,14 +461,16 @@ async def enqueue_deliveries(
 
 
 def _review(row: Row) -> Review:
-    review_id, subject, decision, state, needed, created_at, expires_at, decided_at, note, by = row
+    review_id, subject, decision, state, needed, created_at, expires_at, decided_at, note = row[:9]
+    approved_by, denied_by = row[9:]
     return Review(
         review_id=review_id,
         subject=_subjects.decode(subject),
         decision=_decisions.decode(decision),
         state=ReviewState(state),
         approvals_needed=needed,
-        approved_by=tuple(by),
+        approved_by=tuple(approved_by),
+        denied_by=denied_by,
         created_at=created_at,
         expires_at=expires_at,
         decided_at=decided_at,

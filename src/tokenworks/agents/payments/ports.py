@@ -75,6 +75,12 @@ class Brake(Protocol):
         """
         ...
 
+    async def reviews_of(self, payment_ids: Iterable[UUID], /) -> Mapping[UUID, Review]:
+        """
+        Return the reviews of some payments; one that people were not asked about is left out.
+        """
+        ...
+
 
 class Parties(Protocol):
     """

@@ -9,13 +9,14 @@ never buys two pieces of work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Decision, ReviewState, Subject
+from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
+from tokenworks.agents.brake.reviewing import state_at
 from tokenworks.agents.mandates.model import Authority
 from tokenworks.agents.payments.attesting import Attesting, check_attested
 from tokenworks.agents.payments.authorising import (
@@ -454,6 +455,10 @@ class Payments:
         Raises:
             PaymentNotFoundError: There is none.
         """
+        payment = await self._stands(payment_id)
+        return (await self._with_reviews([payment]))[0]
+
+    async def _stands(self, payment_id: UUID) -> Payment:
         rows = await self.store.rows(payment_id)
         captured = sum(row["captured_quanta"] for row in rows)
         if rows and rows[-1]["closes"]:
@@ -474,11 +479,26 @@ class Payments:
             "voided": PaymentState.RELEASED,
             "expired": PaymentState.EXPIRED,
         }[hold_state]
-        if state is PaymentState.HELD and is_waiting(held.decision):
-            review = await self._brake.review(payment_id)
-            if review is not None and review.state is not ReviewState.APPROVED:
-                state = PaymentState.IN_REVIEW
         return payment_of(held, state=state, recorded_at=view.placed_at)
+
+    async def _with_reviews(self, payments: Sequence[Payment]) -> list[Payment]:
+        """
+        Say of payments that people were asked about what they said, and which still wait.
+        """
+        asked = [p.payment_id for p in payments if _was_asked_about(p.decision)]
+        if not asked:
+            return list(payments)
+        reviews = await self._brake.reviews_of(asked)
+        now = self._clock.now()
+        told: list[Payment] = []
+        for payment in payments:
+            review, state = reviews.get(payment.payment_id), payment.state
+            if review is not None:
+                review = replace(review, state=state_at(review, now))
+                if state is PaymentState.HELD and review.state is ReviewState.PENDING:
+                    state = PaymentState.IN_REVIEW
+            told.append(replace(payment, state=state, review=review))
+        return told
 
     async def list_payments(
         self, wanted: PaymentFilter, cursor: str | None, limit: int
@@ -486,7 +506,8 @@ class Payments:
         """
         Return one page of payments, newest first, and the next page's cursor.
         """
-        return await self.store.list_payments(wanted, cursor, limit)
+        payments, following = await self.store.list_payments(wanted, cursor, limit)
+        return await self._with_reviews(payments), following
 
     async def receipt(self, payment_id: UUID, view: str, ordinal: int = 0) -> dict[str, Any]:
         """
@@ -534,6 +555,10 @@ class Payments:
 
 def _lifetime(requirements: Requirements) -> int:
     return max(HOLD_LIFETIME_S_MIN, min(requirements.timeout_s, HOLD_LIFETIME_S_MAX))
+
+
+def _was_asked_about(decision: Decision) -> bool:
+    return decision.action is not Action.ALLOW or decision.review_id is not None
 
 
 def _not_found(payment_id: UUID) -> PaymentNotFoundError:
