@@ -31,6 +31,7 @@ from tokenworks.supply.secrets import SecretBox
 
 NETWORK_REFERENCE_LENGTH: Final = 16
 BRAKE_PURPOSE: Final = b"tokenworks-brake-mark-1"
+CLAIM_PURPOSE: Final = b"tokenworks-payment-claim-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,7 @@ async def open_agent_services(
         attesting=Attesting(
             await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
         ),
+        claim_key=hmac.digest(salt_key, CLAIM_PURPOSE, "sha256"),
     )
     brake.release_with(payments.release)
     escrows = Escrows(

@@ -9,6 +9,7 @@ never buys two pieces of work.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -58,6 +59,7 @@ from tokenworks.ledger.model import Fate, Outcome, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
+from tokenworks.receipts.jws import to_base64url
 from tokenworks.receipts.model import JsonValue
 
 RELEASED_BY_SELLER: Final = "settled with nothing"
@@ -78,6 +80,7 @@ class Payments:
         clock: When something is due.
         network: What authorisations of this hub are signed for.
         attesting: Signs and reads attestations.
+        claim_key: Of the hub, secret: what the first to claim a payment is told is made by it.
     """
 
     def __init__(
@@ -92,10 +95,12 @@ class Payments:
         clock: Clock,
         network: str,
         attesting: Attesting,
+        claim_key: bytes,
     ) -> None:
         self.network = network
         self.currency = ledger.currency
         self._attesting = attesting
+        self._claim_key = claim_key
         self._ledger = ledger
         self._brake = brake
         self._clock = clock
@@ -175,19 +180,22 @@ class Payments:
         requirements: Requirements,
         *,
         is_payee: bool = False,
+        claim: str | None = None,
         sold: Sold = NOTHING_ELSE,
     ) -> Receipted:
         """
         Capture what was authorised, held before or now; requirements name the actual amount.
 
         Zero gives the whole hold back. Whoever has the signature (the payer too) may pay the
-        payee all of it; of what was held before, less is taken or given back by the payee alone:
-        otherwise a payer could end a payment cheaply while the seller works for it.
+        payee all of it; of what was held before, less is taken or given back by the payee alone, or
+        by whoever was given the claim: otherwise a payer could end a payment cheaply while the
+        seller works for it.
 
         Args:
             jws: What the wallet signed.
             requirements: What the seller asks.
             is_payee: Whether the payee itself is known to ask.
+            claim: What ``claim_of`` told the one who may work for the payment.
             sold: For the mandate's predicates.
 
         Raises:
@@ -199,7 +207,8 @@ class Payments:
         if held.kind == CALL:
             # The gateway works for it at this moment, and knows alone what is due.
             raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
-        return await self._end(held, requirements.amount, may_take_less=is_payee or is_new)
+        may_take_less = is_payee or is_new or self._is_claimer(held, claim)
+        return await self._end(held, requirements.amount, may_take_less=may_take_less)
 
     async def _end(self, held: HeldPayment, quanta: int, *, may_take_less: bool) -> Receipted:
         if quanta != held.authorised_quanta and not may_take_less:
@@ -213,10 +222,24 @@ class Payments:
         if rows and rows[-1]["closes"]:
             return  # it is over: the answer is the first one, or a conflict
         message = (
-            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: "
-            "send its API key as 'Authorization: Bearer tw_...'."
+            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: send"
+            " extra.claim as verify answered it, or its API key as 'Authorization: Bearer tw_...'."
         )
         raise UnauthorizedServerError(message, param="amount")
+
+    def claim_of(self, payment_id: UUID) -> str:
+        """
+        Return what proves that one was given a payment, to be told to whom ``claim`` gave it.
+
+        Nobody else can make it, and nobody is told twice: so a seller without a key of its own
+        can give back what its failed work was held for, and the payer cannot.
+        """
+        return to_base64url(hmac.digest(self._claim_key, payment_id.bytes, "sha256"))
+
+    def _is_claimer(self, held: HeldPayment, claim: str | None) -> bool:
+        if claim is None:
+            return False
+        return hmac.compare_digest(claim.encode(), self.claim_of(held.payment_id).encode())
 
     async def owners_of_payee(self, payee_id: UUID) -> frozenset[UUID]:
         """
@@ -264,13 +287,19 @@ class Payments:
         return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
 
     async def settle_attested(
-        self, attestation: str, requirements: Requirements, *, is_payee: bool = False
+        self,
+        attestation: str,
+        requirements: Requirements,
+        *,
+        is_payee: bool = False,
+        claim: str | None = None,
     ) -> Receipted:
         """
         Capture an attested payment; as ``settle``.
         """
         held = await self._attested(attestation, requirements, is_settling=True)
-        return await self._end(held, requirements.amount, may_take_less=is_payee)
+        may_take_less = is_payee or self._is_claimer(held, claim)
+        return await self._end(held, requirements.amount, may_take_less=may_take_less)
 
     async def _attested(
         self, attestation: str, requirements: Requirements, *, is_settling: bool
