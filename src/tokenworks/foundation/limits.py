@@ -39,6 +39,8 @@ STATEMENT_ATTEMPTS_MAX: Final = 500_000
 
 REVIEW_LIFETIME_S: Final = 15 * 60
 """A payment that waits for a person is not made when nobody has decided by then."""
+REVIEWS_PENDING_MAX: Final = 100
+"""Payments of one agent that may wait for people at once: a loop must not fill an inbox."""
 
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500
