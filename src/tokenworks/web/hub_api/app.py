@@ -37,6 +37,7 @@ from tokenworks.web.hub_api.routes import (
     calls,
     corrections,
     escrows,
+    factory,
     keys,
     limits,
     mandates,
@@ -72,6 +73,7 @@ _ROUTERS: Final = (
     mandates.router,
     brake.router,
     reviews.router,
+    factory.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
