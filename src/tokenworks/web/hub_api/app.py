@@ -36,6 +36,7 @@ from tokenworks.web.hub_api.routes import (
     brake,
     calls,
     corrections,
+    economics,
     escrows,
     keys,
     limits,
@@ -72,6 +73,7 @@ _ROUTERS: Final = (
     mandates.router,
     brake.router,
     reviews.router,
+    economics.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
