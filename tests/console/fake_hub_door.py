@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Generator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -30,6 +31,10 @@ from tests.console.fake_hub import (
     party,
 )
 from tests.console.problems import problem
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.pricing.tiers import load_tiers
+from tokenworks.web.hub_api.gate import problem_response
+from tokenworks.web.hub_api.routes import economics
 
 READERS: dict[str, Document] = {
     ADMIN_KEY: {"role": "admin", "party": party("platform"), "organisation": party("platform")},
@@ -52,7 +57,16 @@ def make_app(hub: FakeHub) -> FastAPI:
     _serve_calls(app, hub)
     _serve_books(app, hub)
     serve_agents(app, hub)
+    # Shipped facts and arithmetic: the hub's own doors, with its own tiers.
+    app.state.services = SimpleNamespace(prices=SimpleNamespace(tiers=load_tiers()))
+    app.include_router(economics.router, prefix="/hub/v1")
+    app.add_exception_handler(TokenworksError, _on_refusal)
     return app
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, TokenworksError), "registered for it"
+    return problem_response(error)
 
 
 def _refusal(hub: FakeHub, path: str, key: str) -> Response | None:

@@ -26,6 +26,7 @@ from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import NotFoundError
 from tokenworks.web.console.agents import model
 from tokenworks.web.console.agents.feed import AgentFeed
+from tokenworks.web.console.factory import model as plant
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.model import PartyRef, Whoami
 from tokenworks.web.console.sessions import Session
@@ -55,8 +56,11 @@ READS: Mapping[tuple[str, str], object] = {
     ("get", "/hub/v1/escrows/{}"): model.Escrow,
     ("get", "/hub/v1/escrows/{}/result"): None,
     ("post", "/hub/v1/escrows/{}/arbitrate"): None,
+    ("get", "/hub/v1/factory/fronts"): plant.FrontNames,
+    ("get", "/hub/v1/factory/frontier"): plant.Frontier,
+    ("get", "/hub/v1/factory/economics"): plant.Economics,
 }
-"""What the pages about agents ask, and what they read of the answer; ``None``: nothing."""
+"""What pages ask, and what they read of the answer; ``None``: nothing."""
 
 DETAIL_ONLY = {
     "Review": {"decisions"},

@@ -77,7 +77,7 @@ def to_frontier(
         workload=key.workload,
         points=[*(_to_point(point) for point in front.points), *behind],
         curve=_curve(front.points),
-        tiers=[_to_served(each, everything) for each in served],
+        tiers=[_to_served(each, everything, front) for each in served],
         sources={name: text for name, text in sources.items() if name in used},
     )
 
@@ -163,8 +163,9 @@ def _to_point(point: OperatingPoint, *, by: int | None = None) -> PointShape:
     )
 
 
-def _to_served(served: Served, points: Iterable[OperatingPoint]) -> ServedShape:
+def _to_served(served: Served, points: Iterable[OperatingPoint], front: Front) -> ServedShape:
     tier = served.tier
+    bound = tier.first_token_p95_ms
     return ServedShape(
         tier=tier.tier_id,
         speed_floor_tokens_per_s=tier.speed_floor_tokens_per_s,
@@ -175,6 +176,10 @@ def _to_served(served: Served, points: Iterable[OperatingPoint]) -> ServedShape:
         tokens_per_s_per_gpu=served.tokens_per_s_per_gpu,
         power_w_per_gpu=served.power_w_per_gpu,
         is_first_token_measured=served.is_first_token_measured,
+        leaves_out_late_points=any(
+            bound is not None and point.ttft_ms is not None and point.ttft_ms > bound
+            for point in front.points
+        ),
     )
 
 

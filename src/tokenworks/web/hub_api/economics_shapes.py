@@ -98,6 +98,7 @@ class ServedShape(Shape):
     tokens_per_s_per_gpu: float
     power_w_per_gpu: float
     is_first_token_measured: bool
+    leaves_out_late_points: bool  # a point on the front begins too late for it
 
 
 class FrontierShape(Shape):
