@@ -32,11 +32,15 @@ from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
+from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.service import LiveFactory
+from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
+from tokenworks.gateway.energy_calls import EnergyCalls
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.refunding import Refunds
@@ -124,6 +128,9 @@ class Hub:
     streamer: Streamer
     opening: Opening
     agents: AgentServices
+    factory: LiveFactory
+    engine_calls: EnergyCalls
+    energy_proofs: EnergyProofs
     metrics: HubMetrics
 
 
@@ -208,6 +215,9 @@ async def open_hub(
             review_lifetime_s=settings.review_lifetime_s,
         )
         stack.push_async_callback(agents.payments.quiet)
+        factory_store = FactoryStore(pool)
+        await factory_store.ensure_partitions(clock.now())
+        engine_calls = EnergyCalls(pool, calls=calls, ledger=ledger, issuer=issuer)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -252,6 +262,9 @@ async def open_hub(
             ),
             opening=Opening(pool=pool, identity=identity, ledger=ledger),
             agents=agents,
+            factory=LiveFactory(factory_store, clock, ids),
+            engine_calls=engine_calls,
+            energy_proofs=EnergyProofs(factory_store, engine_calls, keys, clock),
             metrics=metrics,
         )
 
@@ -283,6 +296,8 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
             receipts=hub.receipts,
             upstream=hub.upstream,
             agents=hub.agents,
+            factory=hub.factory,
+            energy_proofs=hub.energy_proofs,
         )
     )
     selling = SellingDoor(

@@ -38,6 +38,7 @@ from tokenworks.web.hub_api.routes import (
     corrections,
     economics,
     escrows,
+    factory,
     keys,
     limits,
     mandates,
@@ -74,6 +75,7 @@ _ROUTERS: Final = (
     brake.router,
     reviews.router,
     economics.router,
+    factory.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")
