@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.console.fake_agents import FakeAgents
+from tests.console.fake_plant import FakePlant
 
 ADMIN_KEY = "tw_admin" + "A" * 38
 BUYER_KEY = "tw_buyer" + "B" * 38
@@ -87,6 +88,7 @@ class FakeHub:
     is_seal_broken: bool = False
     sequence: int = 0
     agents: FakeAgents = field(default_factory=FakeAgents)
+    plant: FakePlant = field(default_factory=FakePlant)
 
     def reset(self) -> None:
         """

@@ -57,6 +57,7 @@ def make_app(hub: FakeHub) -> FastAPI:
     _serve_calls(app, hub)
     _serve_books(app, hub)
     serve_agents(app, hub)
+    _serve_plant(app, hub)
     # Shipped facts and arithmetic: the hub's own doors, with its own tiers.
     app.state.services = SimpleNamespace(prices=SimpleNamespace(tiers=load_tiers()))
     app.include_router(economics.router, prefix="/hub/v1")
@@ -79,7 +80,8 @@ def _refusal(hub: FakeHub, path: str, key: str) -> Response | None:
     if key not in READERS or key in hub.revoked:
         return problem(401, "invalid_api_key", "The API key is not valid.")
     words = path.split("/")
-    if key != ADMIN_KEY and words[3] in {"flow", "ledger"}:
+    is_plant = words[3:4] == ["factory"] and words[4] in {"live", "models", "chain"}
+    if key != ADMIN_KEY and (is_plant or words[3] in {"flow", "ledger"}):
         return problem(403, "role_not_allowed", "Only an admin may do this.")
     if words[3] in hub.forbidden:
         return problem(403, "role_not_allowed", "This key may not do this.")
@@ -190,6 +192,20 @@ def _serve_books(app: FastAPI, hub: FakeHub) -> None:
         ]
         as_of = moment(datetime.now(UTC))
         return {"as_of": as_of, "is_balanced": hub.is_balanced, "rows": [], "totals": totals}
+
+
+def _serve_plant(app: FastAPI, hub: FakeHub) -> None:
+    @app.get("/hub/v1/factory/live", response_model=None)
+    async def live(minutes: int = 15) -> Document:
+        return hub.plant.live(minutes)
+
+    @app.get("/hub/v1/factory/models", response_model=None)
+    async def models(hours: int = 24) -> Document:
+        return hub.plant.model_list(hours)
+
+    @app.get("/hub/v1/factory/chain", response_model=None)
+    async def chain(hours: int = 24) -> Document:
+        return hub.plant.value_chain(hours)
 
 
 def visible_to(key: str, sale: Sale) -> bool:

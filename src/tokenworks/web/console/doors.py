@@ -216,9 +216,18 @@ async def with_session(
     return await answered(desk, request, with_fact, missing=missing)
 
 
-async def answered(desk: Desk, request: Request, answer: Door, *, missing: str) -> Response:
+async def answered(
+    desk: Desk, request: Request, answer: Door, *, missing: str, page: str | None = None
+) -> Response:
     """
     Answer for a session, and turn what goes wrong into a page.
+
+    Args:
+        desk: What the pages share.
+        request: Of a page, or of a part of it.
+        answer: Makes the page.
+        missing: The heading when the hub has no such thing.
+        page: Where to come back to after a login; ``None``: the request's own path.
     """
     session = session_of(request.scope)
     assert session is not None, "the guard lets nobody else in"
@@ -230,7 +239,9 @@ async def answered(desk: Desk, request: Request, answer: Door, *, missing: str) 
     except (UnauthenticatedError, ForbiddenError) as error:
         reason = "key_refused" if isinstance(error, UnauthenticatedError) else "forbidden"
         desk.sessions.end(session, reason)
-        return RedirectResponse(login_address(request.url.path, reason=reason), status_code=303)
+        return RedirectResponse(
+            login_address(page or request.url.path, reason=reason), status_code=303
+        )
     except TokenworksError as error:
         return message_page(
             request,

@@ -51,6 +51,9 @@ _FILTERS: Final[dict[str, Any]] = {
     "why": factory_wording.why_text,
     "caveats": factory_wording.caveats,
     "boundary": factory_wording.boundary_text,
+    "method": factory_wording.method_text,
+    "source": factory_wording.source_text,
+    "joules": factory_wording.joules_text,
 }
 _environment.filters.update(_FILTERS)
 

@@ -108,12 +108,12 @@ def spanning(
 
 def rounded_up(top: float) -> float:
     """
-    Return the next of 1, 2, 5 times a power of ten, so that an axis rarely changes.
+    Return the next round value, so that an axis rarely changes.
     """
     if top <= 0:
         return 1.0
     power = 10.0 ** _power(top)
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= top)
+    return next(step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= top)
 
 
 def path_of(points: Iterable[tuple[float, float]]) -> str:

@@ -28,6 +28,25 @@ REACH_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+METHODS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "timings": "by the phases that llama.cpp told",
+        "vllm_metrics": "by vLLM's counters",
+        "overlap": "by equal shares of the time together",
+        "step_phase": "by engine step and phase",
+    }
+)
+SOURCES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "model": "CPU time × a share of the TDP",
+        "rapl": "Linux powercap (RAPL)",
+        "nvml": "NVIDIA NVML",
+        "dcgm": "NVIDIA DCGM exporter",
+        "push": "readings sent by the plant",
+    }
+)
+
+
 def dollars_text(text: str | None) -> str:
     """
     Return money at a glance: about four digits, at least two decimals below a thousand.
@@ -70,6 +89,27 @@ def boundary_text(boundary: str) -> str:
     Return what a power figure includes.
     """
     return BOUNDARIES.get(boundary, words(boundary))
+
+
+def method_text(method: str) -> str:
+    """
+    Return how energy was divided among calls.
+    """
+    return METHODS.get(method, words(method))
+
+
+def source_text(source: str) -> str:
+    """
+    Return how a meter is read.
+    """
+    return SOURCES.get(source, words(source))
+
+
+def joules_text(microjoules: str | int) -> str:
+    """
+    Return whole microjoules as joules at a glance.
+    """
+    return scaled_text(int(microjoules) / 1_000_000, "J")
 
 
 def floor_text(served: Served) -> str:

@@ -1,8 +1,9 @@
-// The factory page: sends the form while a slider moves, and tells a point's facts at once.
+// The factory page: asks for news, sends the form while a slider moves, tells a point's facts.
 // Without it the form has a button and the table below the chart has the facts.
 "use strict";
 
 const WAIT_MS = 120;
+const NEWS_MS = 2000;
 
 const form = document.querySelector("#plan");
 let timer = 0;
@@ -37,20 +38,31 @@ async function compute() {
     return;
   }
   if (mine !== asked) return;
-  if (answer.status === 401 || answer.redirected) return location.reload();
+  if (left(answer)) return;
   if (!answer.ok) return;
   swap(await answer.text());
   history.replaceState(null, "", `/factory?${query}`);
   sliders().forEach(place);
 }
 
-/** Replace every part that came, and leave the focus and open tables as they were. */
+/** Leave when the session is over: the hub refused the key, or it ended here. */
+function left(answer) {
+  if (answer.redirected) location.assign(answer.url);
+  else if (answer.status === 401) location.reload();
+  return answer.redirected || answer.status === 401;
+}
+
+/** What came last for each part: the page's own markup changes when a table is opened. */
+const shown = new Map();
+
+/** Replace every part that is new, and leave the focus and open tables as they were. */
 function swap(text) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
   const focused = document.activeElement?.id;
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.querySelector(`[data-part="${part.dataset.part}"]`);
-    if (!old || old.innerHTML === part.innerHTML) continue;
+    if (!old || shown.get(part.dataset.part) === part.innerHTML) continue;
+    shown.set(part.dataset.part, part.innerHTML);
     const isOpen = [...old.querySelectorAll("details")].map((each) => each.open);
     part.querySelectorAll("details").forEach((each, index) => (each.open = isOpen[index] ?? false));
     old.replaceWith(document.adoptNode(part));
@@ -115,6 +127,29 @@ for (const [begins, ends] of [["pointerover", "pointerout"], ["focusin", "focuso
     if (spot) hush(spot);
   });
 }
+
+// ------------------------------------------------------------------ the plant now
+
+const live = document.querySelector("#live");
+
+async function news() {
+  try {
+    const answer = await fetch(live.dataset.partUrl);
+    if (left(answer)) return;
+    if (answer.ok) swap(await answer.text());
+  } catch {
+    // The console is away: what stands there is the last answer.
+  }
+  later();
+}
+
+/** Nothing is asked while nobody looks. */
+function later() {
+  if (document.hidden) document.addEventListener("visibilitychange", later, { once: true });
+  else setTimeout(news, NEWS_MS);
+}
+
+if (live) later();
 
 // ------------------------------------------------------------------ begin
 
