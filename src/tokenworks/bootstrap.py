@@ -29,12 +29,18 @@ from psycopg import conninfo
 from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.power_meters.opening import open_source
+from tokenworks.adapters.power_meters.prometheus_text import fetch_text
+from tokenworks.adapters.power_meters.vllm_text import VllmText
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
+from tokenworks.factory.live.model import SupplierMeter
+from tokenworks.factory.live.posting import EnergyPosting
 from tokenworks.factory.live.proving import EnergyProofs
 from tokenworks.factory.live.service import LiveFactory
 from tokenworks.factory.live.store import FactoryStore
+from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -81,6 +87,7 @@ from tokenworks.web.switch import Switch
 from tokenworks.web.x402_api.app import X402Api
 from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
+from tokenworks.worker.metering import Metering
 
 MARK_FILE_NAME: Final = "promotion.json"
 POOL_CONNECTIONS_MAX: Final = 8
@@ -374,12 +381,36 @@ async def run_worker(settings: Settings) -> None:
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,
+            metering=_metering(hub),
+            energy=EnergyPosting(
+                hub.factory.store,
+                calls=hub.engine_calls,
+                ledger=hub.ledger,
+                supply=hub.supply,
+                proofs=hub.energy_proofs,
+                signer=signer,
+                clock=hub.clock,
+            ),
+            factory=hub.factory.store,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,
             archive=_archive_job(settings, hub.dsn),
         )
         await worker.run()
+
+
+def _metering(hub: Hub) -> Metering:
+    def open_meter(meter: SupplierMeter) -> PowerSource:
+        terms = meter.terms
+        return open_source(terms.source, terms.settings, hub.clock, name=terms.name)
+
+    return Metering(
+        hub.factory.store,
+        open_source=open_meter,
+        read_counters=lambda url: VllmText(lambda: fetch_text(url)).read(),
+        clock=hub.clock,
+    )
 
 
 def _archive_job(settings: Settings, dsn: str) -> Callable[[datetime], ArchiveReport] | None:

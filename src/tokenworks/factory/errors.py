@@ -58,3 +58,11 @@ class ReadingsInvalidError(InvalidError):
     """
 
     code = "readings_invalid"
+
+
+class EnergyNotPostedError(UnavailableError):
+    """
+    The ledger refused an interval's energy; it stays claimed and is tried again.
+    """
+
+    code = "energy_not_posted"

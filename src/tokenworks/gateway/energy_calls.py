@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from tokenworks.factory.live.model import EngineCall, EngineTimings
+from tokenworks.factory.live.model import EngineCall
 from tokenworks.gateway.calls import CallStore
 from tokenworks.gateway.holding import CALL_META_PREFIX
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.model import INPUT_AXES, OUTPUT_AXES, Axis
+from tokenworks.metering.timings import EngineTimings
 from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 from tokenworks.receipts.issuing import ReceiptIssuer

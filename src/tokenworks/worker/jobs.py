@@ -18,6 +18,8 @@ from psycopg_pool import PoolTimeout
 from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.payments.store import PaymentStore
+from tokenworks.factory.live.posting import EnergyPosting
+from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
@@ -28,6 +30,7 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.signing import LaneSigner
 from tokenworks.reconciliation.service import Reconciliation
+from tokenworks.worker.metering import Metering
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
@@ -39,6 +42,7 @@ CLOCK_JUMP: Final = timedelta(seconds=5)
 ESCROWS_EVERY_S: Final = 1.0
 OWED_EVERY_S: Final = 5.0
 FINISH_EVERY_S: Final = 60.0
+ENERGY_EVERY_S: Final = 2.0
 CHECKPOINT_EVERY_S: Final = 60.0
 PARTITIONS_EVERY_S: Final = 3_600.0
 ARCHIVE_EVERY_S: Final = 3_600.0
@@ -66,6 +70,9 @@ class Worker:
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         brake: Ends reviews by their time, tells owners.
+        metering: Reads power meters, beside the jobs.
+        energy: Divides and posts what they said.
+        factory: Has partitions and old readings.
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
@@ -82,6 +89,9 @@ class Worker:
         refunds: Refunds,
         reconciliation: Reconciliation,
         brake: Brake,
+        metering: Metering,
+        energy: EnergyPosting,
+        factory: FactoryStore,
         pool: Pool,
         clock: Clock,
         signer: LaneSigner,
@@ -90,6 +100,8 @@ class Worker:
         self._ledger = ledger
         self._calls = calls
         self._brake = brake
+        self._metering = metering
+        self._factory = factory
         self._payments = payments
         self._escrows = escrows
         self._pool = pool
@@ -108,6 +120,7 @@ class Worker:
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
             _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
+            _Job("post_energy", ENERGY_EVERY_S, energy.run),
             _Job("checkpoint", CHECKPOINT_EVERY_S, self._checkpoint),
             _Job("partitions", PARTITIONS_EVERY_S, self._partitions),
             _Job("archive", ARCHIVE_EVERY_S, self._archive),
@@ -122,6 +135,7 @@ class Worker:
             loop.add_signal_handler(name, self._stop.set)
         _log.info("worker_ready", lane=self._ledger.lane)
         last = self._clock.now()
+        reading = asyncio.create_task(self._metering.run(self._stop))
         while not self._stop.is_set():
             now = self._clock.now()
             if abs(now - last - timedelta(seconds=TICK_S)) > CLOCK_JUMP:
@@ -134,6 +148,7 @@ class Worker:
                 await asyncio.wait_for(self._stop.wait(), TICK_S)
             except TimeoutError:
                 continue
+        await reading
 
     async def _run_if_due(self, job: _Job) -> None:
         now_s = self._clock.monotonic_s()
@@ -166,6 +181,7 @@ class Worker:
         await self._calls.ensure_partitions()
         await self._payments.ensure_partitions()
         await self._brake.ensure_partitions()
+        await self._factory.ensure_partitions(self._clock.now())
 
     async def _deliver(self) -> None:
         # Others' servers may be slow: beside the other jobs, and never twice at once.

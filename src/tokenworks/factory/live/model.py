@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from tokenworks.factory.energy.model import Rules
+from tokenworks.metering.timings import EngineTimings
 
 MICRO: Final = 1_000_000
 JOULES_PER_KWH: Final = 3_600_000
@@ -111,18 +112,6 @@ class SupplierMeter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineTimings:
-    """
-    What llama.cpp says of one call: how long it worked for it, and on how many tokens.
-    """
-
-    prompt_us: int
-    predicted_us: int
-    prompt_tokens: int  # computed: none for a prefix found in the cache
-    predicted_tokens: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCall:
     """
     One attempt of a call at a metered supplier, ended; times are the hub's.
@@ -179,6 +168,7 @@ class Division:
     """
 
     metered_uj: int
+    unplaced_uj: int  # of it: counted over a gap, nobody knows when
     shares: Sequence[CallShare]
     input_tokens: int  # of these calls, by the part of their time in the interval
     output_tokens: int
@@ -187,7 +177,7 @@ class Division:
         """
         Check that nothing was made.
         """
-        assert self.unattributed_uj >= 0, "calls get no more than the meter says"
+        assert self.unattributed_uj >= self.unplaced_uj >= 0, "calls get only what has its time"
 
     @property
     def unattributed_uj(self) -> int:
@@ -211,6 +201,7 @@ class Interval:
     end_us: int
     metered_uj: int
     unattributed_uj: int
+    unplaced_uj: int  # of the unattributed: counted over a gap that ends in it
     covered_us: int
     methods: Sequence[str]
     is_measured: bool

@@ -8,6 +8,7 @@ call's shares over the last revisions; when that sum is another one later, the n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -63,7 +64,7 @@ class EnergyProofs:
         A repeat finds nothing to sign; another process that signs the same number is first or
         second, and only the first counts.
         """
-        totals = await self._store.totals_to_prove(interval_ids)
+        totals = await self._store.call_totals(interval_ids)
         until_us = await self._store.divided_until(meter.meter_id)
         if not totals or until_us is None:
             return 0
@@ -76,9 +77,13 @@ class EnergyProofs:
             made = attempts.get(total.call_id, [])
             if not made or max(one.end_us for one in made) > until_us:
                 continue  # It goes on in an interval that is not divided yet.
+            is_whole = _is_whole(total, made)
+            if (total.energy_uj, is_whole) == (total.signed_uj, total.signed_whole):
+                continue
             root = await self._calls.receipt_root(total.call_id)
             if root is not None:
-                await self._sign(meter, total, made[-1], root, signer)
+                whole = replace(total, is_whole=is_whole)
+                await self._sign(meter, whole, made[-1], root, signer)
                 signed += 1
         return signed
 
@@ -158,3 +163,15 @@ class EnergyProofs:
         if kid not in self._certificates:
             self._certificates[kid] = (await self._keys.signer(kid)).certificate
         return self._certificates[kid]
+
+
+def _is_whole(total: CallTotal, made: Sequence[EngineCall]) -> bool:
+    """
+    Tell whether every moment of a call was validly metered, those between intervals too.
+    """
+    return (
+        total.is_whole
+        and total.metered_us == total.end_us - total.start_us
+        and total.start_us <= min(one.start_us for one in made)
+        and total.end_us >= max(one.end_us for one in made)
+    )

@@ -33,11 +33,39 @@ FROM unnest(%(at_us)s::bigint[], %(devices)s::text[], %(quantities)s::text[], %(
 ORDER BY row.place
 
 -- name: readings
--- What a meter said of a time, in the order in which it came.
+-- What a meter said of a time, in the order in which it came: with what came in between and is of
+-- another time, because a clock stepped, and with each device's last word before, because a counter
+-- that was silent for long still says how much it counted meanwhile.
+WITH inside AS (
+    SELECT received_at
+    FROM factory.readings
+    WHERE meter_id = %(meter_id)s AND at_us >= %(since_us)s AND at_us <= %(until_us)s
+), came AS (
+    SELECT reading.*, min(at_us) OVER (PARTITION BY received_at) AS batch_us
+    FROM factory.readings AS reading
+    WHERE meter_id = %(meter_id)s
+        AND received_at BETWEEN (SELECT min(received_at) FROM inside) AND (SELECT max(received_at) FROM inside)
+        AND (NOT %(by_batch)s OR received_at IN (SELECT received_at FROM inside))
+), before AS (
+    SELECT DISTINCT ON (device) *
+    FROM factory.readings
+    WHERE meter_id = %(meter_id)s
+        AND at_us < %(since_us)s
+        AND at_us >= %(oldest_us)s
+        AND value IS NOT NULL
+        AND received_at < (SELECT min(received_at) FROM inside)
+    ORDER BY device, at_us DESC, received_at DESC, reading_no DESC
+)
 SELECT at_us, device, quantity, value, counter_range
-FROM factory.readings
-WHERE meter_id = %(meter_id)s AND at_us >= %(since_us)s AND at_us <= %(until_us)s
-ORDER BY received_at, reading_no
+FROM (
+    SELECT false AS is_inside, NULL::bigint AS batch_us, * FROM before
+    UNION ALL
+    SELECT
+        true, CASE WHEN %(by_batch)s THEN batch_us END,  -- what was sent late stands in its place
+        received_at, reading_no, meter_id, at_us, device, quantity, value, counter_range
+    FROM came
+) AS said
+ORDER BY is_inside, batch_us, received_at, reading_no
 LIMIT %(limit)s
 
 -- name: reading_span
@@ -48,14 +76,16 @@ SELECT
 
 -- name: late_readings
 -- Starts of intervals for which readings came after they were divided.
-SELECT DISTINCT reading.at_us / %(interval_us)s * %(interval_us)s
+SELECT reading.at_us / %(interval_us)s * %(interval_us)s
 FROM factory.readings AS reading
 JOIN LATERAL (
-    SELECT max(computed_at) AS computed_at
+    SELECT coalesce(max(computed_at), '-infinity') AS computed_at
     FROM factory.intervals
     WHERE meter_id = %(meter_id)s AND start_us = reading.at_us / %(interval_us)s * %(interval_us)s
 ) AS divided ON reading.received_at > divided.computed_at
 WHERE reading.meter_id = %(meter_id)s AND reading.received_at >= %(since)s AND reading.at_us < %(before_us)s
+GROUP BY 1
+HAVING max(reading.received_at) < %(quiet_since)s
 
 -- name: posted_until
 -- The end of a meter's last interval.
@@ -64,11 +94,11 @@ SELECT max(end_us) FROM factory.intervals WHERE meter_id = %(meter_id)s
 -- name: add_interval
 -- Claim a revision; nothing when it is there already.
 INSERT INTO factory.intervals (
-    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, covered_us, methods, is_measured,
-    calls, input_tokens, output_tokens, faults, computed_at)
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at)
 VALUES (
     %(interval_id)s, %(revision)s, %(meter_id)s, %(supplier_id)s, %(start_us)s, %(end_us)s, %(metered_uj)s, %(unattributed_uj)s,
-    %(covered_us)s, %(methods)s, %(is_measured)s, %(calls)s, %(input_tokens)s, %(output_tokens)s, %(faults)s, %(computed_at)s)
+    %(unplaced_uj)s, %(covered_us)s, %(methods)s, %(is_measured)s, %(calls)s, %(input_tokens)s, %(output_tokens)s, %(faults)s, %(computed_at)s)
 ON CONFLICT DO NOTHING
 RETURNING interval_id
 
@@ -83,8 +113,8 @@ FROM unnest(
 -- name: intervals_to_post
 -- Claimed and not in the books yet, the oldest first.
 SELECT
-    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, covered_us, methods, is_measured,
-    calls, input_tokens, output_tokens, faults, computed_at, posted_at
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
 FROM factory.intervals
 WHERE posted_at IS NULL
 ORDER BY computed_at, revision
@@ -97,11 +127,20 @@ UPDATE factory.intervals SET posted_at = %(now)s WHERE interval_id = %(interval_
 -- name: latest_intervals
 -- The last revision of each interval of some meters.
 SELECT DISTINCT ON (start_us, meter_id)
-    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, covered_us, methods, is_measured,
-    calls, input_tokens, output_tokens, faults, computed_at, posted_at
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
 FROM factory.intervals
 WHERE meter_id = ANY (%(meter_ids)s) AND end_us > %(since_us)s AND start_us < %(until_us)s
 ORDER BY start_us, meter_id, revision DESC
+
+-- name: revisions
+-- Every revision of an interval.
+SELECT
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
+FROM factory.intervals
+WHERE interval_id = %(interval_id)s
+ORDER BY revision
 
 -- name: sums_by_organisation
 -- What each buyer's calls got in one revision.
@@ -118,15 +157,15 @@ FROM factory.shares
 WHERE interval_id = %(interval_id)s AND revision = %(revision)s
 ORDER BY call_id
 
--- name: totals_to_prove
--- Calls of some intervals whose energy is not what their last addendum says; over the last
--- revision of every interval they were in.
+-- name: call_totals
+-- What the calls of some intervals got, over the last revision of every interval they were in, and
+-- what was last signed of them.
 WITH touched AS (
     SELECT DISTINCT call_id
     FROM factory.shares
     WHERE interval_id = ANY (%(interval_ids)s)
 ), latest AS (
-    SELECT DISTINCT ON (share.interval_id, share.call_id) share.*, division.revision = head.revision AS is_current, division.is_measured
+    SELECT DISTINCT ON (share.interval_id, share.call_id) share.*, division.revision = head.revision AS is_current, division.is_measured, division.start_us, division.end_us
     FROM touched
     JOIN factory.shares AS share USING (call_id)
     JOIN factory.intervals AS division ON division.interval_id = share.interval_id AND division.revision = share.revision
@@ -140,11 +179,16 @@ WITH touched AS (
         coalesce(sum(decode_uj) FILTER (WHERE is_current), 0)::bigint AS decode_uj,
         array_agg(DISTINCT method ORDER BY method) FILTER (WHERE is_current) AS methods,
         coalesce(bool_and(is_whole) FILTER (WHERE is_current), false) AS is_whole,
-        coalesce(bool_and(is_measured) FILTER (WHERE is_current), true) AS is_measured
+        coalesce(bool_and(is_measured) FILTER (WHERE is_current), true) AS is_measured,
+        min(start_us) AS start_us,
+        max(end_us) AS end_us,
+        sum(end_us - start_us)::bigint AS metered_us
     FROM latest
     GROUP BY call_id
 )
-SELECT totals.call_id, totals.energy_uj, totals.prefill_uj, totals.decode_uj, totals.methods, totals.is_whole, totals.is_measured, coalesce(last.number, 0)
+SELECT
+    totals.call_id, totals.energy_uj, totals.prefill_uj, totals.decode_uj, totals.methods, totals.is_whole, totals.is_measured,
+    totals.start_us, totals.end_us, totals.metered_us, coalesce(last.number, 0), last.energy_uj, last.is_whole
 FROM totals
 LEFT JOIN LATERAL (
     SELECT number, energy_uj, is_whole
@@ -153,7 +197,6 @@ LEFT JOIN LATERAL (
     ORDER BY number DESC
     LIMIT 1
 ) AS last ON true
-WHERE (last.energy_uj, last.is_whole) IS DISTINCT FROM (totals.energy_uj, totals.is_whole)
 ORDER BY totals.call_id
 
 -- name: recent_intervals

@@ -190,9 +190,7 @@ class LiveFactory:
         Return what a meter validly said of a time, with the readings just outside it.
         """
         margin_us = meter.terms.gap_max_us
-        series, _ = await self.store.series(
-            meter.meter_id, start_us - margin_us, end_us + margin_us
-        )
+        series, _ = await self.store.series(meter, start_us - margin_us, end_us + margin_us)
         return validate(series, meter.terms.rules)
 
     async def energy_groups(self, hours: int) -> list[EnergyGroup]:

@@ -33,13 +33,14 @@ READINGS_KEEP_DAYS: Final = 7
 TOKENS: Final = "tokens"
 """The quantity of a counter of the engine, which is no energy."""
 
-INTERVALS_MAX: Final = 20_000
+SILENCE_US_MAX: Final = 6 * 3_600 * 1_000_000
+"""After a longer silence what a counter counted meanwhile is not looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallTotal:
     """
-    A call whose energy is not yet, or no longer, what was signed of it.
+    What a call got of all its intervals, and what was last signed of it.
     """
 
     call_id: UUID
@@ -49,7 +50,12 @@ class CallTotal:
     method: str
     is_whole: bool
     is_measured: bool
+    start_us: int  # of the first interval it was in
+    end_us: int  # of the last one
+    metered_us: int  # of all of them together
     addenda: int  # so many were signed before
+    signed_uj: int | None  # ``None``, here and below: nothing was signed yet
+    signed_whole: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,17 +188,21 @@ class FactoryStore:
             await self._execute("add_readings", parameters)
 
     async def series(
-        self, meter_id: UUID, since_us: int, until_us: int
+        self, meter: SupplierMeter, since_us: int, until_us: int
     ) -> tuple[PowerSeries, list[Reading]]:
         """
         Return what a meter said of a time, and what its engine counted, as they came.
+
+        Readings that are pushed may come late: those that came together are put in their place.
         """
         rows = await self._fetch(
             "readings",
             {
-                "meter_id": meter_id,
+                "meter_id": meter.meter_id,
+                "by_batch": meter.terms.source is SourceKind.PUSH,
                 "since_us": since_us,
                 "until_us": until_us,
+                "oldest_us": since_us - SILENCE_US_MAX,
                 "limit": FACTORY_READINGS_MAX,
             },
         )
@@ -225,10 +235,10 @@ class FactoryStore:
         return None if first is None or last is None else (first, last)
 
     async def late_readings(
-        self, meter: SupplierMeter, *, since: datetime, before_us: int
+        self, meter: SupplierMeter, *, since: datetime, quiet_since: datetime, before_us: int
     ) -> list[int]:
         """
-        Return the starts of divided intervals that have got readings since.
+        Return the starts of divided intervals that have got readings since, and no more now.
         """
         rows = await self._fetch(
             "late_readings",
@@ -236,6 +246,7 @@ class FactoryStore:
                 "meter_id": meter.meter_id,
                 "interval_us": meter.terms.interval_us,
                 "since": since,
+                "quiet_since": quiet_since,
                 "before_us": before_us,
             },
         )
@@ -308,6 +319,13 @@ class FactoryStore:
         parameters = {"meter_ids": list(meter_ids), "since_us": since_us, "until_us": until_us}
         return [_to_interval(row) for row in await self._fetch("latest_intervals", parameters)]
 
+    async def revisions(self, interval_id: UUID) -> list[Interval]:
+        """
+        Return every revision of an interval, the first one first.
+        """
+        rows = await self._fetch("revisions", {"interval_id": interval_id})
+        return [_to_interval(row) for row in rows]
+
     async def sums(self, interval_id: UUID, revision: int) -> dict[UUID, int]:
         """
         Return what each buyer's calls got in one revision.
@@ -344,11 +362,11 @@ class FactoryStore:
         parameters = {"meter_id": meter_id, "since_us": since_us}
         return [row[0] for row in await self._fetch("recent_intervals", parameters)]
 
-    async def totals_to_prove(self, interval_ids: Sequence[UUID]) -> list[CallTotal]:
+    async def call_totals(self, interval_ids: Sequence[UUID]) -> list[CallTotal]:
         """
-        Return the calls of some intervals whose energy is not what was last signed.
+        Return what the calls of some intervals got altogether.
         """
-        rows = await self._fetch("totals_to_prove", {"interval_ids": list(interval_ids)})
+        rows = await self._fetch("call_totals", {"interval_ids": list(interval_ids)})
         return [
             CallTotal(
                 call_id=row[0],
@@ -358,7 +376,12 @@ class FactoryStore:
                 method="+".join(row[4] or [ShareMethod.OVERLAP.value]),
                 is_whole=row[5],
                 is_measured=row[6],
-                addenda=row[7],
+                start_us=row[7],
+                end_us=row[8],
+                metered_us=row[9],
+                addenda=row[10],
+                signed_uj=row[11],
+                signed_whole=row[12],
             )
             for row in rows
         ]

@@ -60,6 +60,7 @@ CREATE TABLE factory.intervals (
     end_us bigint NOT NULL,
     metered_uj bigint NOT NULL,
     unattributed_uj bigint NOT NULL,
+    unplaced_uj bigint NOT NULL,      -- of the unattributed: counted over a gap that ends here, nobody knows when
     covered_us bigint NOT NULL,       -- validly metered, as a mean over the devices
     methods text[] NOT NULL,          -- how it was divided
     is_measured boolean NOT NULL,     -- false: the energy is a model
@@ -70,7 +71,7 @@ CREATE TABLE factory.intervals (
     computed_at timestamptz NOT NULL,
     posted_at timestamptz,            -- NULL: claimed, and to be posted
     CONSTRAINT intervals_pkey PRIMARY KEY (interval_id, revision),
-    CONSTRAINT intervals_conserve CHECK (metered_uj >= 0 AND unattributed_uj BETWEEN 0 AND metered_uj),
+    CONSTRAINT intervals_conserve CHECK (metered_uj >= 0 AND unattributed_uj BETWEEN unplaced_uj AND metered_uj AND unplaced_uj >= 0),
     CONSTRAINT intervals_are_spans CHECK (start_us < end_us AND covered_us BETWEEN 0 AND end_us - start_us)
 ) PARTITION BY RANGE (interval_id);
 COMMENT ON TABLE factory.intervals IS 'Energy by meter and interval, each revision for ever.';

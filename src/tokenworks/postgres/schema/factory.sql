@@ -44,6 +44,7 @@ TABLE factory.intervals
     end_us bigint NOT NULL
     metered_uj bigint NOT NULL
     unattributed_uj bigint NOT NULL
+    unplaced_uj bigint NOT NULL
     covered_us bigint NOT NULL
     methods text[] NOT NULL
     is_measured boolean NOT NULL
@@ -54,7 +55,7 @@ TABLE factory.intervals
     computed_at timestamp with time zone NOT NULL
     posted_at timestamp with time zone
     CONSTRAINT intervals_are_spans CHECK (start_us < end_us AND covered_us >= 0 AND covered_us <= (end_us - start_us))
-    CONSTRAINT intervals_conserve CHECK (metered_uj >= 0 AND unattributed_uj >= 0 AND unattributed_uj <= metered_uj)
+    CONSTRAINT intervals_conserve CHECK (metered_uj >= 0 AND unattributed_uj >= unplaced_uj AND unattributed_uj <= metered_uj AND unplaced_uj >= 0)
     CONSTRAINT intervals_pkey PRIMARY KEY (interval_id, revision)
     CREATE INDEX intervals_by_meter ON ONLY factory.intervals USING btree (meter_id, start_us, revision)
     CREATE INDEX intervals_to_post ON ONLY factory.intervals USING btree (computed_at) WHERE (posted_at IS NULL)
