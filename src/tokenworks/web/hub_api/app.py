@@ -36,6 +36,7 @@ from tokenworks.web.hub_api.routes import (
     brake,
     calls,
     corrections,
+    economics,
     escrows,
     factory,
     keys,
@@ -73,6 +74,7 @@ _ROUTERS: Final = (
     mandates.router,
     brake.router,
     reviews.router,
+    economics.router,
     factory.router,
 )
 
