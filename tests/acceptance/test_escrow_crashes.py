@@ -20,6 +20,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.acceptance.hub_process import Document, HubProcess, data_directory, run_command, wait_for
 from tokenworks.sdk import HubClient, SpendCap, Wallet
@@ -109,7 +110,8 @@ def held_back(hub: HubProcess, *tables: str) -> Generator[psycopg.Connection[Any
     record = json.loads((hub.data_dir / "runtime.json").read_text(encoding="utf-8"))
     with psycopg.connect(record["dsn_owner"]) as connection:
         for table in tables:
-            connection.execute(f"LOCK TABLE {table} IN SHARE MODE")
+            name = sql.Identifier(*table.split("."))
+            connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(name))
         yield connection
 
 
