@@ -83,6 +83,7 @@ from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
+from tokenworks.web.mcp.door import McpDoor
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi
 from tokenworks.web.relaying import to_error_event
@@ -279,9 +280,9 @@ async def open_hub(
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor, McpDoor]:
     """
-    Return all HTTP doors of a process behind one path switch.
+    Return all HTTP doors of a process behind one path switch, and those that are to be closed.
     """
     openai_api = OpenAiApi(
         gateway=hub.gateway,
@@ -318,8 +319,14 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         metrics=hub.metrics,
         clock=hub.clock,
     )
+
+    async def doors(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        await switch(scope, receive, send)
+
+    mcp = McpDoor(doors, network=hub.agents.payments.network, clock=hub.clock)
     switch = Switch(
         selling=selling,
+        mcp=mcp,
         openai_api=openai_api,
         hub_api=hub_api,
         x402_api=X402Api(
@@ -332,7 +339,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api, selling
+    return switch, openai_api, selling, mcp
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
