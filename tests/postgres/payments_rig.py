@@ -203,6 +203,7 @@ async def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
         ids=rig.books.ids,
         network=NETWORK,
         attesting=Attesting(signer, rig.keys.jwks, network=NETWORK, clock=rig.clock),
+        claim_key=b"c" * 32,
     )
 
 

@@ -117,10 +117,11 @@ async def credulous_admitted(self: Placing, held: HeldPayment) -> HeldPayment:
     return held
 
 
-def number_of_id(subject: Subject) -> int:
+def mark_of_id(subject: Subject, key: bytes) -> int:
     """
     Take every payload under one id for the same payment.
     """
+    del key
     return subject.payment_id.int & MASK_64
 
 

@@ -12,7 +12,7 @@ from unittest import mock
 from tests.simulation.mutants import broken_hub
 from tests.simulation.mutants.mutant import SIMULATOR, Mutant
 from tests.simulation.simulator.laws import Law
-from tokenworks.agents.brake import profile
+from tokenworks.agents.brake import judging
 from tokenworks.agents.escrow import advancing
 from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
@@ -88,7 +88,7 @@ HUB_MUTANTS: Final = (
         seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT, Law.REVIEW}),
-        replace=lambda: mock.patch.object(profile, "_payment_number", broken_hub.number_of_id),
+        replace=lambda: mock.patch.object(judging, "mark_of", broken_hub.mark_of_id),
     ),
     Mutant(
         name="milestone_above_hold",

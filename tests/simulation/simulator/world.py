@@ -179,14 +179,12 @@ class World:
         """
         return self.labels.get(identifier, str(identifier)[-6:])
 
-    def states_lately(self, party: UUID, since: datetime) -> set[str]:
+    def above(self, party: UUID) -> list[UUID]:
         """
-        Return the states that a party had since a moment, the one of now among them.
+        Return a party and, where it is a buyer's, those above it.
         """
-        found = {"active"}
-        for began_at, state in self.states.get(party, []):
-            found = {state} if began_at < since else found | {state}
-        return found
+        is_buyer = any(known.party_id == party for known in self.parties)
+        return self.chain(party) if is_buyer else [party]
 
     def chain(self, party: UUID) -> list[UUID]:
         """

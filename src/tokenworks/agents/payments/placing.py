@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 
 from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
-from tokenworks.agents.brake.reviewing import state_at
+from tokenworks.agents.brake.reviewing import decision_after, state_at
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.agents.payments.authorising import check_times
 from tokenworks.agents.payments.errors import (
@@ -327,7 +327,7 @@ class Placing:
             raise _denied(review.decision)
         if review.subject.digest != held.digest:
             raise PaymentConflictError("What was approved is another payment.")
-        return replace(held, decision=replace(review.decision, review_id=review.review_id))
+        return replace(held, decision=decision_after(review, self._clock.now()))
 
     # ------------------------------------------------------------------ plumbing
 

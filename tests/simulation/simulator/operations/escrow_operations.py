@@ -267,10 +267,9 @@ async def _open(simulation: Simulation, escrow: NaiveEscrow) -> str:
         _require(against.allow(code), escrow, f"{code}; reasons: {sorted(against.certain)}")
     else:
         # Who is stopped higher up may be found out by the ledger alone.
-        certain = against.certain - {"payee_not_active"}
         first = placed[0].expected
         if first.code == "ok":
-            _require(not certain, escrow, f"held in spite of {sorted(certain)}")
+            _require(not against.certain, escrow, f"held in spite of {sorted(against.certain)}")
             escrow.state = "funded"
             _require(code is None, escrow, f"held, and answered {code}")
         elif first.code in {"scope_frozen", "scope_closed"}:

@@ -33,8 +33,6 @@ from tokenworks.ledger.service import PLATFORM_ID
 if TYPE_CHECKING:
     from tests.simulation.simulator.simulation import Simulation
 
-PAYEE_REMEMBERED = timedelta(seconds=5)
-"""For so long the hub may go by what it knew of a payee."""
 SIGNED_AHEAD = timedelta(seconds=60)
 REVIEW_LIFETIME = timedelta(minutes=15)
 
@@ -196,13 +194,13 @@ def doubts(simulation: Simulation, signed: Signed) -> Doubts:
         certain.add("mandate_unknown")
     if signed.payee.organisation == signed.agent.scopes[0]:
         certain.add("payee_is_payer")
-    lately = world.states_lately(signed.payee.party, now - PAYEE_REMEMBERED)
-    if "active" not in lately:
+    states = simulation.auditor.scope_states
+    if any(states.get(party, "active") != "active" for party in world.above(signed.payee.party)):
         certain.add("payee_not_active")
-    possible = {"payee_not_active"} if lately != {"active"} else set[str]()
+    possible: set[str] = set()
     # What the ledger alone sees: a party above that is frozen, an end in ledger time.
     above = {scope for m in signed.mandate.chain() for scope in m.agent.scopes}
-    if any(simulation.auditor.scope_states[scope] != "active" for scope in above):
+    if any(states[scope] != "active" for scope in above):
         possible.add("mandate_frozen")
     if signed.mandate.stopped(ledger_now):
         possible.add("mandate_revoked")

@@ -212,7 +212,7 @@ async def _show_new(
             payment.stopped.add(signed.content)
         return code
     # Who is stopped higher up may be found out by the ledger alone.
-    certain = against.certain - {"payee_not_active"} if placed[0].expected.code == "ok" else None
+    certain = against.certain if placed[0].expected.code == "ok" else None
     _require(not certain, payment, f"held in spite of {sorted(certain or ())}", Law.MANDATE)
     if is_remembered and brake != "deny":
         # It was allowed before under the same signature, when the rules had nothing against it.
