@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Subject
-from tokenworks.agents.brake.profile import MASK_64
 from tokenworks.agents.escrow.advancing import Advancing
 from tokenworks.agents.escrow.deciding import due
 from tokenworks.agents.escrow.model import Decision, Escrow, EscrowEvent, Ground
@@ -115,14 +113,6 @@ async def credulous_admitted(self: Placing, held: HeldPayment) -> HeldPayment:
     """
     del self
     return held
-
-
-def mark_of_id(subject: Subject, key: bytes) -> int:
-    """
-    Take every payload under one id for the same payment.
-    """
-    del key
-    return subject.payment_id.int & MASK_64
 
 
 async def greedy_move(self: Advancing, stored: StoredEscrow, decision: Decision) -> None:

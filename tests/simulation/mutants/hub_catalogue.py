@@ -12,7 +12,6 @@ from unittest import mock
 from tests.simulation.mutants import broken_hub
 from tests.simulation.mutants.mutant import SIMULATOR, Mutant
 from tests.simulation.simulator.laws import Law
-from tokenworks.agents.brake import judging
 from tokenworks.agents.escrow import advancing
 from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
@@ -81,14 +80,6 @@ HUB_MUTANTS: Final = (
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT, Law.REVIEW}),
         replace=lambda: mock.patch.object(Placing, "admitted", broken_hub.credulous_admitted),
-    ),
-    Mutant(
-        name="brake_remembers_ids",
-        meaning="what the brake allowed is allowed with any other amount under the same nonce",
-        seed=2,
-        found_by=SIMULATOR,
-        laws=frozenset({Law.PAYMENT, Law.REVIEW}),
-        replace=lambda: mock.patch.object(judging, "mark_of", broken_hub.mark_of_id),
     ),
     Mutant(
         name="milestone_above_hold",
