@@ -154,7 +154,7 @@ def countless_posting(**wishes: Any) -> Posting:  # noqa: ANN401 - handed on
     """
     Give each reversal a number of its own.
     """
-    return replace(Posting(**wishes), ordinal=next(numbers))
+    return replace(Posting(**wishes), ordinal=1 + next(numbers))
 
 
 def no_reversal(entries: Sequence[EntryView]) -> EntryView | None:

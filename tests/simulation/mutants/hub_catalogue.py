@@ -99,7 +99,7 @@ HUB_MUTANTS: Final = (
     ),
     Mutant(
         name="reversed_twice",
-        meaning="a reversal is booked again, as an entry of its own",
+        meaning="each reversal has a number of its own, so that there can be two of an entry",
         seed=3,
         found_by=SIMULATOR,
         laws=frozenset({Law.CORRECTION}),
