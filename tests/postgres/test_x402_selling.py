@@ -46,7 +46,7 @@ from tokenworks.sdk.model import (
 from tokenworks.sdk.paying import binding_of
 from tokenworks.testing.supplier_stub import Behaviour
 from tokenworks.web.x402_api.offering import read_payment
-from tokenworks.web.x402_api.selling import principal_of
+from tokenworks.web.x402_api.selling import STREAM_COMMENT, principal_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -225,6 +225,15 @@ async def test_stream_is_capped_by_what_was_signed(rig: SellingRig) -> None:
     assert nano(stream.receipt["receipt"]["charge"]) == call.charge_quanta > 0
     assert settlement is not None
     assert settlement.amount == call.charge_quanta
+    [closing] = [line for line in raw.split(b"\n") if line.startswith(STREAM_COMMENT)]
+    said = json.loads(base64.b64decode(closing.removeprefix(STREAM_COMMENT)))
+    assert said == {
+        "success": True,
+        "transaction": str(call.call_id),
+        "network": rig.network,
+        "amount": str(call.charge_quanta),
+        "payer": rig.wallet.address,
+    }
     assert desk.cap.spent * DOLLAR == call.charge_quanta
     sent = json.loads(rig.gateway.first.requests[-1].body)
     assert sent["max_tokens"] == 24

@@ -143,7 +143,7 @@ async def test_a_body_that_never_begins_is_not_waited_for(
     monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
 
     with pytest.raises(InvalidError) as caught:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await read_body(scope(), receiving())
 
     assert caught.value.code == "body_timeout"

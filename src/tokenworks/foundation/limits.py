@@ -40,6 +40,8 @@ STATEMENT_ATTEMPTS_MAX: Final = 500_000
 
 REVIEW_LIFETIME_S: Final = 15 * 60
 """A payment that waits for a person is not made when nobody has decided by then."""
+REVIEWS_PENDING_MAX: Final = 100
+"""Payments of one agent that may wait for people at once: a loop must not fill an inbox."""
 
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500
@@ -50,3 +52,6 @@ FACTORY_NAME_CHARACTERS_MAX: Final = 200
 FACTORY_CALL_TOKENS_MAX: Final = 1_000_000_000
 FACTORY_VALUE_MAX: Final = 10**15  # watts, joules or seconds: above it a cell is no number
 FACTORY_DEVICE_POWER_W_MAX: Final = 100_000  # of one device; above it a reading is no power
+FACTORY_READINGS_MAX: Final = 200_000  # of a meter looked at together
+FACTORY_READINGS_SENT_MAX: Final = 5_000  # in one request
+FACTORY_FAULTS_KEPT_MAX: Final = 50  # of an interval
