@@ -44,7 +44,11 @@ from tokenworks.agents.escrow.model import (
     Share,
 )
 from tokenworks.agents.mandates.model import Authority
-from tokenworks.agents.payments.errors import BindingMismatchError, PaymentInReviewError
+from tokenworks.agents.payments.errors import (
+    AuthorisationExpiredError,
+    BindingMismatchError,
+    PaymentInReviewError,
+)
 from tokenworks.agents.payments.model import Payment
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import InsufficientFundsError, TokenworksError
@@ -555,6 +559,21 @@ async def test_opening_is_refused_for_funds_and_goes_on_when_they_are_there(
     escrow = await rig.escrows.open(jws, terms)
     assert escrow.state is EscrowState.FUNDED
     await rig.escrows.cancel(escrow.escrow_id, by=rig.payee)
+
+
+async def test_expired_authorisation_holds_nothing_more(rig: EscrowRig) -> None:
+    """
+    It was refused for funds; when they are there its time is over, and a new one is signed.
+    """
+    terms = rig.terms(("0.002", CONDITION))
+    jws = rig.sign(terms)
+    with pytest.raises(InsufficientFundsError):
+        await rig.escrows.open(jws, terms)
+    await rig.pay.books.deposit(rig.pay.organisation.party_id, MONEY)
+    rig.clock.advance(timedelta(seconds=61))
+    with pytest.raises(AuthorisationExpiredError):
+        await rig.escrows.open(jws, terms)
+    assert (await rig.pay.cash(rig.pay.organisation))[0] == 2 * MONEY
 
 
 async def test_escrow_that_was_never_held_lapses(rig: EscrowRig) -> None:
