@@ -25,13 +25,13 @@ from psycopg import conninfo, sql
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.gateway.holding import CALL_META
+from tokenworks.gateway.holding import CALL_META_PREFIX
 from tokenworks.gateway.orphans import LOOKS_APART_S_MAX, SILENCE_S, Orphans
 from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.model import Placement, Posting, PostingKind, Reservation, Transfer
 from tokenworks.ledger.writer import LEASE_LIFETIME_S, Writer
 
-META: Final = f'{CALL_META}"k"}}'
+META: Final = f'{CALL_META_PREFIX}"k"}}'
 LOOK_S: Final = 2.0
 
 

@@ -23,7 +23,7 @@ from typing import Final
 import structlog
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.gateway.holding import CALL_META
+from tokenworks.gateway.holding import CALL_META_PREFIX
 from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.model import Posting, PostingKind
 from tokenworks.ledger.service import Ledger
@@ -74,7 +74,7 @@ class Orphans:
         ended = await self._leases.ended()
         if not ended:
             return 0
-        orphans = await self._leases.orphans(CALL_META, ORPHANS_MAX)
+        orphans = await self._leases.orphans(CALL_META_PREFIX, ORPHANS_MAX)
         if not orphans:
             await self._leases.forget(ended)
             return 0

@@ -53,6 +53,7 @@ from tokenworks.ledger.model import HoldView, Posting, PostingKind
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
 from tokenworks.metering.estimate import TokenCounter
+from tokenworks.metering.timings import from_llama_cpp
 from tokenworks.pricing.errors import PriceMissingError
 from tokenworks.pricing.model import RateCard
 from tokenworks.pricing.rating import ceiling
@@ -202,6 +203,7 @@ class Gateway:
                 faults.append(fault)
                 continue
             call.first_token_s = self._clock.monotonic_s()
+            attempt.timings = from_llama_cpp(plain.timings)
             self.attempts.end(attempt, None)
             return attempt, plain
         raise failed_everywhere(faults)

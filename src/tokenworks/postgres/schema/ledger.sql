@@ -181,6 +181,7 @@ TABLE ledger.holds
     CONSTRAINT hold_state_known CHECK (state = ANY (ARRAY['open'::text, 'captured'::text, 'voided'::text, 'expired'::text]))
     CONSTRAINT holds_pkey PRIMARY KEY (hold_id)
     CREATE INDEX hold_expiry ON ONLY ledger.holds USING btree (expires_at) WHERE (state = 'open'::text)
+    CREATE INDEX holds_expired ON ONLY ledger.holds USING btree (hold_id) WHERE (state = 'expired'::text)
     CREATE TRIGGER holds_not_deleted BEFORE DELETE ON ledger.holds FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention

@@ -27,15 +27,24 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def _one_line(text: str) -> str:
+    if text and not text.isprintable():
+        message = "one line of printable characters"
+        raise ValueError(message)
+    return text
+
+
 MomentIn = Annotated[datetime, AfterValidator(_in_utc)]
 NewName = Annotated[str, Field(pattern=NAME_PATTERN)]
-NameOrId = Annotated[str, Field(min_length=1, max_length=63)]
+NameOrId = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 DecimalIn = Annotated[str, Field(pattern=r"^\d{1,30}(\.\d{1,30})?$", examples=["12.5"])]
 AxisPrices = Annotated[dict[Axis, DecimalIn], Field(min_length=1)]
 Ppm = Annotated[int, Field(ge=0, le=1_000_000)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 TierName = Annotated[str, Field(min_length=1, max_length=63)]
-ShortText = Annotated[str, Field(max_length=200)]
+ShortText = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+ActorName = Annotated[ShortText, Field(pattern=r"^[^()]*$")]
+"""Whom a key says it acts for; the books add the key in brackets, which nobody else may write."""
 
 
 class Body(BaseModel):
@@ -153,7 +162,7 @@ class ReversalIn(Body):
     """
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
-    actor: ShortText | None = None
+    actor: ActorName | None = None
     accounting_date: date | None = None
 
 
@@ -166,7 +175,7 @@ class RefundIn(Body):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     borne_by: Bearer = Bearer.PLATFORM
     reference: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class ClosingIn(Body):
@@ -175,7 +184,7 @@ class ClosingIn(Body):
     """
 
     date: date
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class SplitIn(Body):
