@@ -212,7 +212,7 @@ def _content_hash(*parts: object) -> bytes:
     return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """
     What a hold has taken from one account.
     """

@@ -769,14 +769,7 @@ def _from_row(row: Sequence[Any]) -> Outcome:
         receipt_sequence,
         receipt_previous,
     ) = row
-    parts = (
-        tuple(
-            Part(account_id=account, asset_id=asset, quanta=quanta)
-            for account, asset, quanta in zip(accounts, assets, amounts, strict=True)
-        )
-        if accounts
-        else ()
-    )
+    parts = tuple(map(Part, accounts, assets, amounts)) if accounts else ()
     return Outcome(
         code=code,
         recorded_at=recorded_at,
