@@ -604,7 +604,9 @@ class Writer:
                 arrays.int8_array([item.quanta for _, item in reservations]),
             ),
         )
-        return [_from_row(row) for row in rows]
+        outcomes = [_from_row(row) for row in rows]
+        self._learn_path_accounts(batch, outcomes)
+        return outcomes
 
     async def _run_postings(self, batch: Sequence[Posting]) -> list[Outcome]:
         assert self._lane is not None, "leased before any work"
@@ -678,6 +680,20 @@ class Writer:
         if columns is None or columns.lane != self._lane.number:
             return None
         return columns if columns.operations == batch else None
+
+    def _learn_path_accounts(self, batch: Sequence[Placement], outcomes: Sequence[Outcome]) -> None:
+        """
+        Note that accounts along a path have no lanes: they are a party's cash, and windows.
+
+        They are what the holds' captures debit; with many buyers to ask about them cost as much
+        as to insert an entry.
+        """
+        for placement, outcome in zip(batch, outcomes, strict=True):
+            is_new = outcome.code == OK and not placement.extension
+            if is_new and all(item.account_id is None for item in placement.reservations):
+                self._lane_accounts.update(
+                    {part.account_id: part.account_id for part in outcome.parts}
+                )
 
     async def _learn_lanes(self, account_ids: set[int]) -> None:
         """
