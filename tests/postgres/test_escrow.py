@@ -240,6 +240,42 @@ async def test_payee_cannot_keep_back_a_statement_against_it(rig: EscrowRig) -> 
     assert escrow.state is EscrowState.REFUNDED
 
 
+async def test_junk_leaves_room_for_the_verifier_that_objects(rig: EscrowRig) -> None:
+    """
+    A payee that fills its submission with refused statements is stopped, the verifier is not.
+    """
+    condition = "has(result.attested.tests) ? result.attested.tests.ok : true"
+    escrow = await rig.open(("0.0003", condition), review_window_s=600)
+    result = {"status": 200}
+    junk = [
+        rig.attest(escrow, result, {"n": n}, key=Ed25519PrivateKey.generate()) for n in range(9)
+    ]
+    with pytest.raises(EscrowStateError, match="as many that were refused"):
+        await rig.submit(escrow, result, *junk)
+    escrow = await rig.submit(escrow, result, *junk[:8])
+    objection = rig.attest(escrow, result, {"ok": False})
+    escrow = await rig.escrows.attest(escrow.escrow_id, "m0", [objection], by=rig.payer)
+    assert escrow.milestones[0].state is MilestoneState.NOT_MET
+
+
+async def test_each_side_has_room_for_its_evidence(rig: EscrowRig) -> None:
+    """
+    What one side hands in takes nothing from the other.
+    """
+    escrow = await rig.submit(await rig.open(review_window_s=600))
+    page = [Evidence(sha256="0" * 64, uri=f"https://x.example/{n}") for n in range(32)]
+
+    async def dispute(evidence: list[Evidence], by: Actor) -> None:
+        await rig.escrows.dispute(
+            escrow.escrow_id, ["m0"], reason="see there", evidence=evidence, by=by
+        )
+
+    await dispute(page, rig.payer)
+    with pytest.raises(EscrowStateError, match="Each side has at most 32"):
+        await dispute(page[:1], rig.payer)
+    await dispute(page, rig.payee)
+
+
 async def test_forged_statements_are_kept_with_the_reason_and_seen_by_no_condition(
     rig: EscrowRig,
 ) -> None:

@@ -18,6 +18,9 @@ from tokenworks.ledger.service import Ledger
 _ALL_BALANCES: Final = (
     "CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END"
 )
+_REMAINDER: Final = (
+    "CASE WHEN s.no_overdraft THEN s.credits_posted - s.debits_posted - s.debits_pending END"
+)
 _LOCKS: Final = """SELECT *
         FROM ledger.balances
         WHERE account_id = ANY (debits || credits || fallbacks || part_accounts)
@@ -46,7 +49,10 @@ LEDGER_MUTANTS: Final = (
         found_by=SIMULATOR,
         laws=frozenset({Law.AVAILABLE, Law.LIMITED, Law.WINDOW}),
         function="place_v2",
-        patches=((_ALL_BALANCES, _ALL_BALANCES.replace(" - b.debits_pending", "")),),
+        patches=(
+            (_ALL_BALANCES, _ALL_BALANCES.replace(" - b.debits_pending", "")),
+            (_REMAINDER, _REMAINDER.replace(" - s.debits_pending", "")),
+        ),
     ),
     Mutant(
         name="expiry_by_wall_clock",
