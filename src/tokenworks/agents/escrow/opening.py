@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Subject
+from tokenworks.agents.brake.model import ReviewState, Subject
 from tokenworks.agents.escrow.advancing import HUB, RETRY, Advancing
 from tokenworks.agents.escrow.errors import (
     ConditionInvalidError,
@@ -253,7 +253,8 @@ class Opening:
         if payment.state in {PaymentState.RELEASED, PaymentState.EXPIRED}:
             await self._add_once(escrow_id, EventKind.LAPSED, actor=HUB)
             return
-        if payment.state is PaymentState.HELD:
+        is_allowed = payment.review is None or payment.review.state is ReviewState.APPROVED
+        if payment.state is PaymentState.HELD and is_allowed:
             await self._add_once(escrow_id, EventKind.OPENED, actor=payment.payer)
             return
         authorisation = read_authorisation(stored.authorisation, network=self._purse.network)
