@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from uuid import UUID
 
@@ -112,6 +112,8 @@ class NaiveLedger:
     facts: dict[tuple[UUID, str, int], tuple[bytes, Result]] = field(
         default_factory=dict[tuple[UUID, str, int], tuple[bytes, Result]]
     )
+    closed_through: date | None = None
+    """The last accounting date that takes no more entries."""
 
     # ------------------------------------------------------------------ holds
 
@@ -295,6 +297,9 @@ class NaiveLedger:
     def _post(self, wish: Posting) -> Result:
         if wish.deadline is not None and wish.deadline < self.now:
             return Result("deadline_passed")
+        closed, named = self.closed_through, wish.accounting_date
+        if closed is not None and named is not None and named <= closed:
+            return Result("date_closed")
         kind = wish.kind.value
         hold = None if kind == "post" else self.holds.get(wish.fact_id)
         transfers = list(wish.transfers)
