@@ -162,6 +162,13 @@ def _serve_calls(app: FastAPI, hub: FakeHub) -> None:
             return problem(404, "receipt_not_found", f"There is no receipt of {call_id}.")
         return hub.receipt(sale, is_admin=request.state.key == ADMIN_KEY)
 
+    @app.get("/hub/v1/receipts/{call_id}/addenda", response_model=None)
+    async def addenda(request: Request, call_id: str) -> Document | Response:
+        sale = hub.sales.get(call_id)
+        if sale is None or not visible_to(request.state.key, sale):
+            return problem(404, "call_not_found", f"There is no call {call_id}.")
+        return {"items": hub.addenda.get(call_id, [])}
+
 
 def _serve_books(app: FastAPI, hub: FakeHub) -> None:
     @app.get("/hub/v1/ledger/entries/{fact_id}", response_model=None)

@@ -28,6 +28,7 @@ from tokenworks.web.console.agents import model
 from tokenworks.web.console.agents.feed import AgentFeed
 from tokenworks.web.console.factory import live_model as live
 from tokenworks.web.console.factory import model as plant
+from tokenworks.web.console.factory.call_energy import Addenda
 from tokenworks.web.console.factory.feed import FactoryFeed
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.model import PartyRef, Whoami
@@ -64,6 +65,7 @@ READS: Mapping[tuple[str, str], object] = {
     ("get", "/hub/v1/factory/live"): live.Live,
     ("get", "/hub/v1/factory/models"): live.ModelEnergies,
     ("get", "/hub/v1/factory/chain"): live.ValueChain,
+    ("get", "/hub/v1/receipts/{}/addenda"): Addenda,
 }
 """What pages ask, and what they read of the answer; ``None``: nothing."""
 

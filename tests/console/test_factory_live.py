@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.console.conftest import Console, Visitor, Visitors
-from tests.console.fake_hub import ADMIN_KEY, SUPPLIER_KEY, FakeHub
+from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, SUPPLIER_KEY, FakeHub
 from tests.console.fake_hub_door import Server
 from tests.console.fake_plant import FakePlant
 from tokenworks.web.console.factory import chain_chart, power_chart
@@ -118,6 +118,35 @@ def test_models_and_chain_show_energy_and_money(
 
 
 @browser_test
+def test_buyer_sees_the_joules_of_its_own_call(
+    console: Console, hub: FakeHub, visitors: Visitors
+) -> None:
+    """
+    The last signed addendum: joules, method, source, grams; nothing before it is known.
+    """
+    call_id = hub.sell(ago_s=20)
+    visitor = visitors.open(console)
+    visitor.log_in(BUYER_KEY, f"/calls/{call_id}")
+    visitor.page.wait_for_selector(".receipt-top")
+    assert "Energy" not in visitor.page.locator(".facts").inner_text()
+
+    hub.add_energy(call_id, 7_000_000)
+    hub.add_energy(call_id, 7_933_579, is_whole=False)
+    visitor.page.reload()
+    card = visitor.page.locator("[aria-labelledby=energy-title]").inner_text()
+    for part in (
+        "MODEL",
+        "7.933579 J",
+        "not whole",
+        "as addendum 2",
+        "the signature holds",
+        "g/kWh",
+    ):
+        assert part in card
+    visitor.keep("receipt-energy")
+
+
+@browser_test
 def test_plant_without_a_meter_says_which_command_adds_one(
     console: Console, hub: FakeHub, visitors: Visitors
 ) -> None:
@@ -217,6 +246,26 @@ def test_bands_are_as_thick_as_their_energy_and_fill_their_boxes() -> None:
                 assert out[box.box] == int(box.energy_uj)
     assert len(chart.bands) == len(chain.links)
     assert sum(band.is_unattributed for band in chart.bands) == 1
+
+
+def test_many_buyers_are_drawn_as_one_and_no_energy_is_lost() -> None:
+    """
+    A stage of forty boxes has twelve in the picture; what goes in is what there was.
+    """
+    plant = FakePlant()
+    plant.fill()
+    plant.add_chain(buyers=tuple(f"buyer-{number}" for number in range(40)))
+    chain = msgspec.convert(plant.value_chain(24), ValueChain)
+    small = chain_chart.gathered(chain)
+    last = small.stages[-1].boxes
+
+    assert len(last) == chain_chart.BOXES_MAX
+    assert last[-1].label == "29 others"
+    before, after = chain.stages[-1].boxes, last
+    assert sum(int(box.energy_uj) for box in before) == sum(int(box.energy_uj) for box in after)
+    assert sum(int(link.energy_uj) for link in chain.links) == sum(
+        int(link.energy_uj) for link in small.links
+    )
 
 
 def test_chain_without_energy_is_no_picture() -> None:

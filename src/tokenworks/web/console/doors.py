@@ -28,6 +28,7 @@ from tokenworks.foundation.errors import (
 from tokenworks.web.console import theme as themes
 from tokenworks.web.console.bill import to_bill
 from tokenworks.web.console.desk import Desk
+from tokenworks.web.console.factory.call_energy import Addenda, read_energy
 from tokenworks.web.console.guard import (
     LIVE_PAGE,
     SCRIPTED_PAGE,
@@ -255,9 +256,10 @@ async def answered(
 
 async def _call_page(desk: Desk, session: Session, request: Request, call_id: str) -> Response:
     hub, key, reader = desk.hub, session.key, session.reader
-    call, document, entries, published = await asyncio.gather(
+    call, document, addenda, entries, published = await asyncio.gather(
         hub.call(key, call_id),
         if_there(hub.receipt_document(key, call_id)),
+        if_there(hub.get(Addenda, key, f"/hub/v1/receipts/{call_id}/addenda")),
         if_there(hub.entries(key, call_id)) if reader.is_admin else nothing(),
         if_there(hub.published_keys()),
     )
@@ -269,6 +271,7 @@ async def _call_page(desk: Desk, session: Session, request: Request, call_id: st
         call=call,
         bill=to_bill(call),
         floor=_floor_rows(receipt),
+        energy=read_energy(addenda, published),
         outcome=str(receipt.get("outcome") or ""),
         journal=journal if journal and journal.groups else None,
         is_whole_journal=reader.is_admin,

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from tokenworks.web.console.factory.drawing import Size
-from tokenworks.web.console.factory.live_model import Box, ValueChain
+from tokenworks.web.console.factory.live_model import Box, Link, Stage, ValueChain
 from tokenworks.web.console.factory.wording import scaled_text
 
 WIDE: Final = Size(name="wide", width=1160, height=300, ticks_max=0)
@@ -19,6 +21,8 @@ MIDDLE: Final = Size(name="middle", width=720, height=280, ticks_max=0)
 BOX_PX: Final = 9
 GAP_PX: Final = 16
 BOX_PX_MIN: Final = 1.5
+BOXES_MAX: Final = 12
+"""Boxes of one stage; the smallest are drawn as one, the table has them all."""
 LABEL_PX_MIN: Final = 11.0
 CHARACTER_PX: Final = 7.0
 MICRO: Final = 1_000_000
@@ -36,7 +40,6 @@ class DrawnBox:
     stage: str
     is_unattributed: bool
     label: str
-    is_labelled: bool  # there is room for it
     energy: str
     facts: str
 
@@ -71,6 +74,7 @@ def to_chart(chain: ValueChain, size: Size) -> ChainChart | None:
     whole = int(chain.energy_uj)
     if whole <= 0:
         return None
+    chain = gathered(chain)
     column_px = size.width / max(len(chain.stages), 1)
     most = max((len(stage.boxes) for stage in chain.stages), default=1)
     scale = max(size.height - GAP_PX * (most - 1), size.height / 3) / whole
@@ -92,6 +96,39 @@ def to_chart(chain: ValueChain, size: Size) -> ChainChart | None:
     )
 
 
+def gathered(chain: ValueChain) -> ValueChain:
+    """
+    Return the chain with the smallest boxes of a full stage as one; energy stays the same.
+    """
+    names: dict[str, str] = {}
+    stages: list[Stage] = []
+    for stage in chain.stages:
+        boxes = _ordered(stage.boxes)
+        if len(boxes) > BOXES_MAX:
+            small = [box for box in boxes if not box.is_unattributed][BOXES_MAX - 1 :]
+            name = f"{stage.stage}:\N{HORIZONTAL ELLIPSIS}"
+            names |= {box.box: name for box in small}
+            energy_uj = sum(int(box.energy_uj) for box in small)
+            one = Box(
+                box=name,
+                label=f"{len(small)} others",
+                energy_uj=str(energy_uj),
+                money=None,
+                tokens=None,
+            )
+            boxes = [*(box for box in boxes if box.box not in names), one]
+        stages.append(replace(stage, boxes=tuple(boxes)))
+    energies: dict[tuple[str, str], int] = {}
+    for link in chain.links:
+        key = (names.get(link.source, link.source), names.get(link.target, link.target))
+        energies[key] = energies.get(key, 0) + int(link.energy_uj)
+    links = tuple(
+        Link(source=source, target=target, energy_uj=str(energy_uj))
+        for (source, target), energy_uj in energies.items()
+    )
+    return replace(chain, stages=tuple(stages), links=links)
+
+
 def _ordered(boxes: Sequence[Box]) -> list[Box]:
     """
     Return the most energy first, and what no call used last.
@@ -110,7 +147,6 @@ def _drawn(box: Box, stage: str, *, x: float, y: float, height: float, room: flo
         stage=stage,
         is_unattributed=box.is_unattributed,
         label=label,
-        is_labelled=height >= LABEL_PX_MIN or y == 0,
         energy=energy,
         facts=f"{box.label}\nEnergy: {energy}",
     )
