@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres.gateway_rig import (
+    Behaviour,
     Plant,
     Rig,
     completion,
@@ -44,6 +45,7 @@ from tokenworks.ledger.check import check_books
 from tokenworks.receipts.files import verify_paths
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.views import BUYER
+from tokenworks.testing.supplier_behaviour import Content
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -506,3 +508,93 @@ async def test_history_of_energy_does_not_change(rig: Rig, site: Site) -> None:
         ):
             with pytest.raises(psycopg.Error):
                 await connection.execute(statement)
+
+
+async def test_check_finds_a_share_that_was_changed(rig: Rig, site: Site) -> None:
+    """
+    The ledger has buyers only, and still a call's microjoule cannot move to another call.
+    """
+    for _ in range(2):
+        await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.run()
+    await site.audit()
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+
+        async def change(by_uj: int, *, also_rest: bool) -> None:
+            cursor = await connection.execute(
+                "UPDATE factory.shares SET energy_uj = energy_uj + %s"
+                " WHERE (interval_id, call_id) = (SELECT interval_id, call_id FROM factory.shares"
+                " JOIN factory.intervals USING (interval_id, revision)"
+                " WHERE meter_id = %s AND energy_uj > 1 ORDER BY 1, 2 LIMIT 1)"
+                " RETURNING interval_id",
+                (by_uj, site.meter.meter_id),
+            )
+            ((interval,),) = await cursor.fetchall()
+            if also_rest:
+                await connection.execute(
+                    "UPDATE factory.intervals SET unattributed_uj = unattributed_uj - %s"
+                    " WHERE interval_id = %s",
+                    (by_uj, interval),
+                )
+
+        async def found() -> set[str]:
+            report = await check_books(rig.dsn, clock=SystemClock())
+            assert {str(problem.code) for problem in report.problems} <= {"energy_differs"}
+            return {problem.message for problem in report.problems}
+
+        await change(1, also_rest=False)
+        assert await found() == {"Its calls and its rest are not what was metered."}
+        await change(-1, also_rest=False)
+        assert await found() == set()
+        await change(1, also_rest=True)
+        changed = "Its calls' shares are not those that its entry was posted with."
+        assert await found() == {changed}
+        await change(-1, also_rest=True)
+        assert await found() == set()
+
+
+async def test_counters_of_an_engine_divide_its_phases(rig: Rig, site: Site) -> None:
+    """
+    VLLM's way: the engine counted, half of the tokens came from elsewhere; where its counters begin
+    again, spans are used.
+    """
+    await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    names = ("prompt_tokens", "generation_tokens", "prefill_seconds", "decode_seconds")
+    for second in range(21):
+        counted = 0 if second >= 10 else 1_000 + second
+        counters = [
+            (name, site.start_us + second * MICRO, counted * 1_000 * MICRO) for name in names
+        ]
+        await site.store.add_readings(
+            site.meter.meter_id, (), ranges={}, counters=counters, received_at=site.clock.now()
+        )
+    await site.run()
+    methods = {method for interval in await site.intervals() for method in interval.methods}
+
+    assert methods <= {"vllm_metrics", "overlap"}
+    assert "vllm_metrics" in methods
+    await site.audit()
+
+
+async def test_answer_without_a_token_has_its_energy(rig: Rig, site: Site) -> None:
+    """
+    Zero tokens cost nothing, and their joules are on the receipt all the same.
+    """
+    rig.first.set_behaviour(Behaviour(content=Content.EMPTY))
+    try:
+        answer = await rig.ask()
+    finally:
+        rig.first.set_behaviour(Behaviour())
+    await rig.quiet()
+    call = await rig.call()
+    assert (call.charge_quanta, call.output_tokens) == (0, 0)
+    await site.say(*steady(100))
+    await site.run()
+    (addendum,) = await site.proofs.documents(UUID(answer.headers["x-tokenworks-call-id"]))
+    shown: Any = addendum["addendum"]
+    assert int(shown["energy"]["energy_uj"]) > 0

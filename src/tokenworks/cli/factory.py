@@ -17,7 +17,9 @@ from typing import Annotated, Any, Final, TextIO, TypeVar
 import typer
 
 from tokenworks.cli.client import EXIT_COULD_NOT_RUN, CommandError, JsonOption, reporting
+from tokenworks.cli.factory_demo import demo
 from tokenworks.cli.factory_economics import add_commands
+from tokenworks.cli.factory_live import energy, meter_app
 from tokenworks.cli.long_work import LongWork
 from tokenworks.cli.rendering import Output, column
 from tokenworks.factory.attribution.by_overlap import attribute_spans
@@ -38,6 +40,9 @@ app: Final = typer.Typer(
     help="The token factory: watts in, tokens out, what each costs.", no_args_is_help=True
 )
 add_commands(app)
+app.add_typer(meter_app, name="meter")
+app.command("energy")(energy)
+app.command("demo")(demo)
 
 T = TypeVar("T")
 _MICRO: Final = 1_000_000

@@ -25,7 +25,7 @@ from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import Clock
 
 READ_EVERY_S: Final = 0.5
-METERS_EVERY_S: Final = 5.0
+METERS_EVERY_S: Final = 2.0
 READ_TIMEOUT_S: Final = 10.0
 
 _log = structlog.get_logger("tokenworks.worker")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from uuid import UUID
 
 from tokenworks.factory.attribution.model import Part
@@ -229,19 +230,27 @@ def count_between(samples: Sequence[tuple[int, int]], start_us: int, end_us: int
     ``None`` where it is not known: it is not told just before and just after both ends, it went
     back, as a restarted engine's does, or its clock did.
     """
-    levels: list[int] = []
-    for place, (at_us, value) in enumerate(samples):
-        if place and (at_us < samples[place - 1][0] or value < samples[place - 1][1]):
-            return None
-    for edge_us in (start_us, end_us):
-        before = [one for one in samples if one[0] <= edge_us]
-        after = [one for one in samples if one[0] >= edge_us]
-        if not before or not after:
-            return None
-        (left_us, left), (right_us, right) = before[-1], after[0]
-        rise = (right - left) * (edge_us - left_us)
-        levels.append(left + (rise // (right_us - left_us) if right_us > left_us else 0))
-    return levels[1] - levels[0]
+    last = next((place for place, (at_us, _) in enumerate(samples) if at_us >= end_us), None)
+    if last is None:
+        return None
+    first = max((place for place in range(last) if samples[place][0] <= start_us), default=None)
+    if first is None:
+        return None
+    told = samples[first : last + 1]
+    if any(one[0] > two[0] or one[1] > two[1] for one, two in pairwise(told)):
+        return None
+    return _level(told, end_us) - _level(told, start_us)
+
+
+def _level(samples: Sequence[tuple[int, int]], at_us: int) -> int:
+    """
+    Return a counter at a moment, on a straight line between the samples beside it.
+    """
+    (left_us, left) = max(one for one in samples if one[0] <= at_us)
+    (right_us, right) = min(one for one in samples if one[0] >= at_us)
+    if right_us == left_us:
+        return left
+    return left + (right - left) * (at_us - left_us) // (right_us - left_us)
 
 
 def unplaced_between(series: PowerSeries, rules: Rules, start_us: int, end_us: int) -> int:
