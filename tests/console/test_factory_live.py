@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from tests.console.conftest import Console, Visitor, Visitors
 from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, SUPPLIER_KEY, FakeHub
 from tests.console.fake_hub_door import Server
 from tests.console.fake_plant import FakePlant
+from tokenworks.cli.main import app
 from tokenworks.web.console.factory import chain_chart, power_chart
 from tokenworks.web.console.factory.live_model import Live, ValueChain
 from tokenworks.web.console.factory.summary import MICRO, to_summary
@@ -157,7 +159,11 @@ def test_plant_without_a_meter_says_which_command_adds_one(
     text = visitor.page.locator("#live").inner_text()
 
     assert "No power meter is configured" in text
-    assert "tokenworks factory meter" in text
+    commands = visitor.page.locator("#live .try").inner_text().splitlines()
+    for command in [*commands, "tokenworks factory demo"]:
+        assert command in text
+        known = CliRunner().invoke(app, [*command.split()[1:], "--help"])
+        assert known.exit_code == 0, command
     assert visitor.page.locator("#live svg").count() == 0
     assert visitor.page.locator(".floor").count() == 5
     hub.requests.clear()
