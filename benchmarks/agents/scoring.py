@@ -23,7 +23,7 @@ from uuid import UUID
 
 from tokenworks.agents.brake.deciding import decide
 from tokenworks.agents.brake.model import Action, Decision, Subject
-from tokenworks.agents.brake.profile import MASK_64, Profile, resource_number
+from tokenworks.agents.brake.profile import MASK_64, Profile, mark_of, resource_number
 from tokenworks.agents.brake.rule_documents import default_rules
 from tokenworks.agents.brake.rule_sets import RuleSet
 from tokenworks.agents.brake.rules import Picture, judge_rules
@@ -35,6 +35,7 @@ from tokenworks.agents.brake.scoring import (
     score_of,
 )
 
+MARK_KEY: Final = b"benchmark"
 SEEDS: Final = (1, 2, 3, 4, 5)
 USUAL_PAYMENTS: Final = 20_000
 LOOP_PAYMENTS: Final = 400
@@ -189,6 +190,7 @@ class Judge:
         decision = decide(reasons, score, self.chain, rules_version=0)
         profile.add(
             subject,
+            mark=mark_of(subject, MARK_KEY),
             now_us=now_us,
             is_new_payee=is_met,
             action=decision.action,

@@ -29,6 +29,7 @@ from psycopg import conninfo
 from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.operating_system.process_mark import is_gone, mark_process
 from tokenworks.adapters.power_meters.opening import open_source
 from tokenworks.adapters.power_meters.prometheus_text import fetch_text
 from tokenworks.adapters.power_meters.vllm_text import VllmText
@@ -48,6 +49,7 @@ from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Am
 from tokenworks.gateway.calls import CallStore, ReceiptReader
 from tokenworks.gateway.energy_calls import EnergyCalls
 from tokenworks.gateway.holding import CallRules
+from tokenworks.gateway.orphans import Orphans
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
@@ -59,6 +61,7 @@ from tokenworks.ledger.check import CheckReport, check_books
 from tokenworks.ledger.closing import DateClosings, Sealer
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
@@ -80,6 +83,7 @@ from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
+from tokenworks.web.mcp.door import McpDoor
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi
 from tokenworks.web.relaying import to_error_event
@@ -276,9 +280,9 @@ async def open_hub(
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor, McpDoor]:
     """
-    Return all HTTP doors of a process behind one path switch.
+    Return all HTTP doors of a process behind one path switch, and those that are to be closed.
     """
     openai_api = OpenAiApi(
         gateway=hub.gateway,
@@ -315,8 +319,14 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         metrics=hub.metrics,
         clock=hub.clock,
     )
+
+    async def doors(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        await switch(scope, receive, send)
+
+    mcp = McpDoor(doors, network=hub.agents.payments.network, clock=hub.clock)
     switch = Switch(
         selling=selling,
+        mcp=mcp,
         openai_api=openai_api,
         hub_api=hub_api,
         x402_api=X402Api(
@@ -329,7 +339,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api, selling
+    return switch, openai_api, selling, mcp
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
@@ -381,6 +391,7 @@ async def run_worker(settings: Settings) -> None:
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,
+            orphans=make_orphans(hub),
             metering=_metering(hub),
             energy=EnergyPosting(
                 hub.factory.store,
@@ -398,6 +409,19 @@ async def run_worker(settings: Settings) -> None:
             archive=_archive_job(settings, hub.dsn),
         )
         await worker.run()
+
+
+def make_orphans(hub: Hub) -> Orphans:
+    """
+    Return what gives back the holds of processes that are gone.
+    """
+    return Orphans(
+        Leases(hub.pool, hub.clock),
+        hub.ledger,
+        clock=hub.clock,
+        holder=hub.writer.holder,
+        is_gone=_is_gone,
+    )
 
 
 def _metering(hub: Hub) -> Metering:
@@ -734,5 +758,15 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _holder(name: str) -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{name}:{os.getpid()}:{process.create_time():.2f}"
+    """
+    Return what this process is called in its leases: the service, then its mark.
+    """
+    mark = mark_process()
+    if mark is None:
+        started_at_s = psutil.Process().create_time()
+        mark = f"{socket.gethostname()}:{os.getpid()}:{started_at_s:.2f}"
+    return f"{name}@{mark}"
+
+
+def _is_gone(holder: str) -> bool | None:
+    return is_gone(holder.partition("@")[2])

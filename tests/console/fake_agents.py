@@ -157,6 +157,7 @@ class FakeAgents:
                 "rules_version": 3,
                 "review": None,
             },
+            "review": None,
         }
         return payment_id
 

@@ -21,6 +21,7 @@ from tokenworks.ledger.model import LimitView
 from tokenworks.postgres.pool import Pool
 
 DOLLAR = 10**9
+MARK_KEY = b"key of the test's hub"
 
 
 @dataclass(slots=True)
@@ -125,7 +126,13 @@ class Rig:
         """
         A brake of another process: nothing shared but the database.
         """
-        return Brake(self.pool, ledger=self.limits, clock=self.clock, raiser=self.raiser)
+        return Brake(
+            self.pool,
+            ledger=self.limits,
+            clock=self.clock,
+            mark_key=MARK_KEY,
+            raiser=self.raiser,
+        )
 
 
 async def open_rig(pool: Pool, clock: FakeClock, ids: IdentifierSource) -> Rig:
@@ -145,7 +152,7 @@ async def open_rig(pool: Pool, clock: FakeClock, ids: IdentifierSource) -> Rig:
     async with pool.connection() as connection:
         await connection.execute("SELECT ledger.ensure_partitions_v1(%s, 2)", [clock.now()])
     limits, raiser = FakeLimits(), FakeRaiser()
-    brake = Brake(pool, ledger=limits, clock=clock, raiser=raiser)
+    brake = Brake(pool, ledger=limits, clock=clock, mark_key=MARK_KEY, raiser=raiser)
     await brake.ensure_partitions()
     _, team, user, agent = (party.party_id for party in chain)
     return Rig(

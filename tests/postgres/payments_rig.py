@@ -202,6 +202,7 @@ async def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
         clock=rig.clock,
         network=NETWORK,
         attesting=Attesting(signer, rig.keys.jwks, network=NETWORK, clock=rig.clock),
+        claim_key=b"c" * 32,
     )
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.postgres.brake_rig import DOLLAR, Rig, open_rig
+from tests.postgres.brake_rig import DOLLAR, MARK_KEY, Rig, open_rig
 from tokenworks.agents.brake.errors import (
     ApproverNotAllowedError,
     InvalidNoteError,
@@ -23,6 +23,7 @@ from tokenworks.agents.brake.errors import (
     ReviewDigestMismatchError,
     ReviewExpiredError,
     ReviewNotFoundError,
+    ReviewsFullError,
     SamePersonError,
 )
 from tokenworks.agents.brake.model import Action, Review, ReviewState, Scope
@@ -32,6 +33,7 @@ from tokenworks.agents.mandates.model import MoneyLimit, Window
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import REVIEWS_PENDING_MAX
 from tokenworks.identity.model import PLATFORM_ID
 from tokenworks.postgres.pool import Pool
 
@@ -98,7 +100,8 @@ async def test_approved_payment_passes_with_its_review(rig: Rig) -> None:
     decision = await rig.second_brake().judge(review.subject)
     assert (decision.action, decision.review_id) == (Action.ALLOW, review.review_id)
     assert [reason.rule for reason in decision.reasons] == ["new_payee", "review"]
-    assert decision.reasons[1].text == f"Approved by key of {rig.user}. a known shop"
+    moment = f"{rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert decision.reasons[1].text == f"Approved by key of {rig.user} at {moment}. a known shop"
     said = await rig.brake.said_of(review.review_id)
     assert [(s.word, s.person_id, s.note) for s in said] == [("approve", rig.user, "a known shop")]
 
@@ -127,7 +130,9 @@ async def test_denied_payment_is_never_made(rig: Rig) -> None:
     assert released == [(review.review_id, "review_denied")]
     decision = await rig.brake.judge(review.subject)
     assert decision.action is Action.DENY
-    assert decision.reasons[-1].text == "The payment was denied by a person. never heard of it"
+    moment = f"{rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    text = f"The payment was denied by ann at {moment}. never heard of it"
+    assert decision.reasons[-1].text == text
 
 
 async def test_review_expires_closed(rig: Rig) -> None:
@@ -278,7 +283,7 @@ async def test_raise_that_is_refused_approves_nothing(rig: Rig) -> None:
     """
     When the limit cannot be raised, the payment still waits.
     """
-    brake = Brake(rig.pool, ledger=rig.limits, clock=rig.clock)
+    brake = Brake(rig.pool, ledger=rig.limits, clock=rig.clock, mark_key=MARK_KEY)
     review = await held(rig)
 
     with pytest.raises(RaiseNotPossibleError):
@@ -314,6 +319,27 @@ async def test_list_is_newest_first_and_by_tree(rig: Rig) -> None:
     assert await rig.brake.list_reviews(wanted, count=10) == []
     expired = ReviewFilter(organisation_id=rig.organisation, state=ReviewState.EXPIRED)
     assert len(await rig.brake.list_reviews(expired, count=10)) == 2
+
+
+async def test_loop_of_held_payments_does_not_fill_the_inbox(rig: Rig) -> None:
+    """
+    So many of one agent wait and no more; another agent's still may, and so may one asked again.
+    """
+    reviews = [await held(rig) for _ in range(REVIEWS_PENDING_MAX)]
+
+    payment = rig.payment()
+    with pytest.raises(ReviewsFullError):
+        await rig.brake.open_review(payment, reviews[0].decision)
+    again = await rig.brake.open_review(reviews[0].subject, reviews[0].decision)
+    assert again.review_id == reviews[0].review_id
+    other = replace(rig.payment(), agent_id=rig.user)
+    await rig.brake.open_review(other, reviews[0].decision)
+
+    first = reviews[0]
+    await rig.brake.deny(
+        first.review_id, digest=first.subject.digest, actor="owner", person=rig.organisation
+    )
+    assert (await rig.brake.open_review(payment, first.decision)).review_id == payment.payment_id
 
 
 async def test_review_outside_the_books_is_refused(rig: Rig) -> None:

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as Verifier
 
-from tests.postgres.brake_rig import DOLLAR, Rig, open_rig
+from tests.postgres.brake_rig import DOLLAR, MARK_KEY, Rig, open_rig
 from tokenworks.adapters.webhooks import sender as sender_module
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.brake.errors import InvalidWebhookError, WebhookNotFoundError
@@ -92,7 +92,7 @@ def open_brake(rig: Rig) -> Brake:
     webhooks = Webhooks(
         rig.pool, clock=rig.clock, box=SecretBox(bytes(32)), sender=HttpWebhookSender()
     )
-    return Brake(rig.pool, ledger=rig.limits, clock=rig.clock, webhooks=webhooks)
+    return Brake(rig.pool, ledger=rig.limits, clock=rig.clock, mark_key=MARK_KEY, webhooks=webhooks)
 
 
 async def held(rig: Rig) -> Review:

@@ -17,6 +17,7 @@ from tokenworks.agents.brake.model import Review, ReviewState, Scope
 from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.model import PaymentState
+from tokenworks.agents.payments.store import PaymentFilter
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
@@ -135,13 +136,30 @@ async def test_held_payment_is_made_after_the_approval_and_its_receipt_says_why(
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY - 1_000
     review = await life.waiting()
     await life.approve(review, note="a known shop")
+    waiting = await life.agents.payments.get(review.review_id)
+    assert (waiting.state, waiting.review and waiting.review.state) == (
+        PaymentState.HELD,
+        ReviewState.APPROVED,
+    )
 
-    assert await life.settle(jws, 1_000) == "ok"
+    # Through a process that did not hold it, along the capture by id, it reads the same.
+    assert await life.settle(jws, 1_000, await open_agents(life.rig)) == "ok"
     document = await life.agents.payments.receipt(review.review_id, "buyer")
     said = document["receipt"]["brake"]
     assert said["review"] == str(review.review_id)
     assert said["reasons"][0]["rule"] == "new_payee"
     assert said["reasons"][0]["text"].startswith("The first payment to this payee")
+    moment = f"{life.rig.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert said["reasons"][-1] == {
+        "rule": "review",
+        "action": "allow",
+        "text": f"Approved by owner at {moment}. a known shop",
+        "figures": {"approvals": 1},
+    }
+    paid = await life.agents.payments.get(review.review_id)
+    assert paid.state is PaymentState.CAPTURED
+    assert paid.review is not None
+    assert (paid.review.state, paid.review.approved_by) == (ReviewState.APPROVED, ("owner",))
     # The payee is known now: the next payment needs nobody.
     assert await life.settle(life.sign(1_000), 1_000) == "ok"
 
@@ -165,6 +183,8 @@ async def test_denial_gives_the_money_back_at_once(life: Life) -> None:
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
     payment = await life.agents.payments.get(review.review_id)
     assert payment.state is PaymentState.RELEASED
+    assert payment.review is not None
+    assert (payment.review.state, payment.review.denied_by) == (ReviewState.DENIED, "owner")
     assert await life.settle(jws, 1_000) != "ok"
 
 
@@ -182,6 +202,10 @@ async def test_nobody_decides_and_nothing_is_paid(life: Life) -> None:
 
     assert (await life.rig.cash(life.rig.organisation))[0] == MONEY
     assert await life.settle(jws, 1_000) != "ok"
+    [payment], _ = await life.agents.payments.list_payments(PaymentFilter(), None, 10)
+    assert payment.state in {PaymentState.RELEASED, PaymentState.EXPIRED}
+    assert payment.review is not None
+    assert payment.review.state is ReviewState.EXPIRED
 
 
 async def test_denied_payment_holds_nothing(life: Life) -> None:
@@ -251,3 +275,28 @@ async def test_burn_rate_is_judged_by_the_ledgers_own_figures(life: Life) -> Non
     assert await life.settle(life.sign(1_000), 1_000, other) == "payment_in_review"
     review = await life.waiting()
     assert review.decision.reasons[0].figures["spent_percent"] == 50
+
+
+async def test_one_nonce_brings_no_second_payload_past_the_brake(life: Life) -> None:
+    """
+    A small payment that was let pass and then found no money is no word for a large one.
+    """
+    empty = await life.agents.mandates.issue(
+        life.rig.agent.party_id,
+        Terms(budgets=(MoneyLimit(window=Window.DAY, quanta=1),)),
+        actor="test",
+    )
+    await life.rules({"new_payee": {"action": "hold", "above": "0.00001"}})
+    nonce = str(life.rig.books.ids.mint())
+    network, shop = life.agents.network, life.rig.shop.party_id
+
+    async def settle(quanta: int, mandate: Mandate) -> str:
+        jws = life.rig.wallet.pay(
+            shop, aud=network, amount=str(quanta), jti=nonce, mandate=str(mandate.mandate_id)
+        )
+        return await life.settle(jws, quanta)
+
+    assert await settle(1_000, empty) == "limit_exceeded"
+
+    assert await settle(100_000, life.mandate) != "ok"
+    assert (await life.rig.cash(life.rig.shop))[1] == 0

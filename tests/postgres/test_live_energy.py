@@ -598,3 +598,17 @@ async def test_answer_without_a_token_has_its_energy(rig: Rig, site: Site) -> No
     (addendum,) = await site.proofs.documents(UUID(answer.headers["x-tokenworks-call-id"]))
     shown: Any = addendum["addendum"]
     assert int(shown["energy"]["energy_uj"]) > 0
+
+
+async def test_what_is_sent_again_counts_once(rig: Rig, site: Site) -> None:
+    """
+    A sender that got no answer sends the same with more: no fault, no other energy.
+    """
+    await site.say(*steady(100, until_s=1))
+    await site.say(*steady(100, until_s=2))
+    await site.run()
+    intervals = await site.intervals()
+
+    assert [interval.metered_uj for interval in intervals[:2]] == [100 * MICRO, 100 * MICRO]
+    assert not any(interval.faults for interval in intervals)
+    await site.audit()

@@ -31,7 +31,8 @@ from tokenworks.agents.payments.store import PaymentFilter
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.identity.model import PartyState
+from tokenworks.identity.model import Level, PartyKind, PartyState
+from tokenworks.identity.service import Identity
 from tokenworks.ledger.archive import archive_months
 from tokenworks.ledger.writer import Writer
 from tokenworks.receipts.trust import TrustedKeys
@@ -355,6 +356,30 @@ async def test_payees_that_cannot_be_paid_are_refused_by_name(rig: PaymentsRig) 
         assert await code_of(refused) == code
 
 
+async def test_a_payee_frozen_a_moment_ago_is_not_paid(rig: PaymentsRig) -> None:
+    """
+    Whoever freezes it, or its organisation, and whatever this process remembers: the next
+    payment is refused, and goes on after the thaw; what was held before is paid.
+    """
+    till = await rig.identity.add_party(
+        "till", kind=PartyKind.BUYER, level=Level.USER, parent=rig.shop.party_id
+    )
+    elsewhere = Identity(rig.books.pool, rig.clock, rig.books.ids)
+    asked = requirements(till.party_id)
+    await rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+    held = rig.wallet.pay(till.party_id)
+    await rig.payments.claim(held, asked)
+
+    for frozen in (till, rig.shop):
+        await elsewhere.set_party_state(frozen.party_id, PartyState.FROZEN)
+        refused = rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+        assert await code_of(refused) == "payee_not_active"
+        if frozen is till:
+            await elsewhere.set_party_state(frozen.party_id, PartyState.ACTIVE)
+            await rig.payments.settle(rig.wallet.pay(till.party_id), asked)
+    assert (await rig.payments.settle(held, asked)).captured_quanta == PRICE
+
+
 async def test_a_signature_for_one_request_buys_no_other(rig: PaymentsRig) -> None:
     """
     Method, URL and body are signed; nothing is held.
@@ -492,6 +517,10 @@ async def test_an_attested_payment_is_claimed_and_settled_with_the_attestation_a
         await code_of(survivor.settle_attested(attestation, other_url))
         == "request_binding_mismatch"
     )
+    for changed in ({"body_sha256": "A" * 43}, {"method": "POST"}):
+        other = replace(asked, binding=replace(asked.binding, **changed))
+        code = await code_of(survivor.claim_attested(attestation, other))
+        assert code == "request_binding_mismatch"
     head, payload, signature = attestation.split(".")
     forged = f"{head}.{payload[:-2]}AA.{signature}"
     assert await code_of(survivor.settle_attested(forged, asked)) == "attestation_invalid"
@@ -581,6 +610,37 @@ async def test_payments_are_listed_by_who_pays_and_who_is_paid(rig: PaymentsRig)
         assert [p.payment_id for p in open_ones] == [held.payment_id]
     strangers = PaymentFilter(within_party_id=rig.supplier.party_id)
     assert await rig.payments.list_payments(strangers, None, 2) == ([], None)
+
+
+async def test_payments_whose_hold_expired_are_listed_in_their_place(rig: PaymentsRig) -> None:
+    """
+    Between those that were captured, page by page, and for whoever asks.
+    """
+    asked = requirements(rig.shop.party_id, timeout_s=1)
+    expected: list[tuple[UUID, PaymentState]] = []
+    for turn in range(4):
+        jws = rig.wallet.pay(rig.shop.party_id)
+        if turn % 2:
+            done = await rig.payments.settle(jws, asked)
+            expected.insert(0, (done.payment.payment_id, PaymentState.CAPTURED))
+        else:
+            claimed = await rig.payments.claim(jws, asked)
+            expected.insert(0, (claimed.payment_id, PaymentState.EXPIRED))
+        rig.clock.advance(timedelta(milliseconds=5))
+    rig.clock.advance(timedelta(seconds=2))
+    await rig.books.ledger.expire_due(grace=timedelta(0))
+
+    listed: list[tuple[UUID, PaymentState]] = []
+    cursor = None
+    for _ in range(3):
+        wanted = PaymentFilter(payee_id=rig.shop.party_id)
+        page, cursor = await rig.payments.list_payments(wanted, cursor, 3)
+        listed.extend((payment.payment_id, payment.state) for payment in page)
+        if cursor is None:
+            break
+
+    assert listed == expected
+    assert (await rig.payments.get(expected[-1][0])).state is PaymentState.EXPIRED
 
 
 async def test_the_check_compares_payments_with_their_entries(rig: PaymentsRig) -> None:

@@ -252,6 +252,34 @@ async def test_upto_settles_less_only_for_the_payee(
     assert await rig.cash(rig.organisation) == (999_993, 999_993)
 
 
+async def test_whoever_was_given_a_payment_may_give_it_back_without_a_key(
+    rig: PaymentsRig, door: httpx.AsyncClient
+) -> None:
+    """
+    Verify tells its first caller a claim, and nobody else; with it a failed handler's hold is
+    free at once, with a made up one or another payment's it is not.
+    """
+    jws, other = (rig.wallet.pay(rig.shop.party_id) for _ in range(2))
+    first = (await door.post("/x402/verify", json=body(asked(rig), authorization=jws))).json()
+    second = (await door.post("/x402/verify", json=body(asked(rig), authorization=jws))).json()
+    beside = (await door.post("/x402/verify", json=body(asked(rig), authorization=other))).json()
+    claim = first["extra"]["claim"]
+    assert (second["isValid"], "extra" in second) == (False, False)
+
+    def nothing(claim: str | None) -> dict[str, Any]:
+        requirements = asked(rig, amount="0")
+        requirements["extra"] |= {} if claim is None else {"claim": claim}
+        return body(requirements, authorization=jws)
+
+    for wrong in (None, "", "A" * 43, "\u00e9", beside["extra"]["claim"]):
+        refused = (await door.post("/x402/settle", json=nothing(wrong))).json()
+        assert refused["errorReason"] == "unauthorized_server", wrong
+    freed = (await door.post("/x402/settle", json=nothing(claim))).json()
+
+    assert (freed["success"], freed["amount"]) == (True, "0")
+    assert (await rig.cash(rig.organisation))[0] == 1_000_000 - PRICE  # the other's
+
+
 async def test_a_seller_learns_nothing_of_what_the_payer_has_or_forbids(
     rig: PaymentsRig, door: httpx.AsyncClient
 ) -> None:
@@ -363,7 +391,7 @@ async def test_an_address_is_limited(rig: PaymentsRig, door: httpx.AsyncClient) 
     app = cast("Any", door)._transport.app
     for _ in range(X402_REQUESTS_PER_MINUTE_MAX):
         assert (
-            app._limiter.take(
+            app._rate._limiter.take(
                 "127.0.0.1", per_minute=X402_REQUESTS_PER_MINUTE_MAX, now_s=rig.clock.monotonic_s()
             )
             == 0.0

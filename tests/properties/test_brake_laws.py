@@ -16,7 +16,7 @@ from tests.unit.test_brake_rules import QUIET, SUBJECT
 from tokenworks.agents.brake.deciding import decide
 from tokenworks.agents.brake.errors import RulesLooserError
 from tokenworks.agents.brake.model import Action
-from tokenworks.agents.brake.profile import RECENT_MAX, STATE_BYTES_MAX, Profile
+from tokenworks.agents.brake.profile import RECENT_MAX, STATE_BYTES_MAX, Profile, mark_of
 from tokenworks.agents.brake.rule_documents import default_rules, parse_rules, to_document
 from tokenworks.agents.brake.rule_sets import RuleSet, compose_chain, refuse_looser
 from tokenworks.agents.brake.rules import RANKS, Budget, Picture, judge_rules, strictest
@@ -218,12 +218,17 @@ def test_profile_is_bounded_and_comes_back(
         now_us += pause_us
         payment_id = UUID(int=number)
         request_digest = request.to_bytes(8, "little") * 4
-        if profile.find(payment_id) is not None:
+        subject = replace(
+            SUBJECT, payment_id=payment_id, request_digest=request_digest, quanta=quanta
+        )
+        mark = mark_of(subject, b"key")
+        if profile.find(mark) is not None:
             continue
         same = [now_us - at for other, at in seen[-RECENT_MAX:] if other == request]
         assert sorted(profile.equal_calls(request_digest, now_us=now_us)) == sorted(same)
         profile.add(
-            replace(SUBJECT, payment_id=payment_id, request_digest=request_digest, quanta=quanta),
+            subject,
+            mark=mark,
             now_us=now_us,
             is_new_payee=is_new,
             action=action,
@@ -232,7 +237,7 @@ def test_profile_is_bounded_and_comes_back(
         )
         seen.append((request, now_us))
         profile.learn_price(request, quanta)
-        found = profile.find(payment_id)
+        found = profile.find(mark)
         assert found is not None
         assert (found.action, found.rules_version) == (action, number)
         assert profile.times_before(found.index, 5)[-1] == now_us

@@ -4,6 +4,7 @@ What agents need of a hub, put together once by ``bootstrap``.
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,8 @@ from tokenworks.receipts.service import ReceiptKeys
 from tokenworks.supply.secrets import SecretBox
 
 NETWORK_REFERENCE_LENGTH: Final = 16
+BRAKE_PURPOSE: Final = b"tokenworks-brake-mark-1"
+CLAIM_PURPOSE: Final = b"tokenworks-payment-claim-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +80,13 @@ async def open_agent_services(
         evaluator: Evaluates conditions of escrows; without one they wait.
     """
     network = network_of(thumbprint(await keys.ensure_root()))
+    salt_key = await keys.ensure_salt_key()
     mandates = Mandates(pool, ledger=ledger, identity=identity, keys=keys, clock=clock, ids=ids)
     brake = Brake(
         pool,
         ledger=ledger,
         clock=clock,
+        mark_key=hmac.digest(salt_key, BRAKE_PURPOSE, "sha256"),
         raiser=mandates,
         webhooks=Webhooks(
             pool, clock=clock, box=box, sender=sender, source=f"urn:tokenworks:{network}"
@@ -95,12 +100,13 @@ async def open_agent_services(
         mandates=mandates,
         brake=brake,
         parties=identity,
-        receipts=ReceiptIssuer(keys, await keys.ensure_salt_key()),
+        receipts=ReceiptIssuer(keys, salt_key),
         clock=clock,
         network=network,
         attesting=Attesting(
             await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock
         ),
+        claim_key=hmac.digest(salt_key, CLAIM_PURPOSE, "sha256"),
     )
     brake.release_with(payments.release)
     escrows = Escrows(

@@ -14,8 +14,20 @@ from tokenworks.cli.rendering import Record, column, short_moment
 app: Final = typer.Typer(help="Payments of agents.", no_args_is_help=True)
 
 
-def _verdict(row: Record) -> str:
-    return "" if row["brake"] is None else str(row["brake"]["action"])
+def verdict_text(row: Record) -> str:
+    """
+    Return what the brake said, and what people made of it.
+    """
+    brake, review = row["brake"], row["review"]
+    if brake is None:
+        return ""
+    if review is None:
+        return str(brake["action"])
+    by = f" by {' and '.join(review['by'])}" if review["by"] else ""
+    if review["state"] == "pending":
+        return f"hold -> waits{f', approved{by},' if by else ''} until {review['expires_at'][:19]}Z"
+    at = f" at {review['decided_at'][:19]}Z" if review["decided_at"] else ""
+    return f"hold -> {review['state']}{by}{at}"
 
 
 def _reasons(row: Record) -> str:
@@ -32,7 +44,7 @@ COLUMNS: Final = (
     column("Scheme"),
     column("Amount", right=True),
     column("Currency"),
-    column("Brake", _verdict),
+    column("Brake", verdict_text),
 )
 
 DETAIL_COLUMNS: Final = (

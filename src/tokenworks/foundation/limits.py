@@ -21,6 +21,7 @@ LEDGER_ANSWER_TIMEOUT_S: Final = 5.0
 X402_BODY_BYTES_MAX: Final = 64 * 1024
 X402_READ_TIMEOUT_S: Final = 10.0
 X402_REQUESTS_PER_MINUTE_MAX: Final = 120_000  # from one address; sellers ask for many payers
+MCP_REQUESTS_PER_MINUTE_MAX: Final = 6_000  # from one address; each is some ms of a gateway
 
 SUPPLIER_CONNECT_TIMEOUT_S: Final = 5.0
 SUPPLIER_FIRST_BYTE_TIMEOUT_S: Final = 60.0
@@ -39,6 +40,8 @@ STATEMENT_ATTEMPTS_MAX: Final = 500_000
 
 REVIEW_LIFETIME_S: Final = 15 * 60
 """A payment that waits for a person is not made when nobody has decided by then."""
+REVIEWS_PENDING_MAX: Final = 100
+"""Payments of one agent that may wait for people at once: a loop must not fill an inbox."""
 
 PAGE_ROWS_DEFAULT: Final = 50
 PAGE_ROWS_MAX: Final = 500

@@ -40,6 +40,7 @@ CHARACTERS_PER_TOKEN_MIN: Final = 3
 
 Send = Callable[[bytes], Awaitable[None]]
 IsGone = Callable[[], bool]
+Closing = Callable[[Settled], bytes]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -141,11 +142,19 @@ class Streamer:
             granted_tokens=call.quote.output_tokens,
         )
 
-    async def relay(self, stream: OpenStream, *, send: Send, is_gone: IsGone) -> Settled | None:
+    async def relay(
+        self, stream: OpenStream, *, send: Send, is_gone: IsGone, closing: Closing | None = None
+    ) -> Settled | None:
         """
         Pass the rest on and settle; ``None`` when it ended with an error event.
 
         Runs to its end whatever the client does: call it in a task that is not cancelled.
+
+        Args:
+            stream: As ``begin`` returned it.
+            send: Takes bytes for the client.
+            is_gone: Whether the client has left.
+            closing: Makes a comment that stands after the receipt's; ``None``: there is none.
         """
         with self._gateway.holding.heartbeat(stream.call):
             try:
@@ -172,7 +181,10 @@ class Streamer:
             await send(self._to_error_event(fault))
             return None
         last = b"" if outcome is not CallOutcome.HOLD_EXHAUSTED else _length_event(stream)
-        await send(last + RECEIPT_COMMENT + _encode(settled.document) + b"\n\n" + DONE_EVENT)
+        comments = RECEIPT_COMMENT + _encode(settled.document) + b"\n\n"
+        if closing is not None:
+            comments += closing(settled)
+        await send(last + comments + DONE_EVENT)
         return settled
 
     async def _pump(self, stream: OpenStream, *, send: Send, is_gone: IsGone) -> CallOutcome:

@@ -58,6 +58,23 @@ SELECT party_id, kind, level, name, organisation_id, parent_id, default_tier, st
 FROM chain
 ORDER BY height DESC;
 
+-- name: select_stopped
+-- Which of some parties may not act, because they or somebody above them is frozen or closed.
+WITH RECURSIVE above AS (
+    SELECT party_id AS asked_id, parent_id, state
+    FROM identity.parties
+    WHERE party_id = ANY (%(party_ids)s::uuid[])
+    UNION ALL
+    SELECT above.asked_id, parent.parent_id, parent.state
+    FROM above
+    INNER JOIN identity.parties AS parent ON above.parent_id = parent.party_id
+)
+
+SELECT asked_id, CASE WHEN bool_or(state = 'closed') THEN 'closed' ELSE 'frozen' END
+FROM above
+WHERE state <> 'active'
+GROUP BY asked_id;
+
 -- name: select_tree
 -- Read a party and those below it, or all buyers where the party is NULL; parents first.
 WITH RECURSIVE tree AS (

@@ -228,6 +228,18 @@ class Identity:
         async with self._pool.connection() as connection:
             return tuple(await store.read_tree(connection, party_id, count=count))
 
+    async def stopped(self, party_ids: Iterable[UUID]) -> dict[UUID, PartyState]:
+        """
+        Return which of some parties may not act now, as they or somebody above is not active.
+
+        Read at this moment, for what no hold would stop: who is paid is on no spend path.
+
+        Returns:
+            ``CLOSED`` or ``FROZEN`` for each of them; who may act, or is unknown, is left out.
+        """
+        async with self._reader(None) as connection:
+            return await store.read_stopped(connection, list(party_ids))
+
     async def set_party_state(
         self, reference: UUID | str, state: PartyState, *, connection: Connection | None = None
     ) -> Party:

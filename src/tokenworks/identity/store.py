@@ -105,6 +105,15 @@ async def read_chain(connection: Connection, party_id: UUID) -> list[Party]:
     return [_party(row) for row in await cursor.fetchall()]
 
 
+async def read_stopped(connection: Connection, party_ids: Sequence[UUID]) -> dict[UUID, PartyState]:
+    """
+    Return those of some parties that may not act, and whether closed or frozen.
+    """
+    parameters = {"party_ids": list(party_ids)}
+    cursor = await connection.execute(_queries["select_stopped"], parameters)
+    return {row[0]: PartyState(row[1]) for row in await cursor.fetchall()}
+
+
 async def read_tree(connection: Connection, party_id: UUID | None, *, count: int) -> list[Party]:
     """
     Return a party and those below it, or all buyers; parents first, up to ``count``.

@@ -7,6 +7,7 @@ payment, a review is opened once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -171,3 +172,9 @@ class FakeBrake:
         Return the review of a payment.
         """
         return self.reviews.get(payment_id)
+
+    async def reviews_of(self, payment_ids: Iterable[UUID], /) -> dict[UUID, Review]:
+        """
+        Return the reviews of some payments.
+        """
+        return {one: self.reviews[one] for one in payment_ids if one in self.reviews}

@@ -13,7 +13,7 @@ import structlog
 
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.model import Settled
-from tokenworks.gateway.streaming import OpenStream, Streamer
+from tokenworks.gateway.streaming import Closing, OpenStream, Streamer
 from tokenworks.web.asgi import RawHeaders, Receive, SendMessage, unexpected_error
 from tokenworks.web.errors import to_openai_error
 from tokenworks.web.metrics import HubMetrics
@@ -66,6 +66,7 @@ class Relays:
         headers: RawHeaders,
         *,
         on_settled: OnSettled | None = None,
+        closing: Closing | None = None,
     ) -> None:
         """
         Send a stream to its end; it is metered to its end also when the client leaves.
@@ -98,7 +99,9 @@ class Relays:
             except (OSError, RuntimeError):
                 is_gone = True
             try:
-                settled = await self._streamer.relay(stream, send=pass_on, is_gone=lambda: is_gone)
+                settled = await self._streamer.relay(
+                    stream, send=pass_on, is_gone=lambda: is_gone, closing=closing
+                )
             except Exception:  # noqa: BLE001 - the headers are out: a bug still gets an event
                 _log.exception("unexpected_error", call_id=str(stream.call.call_id))
                 self._metrics.refused("internal_error")

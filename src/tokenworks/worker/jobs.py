@@ -23,6 +23,7 @@ from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.orphans import Orphans
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.ledger.archive import ArchiveReport
 from tokenworks.ledger.checkpoint import take_checkpoint
@@ -34,6 +35,7 @@ from tokenworks.worker.metering import Metering
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
+ORPHANS_EVERY_S: Final = 2.0
 DELIVER_EVERY_S: Final = 1.0
 EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
@@ -70,6 +72,7 @@ class Worker:
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         brake: Ends reviews by their time, tells owners.
+        orphans: Gives back the holds of processes that are gone.
         metering: Reads power meters, beside the jobs.
         energy: Divides and posts what they said.
         factory: Has partitions and old readings.
@@ -89,6 +92,7 @@ class Worker:
         refunds: Refunds,
         reconciliation: Reconciliation,
         brake: Brake,
+        orphans: Orphans,
         metering: Metering,
         energy: EnergyPosting,
         factory: FactoryStore,
@@ -114,6 +118,7 @@ class Worker:
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("give_back_orphans", ORPHANS_EVERY_S, orphans.give_back),
             _Job("expire_reviews", EXPIRE_EVERY_S, self._brake.expire_due),
             _Job("deliver_webhooks", DELIVER_EVERY_S, self._deliver),
             _Job("settle_escrows", ESCROWS_EVERY_S, self._settle_escrows),

@@ -260,6 +260,22 @@ async def test_wallet_delegates_once_by_a_signed_request(family: Family) -> None
     )
 
 
+async def test_characters_that_no_book_can_hold_are_refused(family: Family) -> None:
+    """
+    A NUL, which JSON and addresses can say, is the caller's fault and no error of the hub.
+    """
+    for method, path, body in (
+        ("GET", "agents/%00", None),
+        ("GET", "payments?agent=%00", None),
+        ("POST", "agents", {"name": "other", "owner": "acme\0"}),
+        ("POST", "agents", {"name": "other", "owner": "acme", "label": "a\nb"}),
+        ("POST", "mandates", {"agent": "bot", "terms": {"payees": ["\0"]}}),
+        ("POST", "mandates", {"agent": "bot", "terms": {"reference": "\0"}}),
+    ):
+        answer = await family.hub.admin.request(method, path, json=body)
+        assert answer.status_code == 400, (path, answer.text)
+
+
 async def test_kill_switch_is_in_the_tree_at_once(family: Family) -> None:
     """
     An owner freezes all below it with one call; an agent cannot; only who stands above thaws.
@@ -293,6 +309,34 @@ async def test_kill_switch_is_in_the_tree_at_once(family: Family) -> None:
     tree = (await family.hub.admin.get("agents/tree")).json()
     assert [party["name"] for party in tree["parties"]] == ["acme", "research", "bot"]
     assert tree["mandates"][0]["is_usable"] is True
+
+
+async def test_tree_knows_what_stops_a_delegation_from_outside_it(family: Family) -> None:
+    """
+    Whoever sees only its own agents is told the truth: a frozen delegator, a team above it, or
+    a frozen mandate of another owner stops what was passed on.
+    """
+    await family.hub.make("parties", name="desk", kind="buyer", parent="acme", level="team")
+    await family.hub.make("agents", name="helper", owner="desk")
+    desk = await family.hub.key_of("desk", role="buyer")
+    root = await family.mandate(delegations_max=1)
+    child = await family.hub.make(
+        "mandates", agent="helper", parent=root["mandate_id"], terms={"currency": "USD"}
+    )
+    frozen = f"mandates/{root['mandate_id']}"
+
+    async def is_usable() -> tuple[bool, str]:
+        tree = (await desk.get("agents/tree")).json()
+        assert [m["mandate_id"] for m in tree["mandates"]] == [child["mandate_id"]]
+        detail = (await desk.get(f"mandates/{child['mandate_id']}")).json()
+        return tree["mandates"][0]["is_usable"], detail["status"]
+
+    assert await is_usable() == (True, "active")
+    for place in ("agents/bot", "agents/research", frozen):
+        assert (await family.owner.post(f"{place}/freeze")).status_code == 200
+        assert await is_usable() == (False, "mandate_frozen")
+        assert (await family.owner.post(f"{place}/thaw")).status_code == 200
+        assert await is_usable() == (True, "active")
 
 
 async def test_mandate_is_narrowed_raised_frozen_and_revoked(family: Family) -> None:

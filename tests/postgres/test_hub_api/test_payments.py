@@ -176,6 +176,8 @@ async def test_people_decide_about_a_large_payment_to_a_stranger(
     held = (await hub.admin.get("payments", params={"held": "true"})).json()["items"]
     waiting = [UUID(row["payment_id"]) for row in held if row["state"] == "in_review"]
     assert len(waiting) == 2
+    texts = [command.verdict_text(row) for row in held if row["state"] == "in_review"]
+    assert all(text.startswith("hold -> waits until 20") for text in texts)
     reviews = {review_id: await brake.review(review_id) for review_id in waiting}
     by_payment = {payment_id_of(wallet.address, nonce_of(jws)): jws for jws in signed}
     (approved, good), (denied, bad) = by_payment.items()
@@ -198,6 +200,16 @@ async def test_people_decide_about_a_large_payment_to_a_stranger(
     assert receipt["brake"]["review"] == str(approved)
     balance = (await hub.admin.get("balance", params={"party": "acme"})).json()["cash"][0]
     assert balance["posted"] == "80.99988"
+    payer, payee_key = await hub.key_of("acme"), await hub.key_of("stranger")
+    rows = {r["payment_id"]: r for r in (await payer.get("payments")).json()["items"]}
+    moment = clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    for payment_id, word in ((approved, "approved"), (denied, "denied")):
+        review = rows[str(payment_id)]["review"]
+        assert (review["state"], review["by"], review["note"]) == (word, ["ann"], "looked at")
+        shown = (await payer.get(f"payments/{payment_id}")).json()
+        assert command.verdict_text(shown) == f"hold -> {word} by ann at {moment}"
+    for row in (await payee_key.get("payments")).json()["items"]:
+        assert (row["brake"], row["review"]) == (None, None)
 
 
 def nonce_of(jws: str) -> UUID:

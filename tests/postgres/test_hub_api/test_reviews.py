@@ -125,6 +125,15 @@ async def test_owner_sees_and_approves(family: Family) -> None:
         "The first payment to this payee is 1 USD; the rule says at most 0 USD."
     )
 
+    for field, text in (
+        ("actor", f"Bob (key {uuid4()}) and Ann"),
+        ("actor", "Ann\u202e"),
+        ("note", "approved\x1b[2J"),
+        ("note", "\0"),
+    ):
+        forged = await family.decide("ann", "approve", review, **{field: text})
+        assert forged.status_code == 400, (field, text)
+
     answer = await family.decide("ann", "approve", review, note="we know them", actor="Ann")
 
     assert answer.status_code == 200, answer.text

@@ -9,7 +9,6 @@ them is a matter of velocity.
 
 from __future__ import annotations
 
-import asyncio
 from calendar import monthrange
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from tokenworks.agents.brake.ports import LedgerLimits
 from tokenworks.agents.brake.rules import Budget
+from tokenworks.agents.together import Together
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.money import PPM
 from tokenworks.ledger.model import LimitView
@@ -40,8 +40,7 @@ class Budgets:
         self._ledger = ledger
         self._clock = clock
         self._known: dict[tuple[UUID, ...], tuple[float, tuple[Budget, ...]]] = {}
-        self._asked: list[tuple[tuple[UUID, ...], asyncio.Future[list[LimitView]]]] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._limits = Together(self._read, askers_max=TOGETHER_MAX)
 
     async def of(self, mandates: tuple[UUID, ...], currency: str) -> tuple[Budget, ...]:
         """
@@ -52,9 +51,9 @@ class Budgets:
         if known is not None and now_s - known[0] < REMEMBER_S:
             return known[1]
         now = self._clock.now()
-        limits = await self._limits(mandates)
         budgets = tuple(
             _budget(limit, now)
+            for limits in (await self._limits.ask(mandates)).values()
             for limit in limits
             if limit.asset == f"LIMIT.{currency}"
             and limit.resets_at is not None
@@ -65,37 +64,11 @@ class Budgets:
         self._known[mandates] = (now_s, budgets)
         return budgets
 
-    async def _limits(self, mandates: tuple[UUID, ...]) -> list[LimitView]:
-        """
-        Return the limits of a chain, read in one statement for all who ask meanwhile.
-        """
-        answer: asyncio.Future[list[LimitView]] = asyncio.get_running_loop().create_future()
-        self._asked.append((mandates, answer))
-        if self._reading is None or self._reading.done():
-            # Its own task: a caller who gives up must not end what others wait for.
-            self._reading = asyncio.create_task(self._read())
-        return await answer
-
-    async def _read(self) -> None:
-        while self._asked:
-            asked = self._asked[:TOGETHER_MAX]
-            del self._asked[:TOGETHER_MAX]
-            scopes = sorted({scope_id for mandates, _ in asked for scope_id in mandates})
-            try:
-                limits = await self._ledger.limits(scopes)
-            except Exception as error:  # noqa: BLE001 - each who asked is told, and judges it
-                for _, answer in asked:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            found: dict[UUID, list[LimitView]] = {}
-            for view in limits:
-                found.setdefault(view.scope_id, []).append(view)
-            for mandates, answer in asked:
-                if not answer.done():
-                    answer.set_result(
-                        [view for scope_id in mandates for view in found.get(scope_id, ())]
-                    )
+    async def _read(self, scope_ids: Sequence[UUID]) -> dict[UUID, list[LimitView]]:
+        found: dict[UUID, list[LimitView]] = {}
+        for view in await self._ledger.limits(scope_ids):
+            found.setdefault(view.scope_id, []).append(view)
+        return found
 
 
 def _budget(limit: LimitView, now: datetime) -> Budget:

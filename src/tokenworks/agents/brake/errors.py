@@ -5,7 +5,7 @@ What can go wrong with rules, reviews and webhooks.
 
     InvalidError        InvalidRulesError, RulesLooserError, InvalidWebhookError,
                         PaymentOutsideWindowError, InvalidNoteError, RaiseNotPossibleError
-    ForbiddenError      ApproverNotAllowedError, RulesOwnerRequiredError
+    ForbiddenError      ApproverNotAllowedError, ReviewsFullError, RulesOwnerRequiredError
     NotFoundError       ReviewNotFoundError, WebhookNotFoundError
     ConflictError       ReviewDigestMismatchError, ReviewDecidedError, ReviewExpiredError,
                         SamePersonError
@@ -77,6 +77,14 @@ class ApproverNotAllowedError(ForbiddenError):
     """
 
     code = "approver_not_allowed"
+
+
+class ReviewsFullError(ForbiddenError):
+    """
+    So many payments of the agent wait for people that no more may.
+    """
+
+    code = "reviews_full"
 
 
 class RulesOwnerRequiredError(ForbiddenError):

@@ -39,6 +39,7 @@ from tokenworks.agents.brake.profile import (
     MASK_64,
     Profile,
     ProfileUnreadableError,
+    mark_of,
     resource_number,
 )
 from tokenworks.agents.brake.reviewing import decision_after
@@ -125,9 +126,10 @@ class Judging:
     Gather payments and judge them together.
     """
 
-    def __init__(self, pool: Pool, clock: Clock) -> None:
+    def __init__(self, pool: Pool, clock: Clock, *, mark_key: bytes) -> None:
         self._pool = pool
         self._clock = clock
+        self._mark_key = mark_key
         self.book = RuleBook()
         self._waiting: list[Waiting] = []
         self._running: asyncio.Task[None] | None = None
@@ -216,7 +218,7 @@ class Judging:
                 now=now,
             )
             await self.book.load(connection, read.versions)
-            work = _Batch(read, self.book, now)
+            work = _Batch(read, self.book, now, mark_key=self._mark_key)
             answers = [work.answer(waiting) for waiting in batch]
             await work.write(connection)
         return answers
@@ -227,8 +229,9 @@ class _Batch:
     One batch under its locks: pure until ``write``.
     """
 
-    def __init__(self, read: store.Read, book: RuleBook, now: datetime) -> None:
+    def __init__(self, read: store.Read, book: RuleBook, now: datetime, *, mark_key: bytes) -> None:
         self._read = read
+        self._mark_key = mark_key
         self._book = book
         self._now = now
         self._now_us = int(now.timestamp() * 1_000_000)
@@ -297,6 +300,7 @@ class _Batch:
         decision = decide(judge_rules(subject, picture, chain), score, chain, rules_version=version)
         profile.add(
             subject,
+            mark=mark_of(subject, self._mark_key),
             now_us=self._now_us,
             is_new_payee=is_met,
             action=decision.action,
@@ -321,7 +325,7 @@ class _Batch:
         if judged is not None:
             _check_digest(subject, judged[0])
             return judged[1]
-        remembered = self._profile(subject).find(subject.payment_id)
+        remembered = self._profile(subject).find(mark_of(subject, self._mark_key))
         if remembered is not None and remembered.action is Action.ALLOW:
             return Decision(
                 action=Action.ALLOW,
@@ -365,7 +369,7 @@ class _Batch:
 
     def _learn(self, subject: Subject, captured_quanta: int) -> None:
         profile = self._profile(subject)
-        remembered = profile.find(subject.payment_id)
+        remembered = profile.find(mark_of(subject, self._mark_key))
         if captured_quanta <= 0 or (remembered is not None and remembered.is_learned):
             return
         key = (subject.agent_id, subject.currency, subject.payee_id)

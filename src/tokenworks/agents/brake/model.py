@@ -100,6 +100,7 @@ class Review:
     state: ReviewState
     approvals_needed: int
     approved_by: tuple[str, ...]  # who approved so far, as actors
+    denied_by: str | None = None  # who denied it, as an actor
     created_at: datetime
     expires_at: datetime
     decided_at: datetime | None

@@ -1,9 +1,10 @@
 """
 What is usual for one agent, in one currency, in at most ``STATE_BYTES_MAX`` bytes.
 
-Holds: the last ``RECENT_MAX`` payments (by id, so that a repeat is known; with the request's
-digest, for loops), sums of the last minute and hour in buckets, what was paid lately for up to
-``RESOURCES_MAX`` resources, payees met for the first time, and the statistics of the score.
+Holds: the last ``RECENT_MAX`` payments (by a keyed mark of id and payload, so that a repeat is
+known and nothing else passes for one; with the request's digest, for loops), sums of the last
+minute and hour in buckets, what was paid lately for up to ``RESOURCES_MAX`` resources, payees
+met for the first time, and the statistics of the score.
 
 Known limits: a minute is twelve buckets of five seconds and an hour thirty of two minutes, so a
 window is up to one bucket short; a payment sent again after ``RECENT_MAX`` others of its agent
@@ -16,10 +17,9 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from statistics import median_low
 from typing import Final
-from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Subject
 from tokenworks.agents.brake.scoring import FEATURES, Baseline, ScoreState
@@ -135,7 +135,7 @@ class Profile:
         "digests",
         "flags",
         "hour",
-        "ids",
+        "marks",
         "minute",
         "oldest",
         "resources",
@@ -151,7 +151,7 @@ class Profile:
         self.minute = Buckets(MINUTE_BUCKETS, MINUTE_BUCKET_S)
         self.hour = Buckets(HOUR_BUCKETS, HOUR_BUCKET_S)
         self.oldest = 0  # where the next payment goes once the ring is full
-        self.ids = array("Q")
+        self.marks = array("Q")
         self.digests = array("Q")
         self.times = array("q")  # microseconds since 1970
         self.scores = array("H")
@@ -164,12 +164,12 @@ class Profile:
 
     # ------------------------------------------------------------------------ payments
 
-    def find(self, payment_id: UUID) -> Judged | None:
+    def find(self, mark: int) -> Judged | None:
         """
-        Return what is remembered of a payment, if it is one of the last.
+        Return what is remembered of a payment (``mark_of``), if it is one of the last.
         """
         try:
-            index = self.ids.index(payment_id.int & MASK_64)
+            index = self.marks.index(mark)
         except ValueError:
             return None
         flags = self.flags[index]
@@ -185,6 +185,7 @@ class Profile:
         self,
         subject: Subject,
         *,
+        mark: int,
         now_us: int,
         is_new_payee: bool,
         action: Action,
@@ -199,15 +200,15 @@ class Profile:
         self.minute.add(now_us, quanta, is_new=is_new_payee)
         self.hour.add(now_us, quanta, is_new=is_new_payee)
         row = (
-            subject.payment_id.int & MASK_64,
+            mark,
             int.from_bytes(subject.request_digest[:8], "little"),
             now_us,
             min(score_ppm // _SCORE_UNIT_PPM, _SCORE_MAX),
             rules_version & _COUNT_MAX,
             _FLAGS[action],
         )
-        columns = (self.ids, self.digests, self.times, self.scores, self.versions, self.flags)
-        if len(self.ids) < RECENT_MAX:
+        columns = (self.marks, self.digests, self.times, self.scores, self.versions, self.flags)
+        if len(self.marks) < RECENT_MAX:
             for values, value in zip(columns, row, strict=True):
                 values.append(value)
             return
@@ -287,10 +288,10 @@ class Profile:
             _HEAD.pack(_VERSION, len(self.resources), state.count, state.novelty, 0.0, *figures),
             self.minute.encode(),
             self.hour.encode(),
-            _RING.pack(len(self.ids), self.oldest, len(self.strangers)),
+            _RING.pack(len(self.marks), self.oldest, len(self.strangers)),
             array("Q", self.strangers).tobytes(),
         ]
-        columns = (self.ids, self.digests, self.times, self.scores, self.versions, self.flags)
+        columns = (self.marks, self.digests, self.times, self.scores, self.versions, self.flags)
         parts.extend(values.tobytes() for values in columns)
         for resource, prices in self.resources.items():
             padded = prices + [0] * (PRICES_MAX - len(prices))
@@ -338,7 +339,7 @@ class Profile:
         self.strangers = list(array("Q", rest[: met * 8].tobytes()))
         rest = rest[met * 8 :]
         for name, kind, width in (
-            ("ids", "Q", 8),
+            ("marks", "Q", 8),
             ("digests", "Q", 8),
             ("times", "q", 8),
             ("scores", "H", 2),
@@ -357,6 +358,17 @@ class Profile:
         for place in range(resources):
             resource, known, *prices = _RESOURCE.unpack_from(rest, place * _RESOURCE.size)
             self.resources[resource] = prices[:known]
+
+
+def mark_of(subject: Subject, key: bytes) -> int:
+    """
+    Return the number by which a payment is known again: of its id and its whole payload.
+
+    Keyed, because whoever pays chooses both: two payments with one number, which cost a day of
+    hashing without the key, would let the second pass on the word for the first.
+    """
+    content = subject.payment_id.bytes + subject.digest
+    return int.from_bytes(blake2b(content, digest_size=8, key=key).digest(), "little")
 
 
 def resource_number(resource: str) -> int:

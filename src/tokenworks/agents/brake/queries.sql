@@ -97,6 +97,12 @@ INSERT INTO agents.reviews (
 ON CONFLICT DO NOTHING
 RETURNING true
 
+-- name: count_pending
+-- How many payments of an agent wait for people right now.
+SELECT count(*)
+FROM agents.reviews
+WHERE agent_id = %(agent_id)s AND state = 'pending' AND expires_at > %(now)s
+
 -- name: reviews
 -- Read reviews with what was said about them.
 SELECT
@@ -105,7 +111,8 @@ SELECT
     ARRAY(
         SELECT said.actor FROM agents.review_decisions AS said
         WHERE said.review_id = review.review_id AND said.word = 'approve' ORDER BY said.ordinal
-    )
+    ),
+    (SELECT said.actor FROM agents.review_decisions AS said WHERE said.review_id = review.review_id AND said.word = 'deny')
 FROM agents.reviews AS review
 WHERE review.review_id = ANY (%(review_ids)s::uuid[])
 
@@ -128,7 +135,8 @@ SELECT
     ARRAY(
         SELECT said.actor FROM agents.review_decisions AS said
         WHERE said.review_id = review.review_id AND said.word = 'approve' ORDER BY said.ordinal
-    )
+    ),
+    (SELECT said.actor FROM agents.review_decisions AS said WHERE said.review_id = review.review_id AND said.word = 'deny')
 FROM agents.reviews AS review
 WHERE
     (%(organisation_id)s::uuid IS NULL OR review.organisation_id = %(organisation_id)s)

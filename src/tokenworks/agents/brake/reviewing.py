@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -167,11 +167,13 @@ def decision_after(review: Review, now: datetime) -> Decision:
         reason = Reason(
             rule="review",
             action=Action.ALLOW,
-            text=f"Approved by {by}." + (f" {review.note}" if review.note else ""),
+            text=f"Approved by {by}{_when(review)}." + (f" {review.note}" if review.note else ""),
             figures={"approvals": len(review.approved_by)},
         )
         return _replaced(first, Action.ALLOW, reason, review_id=review.review_id)
-    word = "denied by a person" if state is ReviewState.DENIED else "not decided in time"
+    is_denied = state is ReviewState.DENIED
+    by = review.denied_by or "a person"
+    word = f"denied by {by}{_when(review)}" if is_denied else "not decided in time"
     reason = Reason(
         rule="review",
         action=Action.DENY,
@@ -179,6 +181,11 @@ def decision_after(review: Review, now: datetime) -> Decision:
         figures={},
     )
     return _replaced(first, Action.DENY, reason, review_id=None)
+
+
+def _when(review: Review) -> str:
+    moment = review.decided_at
+    return "" if moment is None else f" at {moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _replaced(

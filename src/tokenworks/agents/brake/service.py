@@ -8,7 +8,7 @@ a hold, which ends by its time and harms nobody.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +26,7 @@ from tokenworks.agents.brake.errors import (
     RaiseNotPossibleError,
     ReviewDigestMismatchError,
     ReviewNotFoundError,
+    ReviewsFullError,
 )
 from tokenworks.agents.brake.judging import Judging
 from tokenworks.agents.brake.model import (
@@ -49,7 +50,7 @@ from tokenworks.agents.brake.rule_sets import (
 from tokenworks.agents.mandates.model import MoneyLimit
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
-from tokenworks.foundation.limits import REVIEW_LIFETIME_S
+from tokenworks.foundation.limits import REVIEW_LIFETIME_S, REVIEWS_PENDING_MAX
 from tokenworks.identity.model import PLATFORM_ID
 from tokenworks.postgres.pool import Connection, Pool
 
@@ -77,6 +78,7 @@ class Brake:
         pool: Connections to the database.
         ledger: Says what is left of budgets.
         clock: The time.
+        mark_key: Of the hub, secret: by it every process knows a payment again.
         raiser: Raises limits of mandates (``Scope.RAISE``); ``None``: not possible here.
         webhooks: Tells owners; ``None``: the outbox is filled, and others empty it.
         review_lifetime_s: After so long without a decision a payment is not made.
@@ -88,6 +90,7 @@ class Brake:
         *,
         ledger: LedgerLimits,
         clock: Clock,
+        mark_key: bytes,
         raiser: LimitRaiser | None = None,
         webhooks: Webhooks | None = None,
         review_lifetime_s: int = REVIEW_LIFETIME_S,
@@ -97,7 +100,7 @@ class Brake:
         self._raiser = raiser
         self._review_lifetime = timedelta(seconds=review_lifetime_s)
         self._budgets = Budgets(ledger, clock)
-        self._judging = Judging(pool, clock)
+        self._judging = Judging(pool, clock, mark_key=mark_key)
         self._webhooks = webhooks
         self._release: HoldRelease | None = None
 
@@ -169,6 +172,7 @@ class Brake:
         Raises:
             ReviewDigestMismatchError: The payment waits, or waited, with another payload.
             PaymentOutsideWindowError: The payment's id is of a time the books do not cover.
+            ReviewsFullError: ``REVIEWS_PENDING_MAX`` of this agent wait already.
         """
         assert decision.action is Action.HOLD, "only what is held waits for a person"
         now = self._clock.now()
@@ -187,10 +191,16 @@ class Brake:
                 decided_at=None,
                 note="",
             )
-            if await store.insert_review(connection, review):
-                await store.enqueue_deliveries(connection, review.review_id, "opened", now=now)
-                return review
             known = await store.find_review(connection, review.review_id)
+            if known is None:
+                waiting = await store.count_pending(connection, subject.agent_id, now=now)
+                if waiting >= REVIEWS_PENDING_MAX:
+                    message = f"{waiting} payments of this agent wait for people already."
+                    raise ReviewsFullError(message)
+                if await store.insert_review(connection, review):
+                    await store.enqueue_deliveries(connection, review.review_id, "opened", now=now)
+                    return review
+                known = await store.find_review(connection, review.review_id)
         assert known is not None, "what could not be inserted is there"
         if known.subject.digest != subject.digest:
             message = "This payment waits for a person with another payload."
@@ -203,6 +213,13 @@ class Brake:
         """
         async with self._reading() as connection:
             return await store.find_review(connection, payment_id)
+
+    async def reviews_of(self, payment_ids: Iterable[UUID]) -> dict[UUID, Review]:
+        """
+        Return the reviews of some payments; who was not asked about is left out.
+        """
+        async with self._reading() as connection:
+            return await store.read_reviews(connection, payment_ids)
 
     async def said_of(self, review_id: UUID) -> list[store.Said]:
         """

@@ -315,6 +315,16 @@ async def insert_review(connection: Connection, review: Review) -> bool:
     )
 
 
+async def count_pending(connection: Connection, agent_id: UUID, *, now: datetime) -> int:
+    """
+    Return how many payments of an agent wait for people.
+    """
+    parameters = {"agent_id": agent_id, "now": now}
+    row = await (await connection.execute(QUERIES["count_pending"], parameters)).fetchone()
+    assert row is not None, "a count is always there"
+    return row[0]
+
+
 async def find_review(
     connection: Connection, review_id: UUID, *, is_locked: bool = False
 ) -> Review | None:
@@ -451,14 +461,16 @@ async def enqueue_deliveries(
 
 
 def _review(row: Row) -> Review:
-    review_id, subject, decision, state, needed, created_at, expires_at, decided_at, note, by = row
+    review_id, subject, decision, state, needed, created_at, expires_at, decided_at, note = row[:9]
+    approved_by, denied_by = row[9:]
     return Review(
         review_id=review_id,
         subject=_subjects.decode(subject),
         decision=_decisions.decode(decision),
         state=ReviewState(state),
         approvals_needed=needed,
-        approved_by=tuple(by),
+        approved_by=tuple(approved_by),
+        denied_by=denied_by,
         created_at=created_at,
         expires_at=expires_at,
         decided_at=decided_at,

@@ -55,6 +55,24 @@ SELECT
 FROM chain
 ORDER BY depth;
 
+-- name: select_above
+-- Read the mandates above some others that are not among these themselves.
+WITH RECURSIVE above AS (
+    SELECT parent.*
+    FROM agents.mandates AS parent
+    WHERE parent.mandate_id = ANY (%(parent_ids)s::uuid[])
+    UNION
+    SELECT parent.*
+    FROM above
+    INNER JOIN agents.mandates AS parent ON above.parent_id = parent.mandate_id
+)
+
+SELECT
+    mandate_id, agent_id, issuer_id, organisation_id, parent_id, depth, terms::text, state, label,
+    jws, created_at, expires_at, revoked_at
+FROM above
+WHERE mandate_id <> ALL (%(known_ids)s::uuid[]);
+
 -- name: select_mandates
 -- List mandates in the order of their ids, after a cursor.
 SELECT

@@ -7,7 +7,7 @@ it binds the next hold of every process at once; captures within holds that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -277,6 +277,13 @@ class Mandates:
                 after=after,
                 count=max(1, min(count, PAGE_ROWS_MAX)),
             )
+
+    async def those_above(self, mandates: Sequence[Mandate]) -> list[Mandate]:
+        """
+        Return the mandates above some others that are not among them: other owners', mostly.
+        """
+        async with self._pool.connection() as connection:
+            return await store.read_above(connection, mandates)
 
     async def events(self, mandate_id: UUID) -> list[MandateEvent]:
         """

@@ -95,6 +95,19 @@ async def read_chain(connection: Connection, mandate_id: UUID) -> tuple[Mandate,
     return tuple(_mandate(row) for row in await cursor.fetchall())
 
 
+async def read_above(connection: Connection, mandates: Sequence[Mandate]) -> list[Mandate]:
+    """
+    Return the mandates above some others that are not among them.
+    """
+    known = {mandate.mandate_id for mandate in mandates}
+    parents = {m.parent_id for m in mandates if m.parent_id is not None} - known
+    if not parents:
+        return []
+    parameters = {"parent_ids": list(parents), "known_ids": list(known)}
+    cursor = await connection.execute(_queries["select_above"], parameters)
+    return [_mandate(row) for row in await cursor.fetchall()]
+
+
 async def list_mandates(
     connection: Connection,
     *,

@@ -55,10 +55,12 @@ from tokenworks.receipts.errors import JwsMalformedError
 from tokenworks.receipts.jws import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, from_base64url
 
 MONEY_ASSETS: Final = frozenset({USD.code, CNY.code})
-BODY_HASH_CHARACTERS: Final = 43
 KEYS_REMEMBERED_MAX: Final = 16_384
+HEADER_CHARACTERS_MAX: Final = 256
+"""Of the JWS: three short members. What is remembered for a stranger is as small as that."""
 
 _AMOUNT: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_URL: Final = re.compile(r"[!-~]+")
 _METHOD: Final = re.compile(r"[A-Z]{1,16}")
 _BASE64URL_HASH: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -115,6 +117,9 @@ def read_authorisation(jws: str, *, network: str) -> Authorisation:
     parts = jws.split(".")
     if len(parts) != 3:
         raise AuthorisationMalformedError("An authorisation is a compact JWS of three parts.")
+    if len(parts[0]) > HEADER_CHARACTERS_MAX:
+        message = f"The header has at most {HEADER_CHARACTERS_MAX} characters."
+        raise AuthorisationMalformedError(message)
     address, key = _signer_of(parts[0])
     try:
         claims = _decode_claims(from_base64url(parts[1]))
@@ -213,6 +218,24 @@ def read_amount(text: str, *, param: str = "amount", may_be_zero: bool = False) 
     return quanta
 
 
+def check_url(url: str, *, param: str = "url") -> None:
+    """
+    Refuse what is no address: visible ASCII characters, as they stand in a request.
+
+    Whatever else could stand here would mislead the person who is asked about the payment, or
+    rewrite a terminal, or not fit into the books.
+
+    Raises:
+        AuthorisationMalformedError: Empty, too long, or another character.
+    """
+    if len(url) > URL_CHARACTERS_MAX or not _URL.fullmatch(url):
+        message = (
+            f"{param} has 1 to {URL_CHARACTERS_MAX} visible ASCII characters; encode others as"
+            " the request itself does (%20, punycode)."
+        )
+        raise AuthorisationMalformedError(message, param=param)
+
+
 def _mismatch(name: str, signed: str, asked: str) -> RequirementsMismatchError:
     message = f"{name} was signed as {signed[:64]!r}; the seller asks for {asked[:64]!r}."
     return RequirementsMismatchError(message, param=name)
@@ -249,14 +272,14 @@ def _check_claims(claims: _Claims) -> int:
         raise AuthorisationMalformedError("jti is a UUIDv7.", param="jti")
     if not _METHOD.fullmatch(claims.method):
         raise AuthorisationMalformedError("method is upper case letters.", param="method")
-    if not 1 <= len(claims.url) <= URL_CHARACTERS_MAX:
-        message = f"url has 1 to {URL_CHARACTERS_MAX} characters."
-        raise AuthorisationMalformedError(message, param="url")
+    check_url(claims.url)
     if not _BASE64URL_HASH.fullmatch(claims.body_sha256):
         message = "body_sha256 is the base64url SHA-256 of the body: 43 characters."
         raise AuthorisationMalformedError(message, param="body_sha256")
-    if claims.reference is not None and not 1 <= len(claims.reference) <= REFERENCE_CHARACTERS_MAX:
-        message = f"reference has 1 to {REFERENCE_CHARACTERS_MAX} characters."
+    if claims.reference is not None and not (
+        1 <= len(claims.reference) <= REFERENCE_CHARACTERS_MAX and claims.reference.isprintable()
+    ):
+        message = f"reference has 1 to {REFERENCE_CHARACTERS_MAX} printable characters."
         raise AuthorisationMalformedError(message, param="reference")
     if not (0 <= claims.iat <= _LAST_SECOND and 0 <= claims.exp <= _LAST_SECOND):
         raise AuthorisationMalformedError("iat and exp are seconds since 1970.", param="exp")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Decision
+from tokenworks.agents.brake.model import Decision, Review
 
 AUTHORISATION_TYPE: Final = "tokenworks-payment+jwt"
 """``typ`` of the compact JWS that a wallet signs."""
@@ -120,6 +120,7 @@ class Payment:
     resource: str
     decision: Decision
     recorded_at: datetime
+    review: Review | None = None  # what people said; ``None``: they were not asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """
 Who is paid, and on which account.
 
-Facts about a payee are remembered for a few seconds, as those about an API key are: whoever was
-frozen a moment ago may still be paid for so long. Nothing is spent by that.
+Who a payee is never changes, so that is remembered. Whether it may be paid is read each time
+before a hold, for all who ask meanwhile in one statement: a payee is on no spend path, so the
+ledger would not stop a payment to one that was frozen a moment ago.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from uuid import UUID
 from tokenworks.agents.payments.errors import PayeeNotActiveError, PayeeUnknownError
 from tokenworks.agents.payments.legs import PAYEE_PURPOSES, CaptureAccounts
 from tokenworks.agents.payments.ports import Parties
+from tokenworks.agents.together import Together
 from tokenworks.catalogue.chart_of_accounts import load_chart_of_accounts
-from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import NotFoundError
-from tokenworks.identity.model import PLATFORM_ID, Party, PartyKind, PartyState
+from tokenworks.identity.model import PLATFORM_ID, Party, PartyKind
 from tokenworks.ledger.service import Ledger
 
 PAYEES_REMEMBERED_MAX: Final = 65_536
-REMEMBERED_S: Final = 5.0
+TOGETHER_MAX: Final = 256
 
 
 class Payees:
@@ -29,11 +30,11 @@ class Payees:
     Payees and their accounts.
     """
 
-    def __init__(self, parties: Parties, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, parties: Parties, ledger: Ledger) -> None:
         self._parties = parties
         self._ledger = ledger
-        self._clock = clock
-        self._known: OrderedDict[UUID, tuple[float, Party]] = OrderedDict()
+        self._stopped = Together(parties.stopped, askers_max=TOGETHER_MAX)
+        self._known: OrderedDict[UUID, Party] = OrderedDict()
 
     async def payable(self, payee_id: UUID) -> Party:
         """
@@ -41,11 +42,14 @@ class Payees:
 
         Raises:
             PayeeUnknownError: There is no such party.
-            PayeeNotActiveError: It is frozen or closed.
+            PayeeNotActiveError: It, or somebody above it, is frozen or closed.
         """
         party = await self._party(payee_id)
-        if party.state is not PartyState.ACTIVE:
-            raise PayeeNotActiveError(f"The payee is {party.state.value}.", param="pay_to")
+        if payee_id == PLATFORM_ID:
+            return party  # never anything but active
+        state = (await self._stopped.ask((payee_id,))).get(payee_id)
+        if state is not None:
+            raise PayeeNotActiveError(f"The payee is {state.value}.", param="pay_to")
         return party
 
     async def owners(self, payee_id: UUID) -> frozenset[UUID]:
@@ -78,17 +82,16 @@ class Payees:
         return known if known is not None else await self._ledger.account(party_id, purpose, asset)
 
     async def _party(self, payee_id: UUID) -> Party:
-        now_s = self._clock.monotonic_s()
         known = self._known.get(payee_id)
-        if known is not None and now_s - known[0] < REMEMBERED_S:
-            return known[1]
+        if known is not None:
+            self._known.move_to_end(payee_id)
+            return known
         try:
             party = await self._parties.get_party(payee_id)
         except NotFoundError as error:
             message = f"There is no party {payee_id} to be paid."
             raise PayeeUnknownError(message, param="pay_to") from error
-        self._known[payee_id] = (now_s, party)
-        self._known.move_to_end(payee_id)
+        self._known[payee_id] = party
         if len(self._known) > PAYEES_REMEMBERED_MAX:
             self._known.popitem(last=False)
         return party

@@ -18,6 +18,7 @@ from typing import Final
 from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
+from tokenworks.agents.brake.reviewing import decision_after
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.agents.payments.authorising import check_times
 from tokenworks.agents.payments.errors import (
@@ -314,7 +315,7 @@ class Placing:
             raise _denied(review.decision)
         if review.subject.digest != held.digest:
             raise PaymentConflictError("What was approved is another payment.")
-        return replace(held, decision=replace(review.decision, review_id=review.review_id))
+        return replace(held, decision=decision_after(review, self._clock.now()))
 
     # ------------------------------------------------------------------ plumbing
 

@@ -4,6 +4,7 @@ What payments need from others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 from tokenworks.agents.brake.model import Decision, Review, Subject
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.foundation.errors import TokenworksError
-from tokenworks.identity.model import Party
+from tokenworks.identity.model import Party, PartyState
 from tokenworks.ledger.model import Outcome
 
 
@@ -74,6 +75,12 @@ class Brake(Protocol):
         """
         ...
 
+    async def reviews_of(self, payment_ids: Iterable[UUID], /) -> Mapping[UUID, Review]:
+        """
+        Return the reviews of some payments; one that people were not asked about is left out.
+        """
+        ...
+
 
 class Parties(Protocol):
     """
@@ -83,5 +90,11 @@ class Parties(Protocol):
     async def get_party(self, reference: UUID | str, /) -> Party:
         """
         Return a party, or raise a not-found error.
+        """
+        ...
+
+    async def stopped(self, party_ids: Iterable[UUID], /) -> Mapping[UUID, PartyState]:
+        """
+        Return which of some parties may not act now, as they or somebody above is not active.
         """
         ...

@@ -62,6 +62,29 @@ WHERE hold.state = 'open' AND note.said ->> 'kind' = 'payment'
 ORDER BY hold.hold_id DESC
 LIMIT %(limit)s
 
+-- name: list_expired
+-- Payments whose hold ended by its time, before anything was taken; newest first.
+WITH RECURSIVE below AS (
+    SELECT party_id FROM identity.parties WHERE party_id = %(within_party_id)s
+    UNION ALL
+    SELECT child.party_id FROM identity.parties AS child JOIN below ON child.parent_id = below.party_id
+)
+SELECT hold.hold_id, hold.state, hold.placed_at, hold.expires_at, hold.part_accounts, hold.part_assets, hold.part_held, hold.part_captured, hold.meta
+FROM ledger.holds AS hold
+CROSS JOIN LATERAL (SELECT hold.meta::json AS said OFFSET 0) AS note
+WHERE hold.state = 'expired' AND note.said ->> 'kind' = 'payment'
+    AND (%(within_party_id)s::uuid IS NULL OR (note.said -> 'parties' ->> -1)::uuid IN (SELECT party_id FROM below)
+        OR (note.said ->> 'payee')::uuid IN (SELECT party_id FROM below))
+    AND (%(organisation_id)s::uuid IS NULL OR (note.said -> 'parties' ->> 0)::uuid = %(organisation_id)s)
+    AND (%(agent_id)s::uuid IS NULL OR (note.said -> 'parties' ->> -1)::uuid = %(agent_id)s)
+    AND (%(mandate_id)s::uuid IS NULL OR (note.said ->> 'mandate')::uuid = %(mandate_id)s)
+    AND (%(payee_id)s::uuid IS NULL OR (note.said ->> 'payee')::uuid = %(payee_id)s)
+    AND (%(since)s::timestamptz IS NULL OR hold.hold_id >= ledger.identifier_floor(%(since)s))
+    AND (%(before)s::uuid IS NULL OR hold.hold_id < %(before)s)
+    AND NOT EXISTS (SELECT FROM agents.payments AS paid WHERE paid.payment_id = hold.hold_id)
+ORDER BY hold.hold_id DESC
+LIMIT %(limit)s
+
 -- name: ensure_partitions
 -- Make the partitions of the ledger's months.
 SELECT agents.ensure_partitions_v1()

@@ -9,13 +9,15 @@ never buys two pieces of work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Decision, ReviewState, Subject
+from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
+from tokenworks.agents.brake.reviewing import state_at
 from tokenworks.agents.mandates.model import Authority
 from tokenworks.agents.payments.attesting import Attesting, check_attested
 from tokenworks.agents.payments.authorising import (
@@ -26,6 +28,7 @@ from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import (
     AssetUnknownError,
     AttestationInvalidError,
+    BindingMismatchError,
     PayeeIsPayerError,
     PaymentClaimedError,
     PaymentConflictError,
@@ -35,6 +38,7 @@ from tokenworks.agents.payments.errors import (
     UnauthorizedServerError,
 )
 from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.identifying import request_digest_of
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
     HOLD_LIFETIME_S_MIN,
@@ -55,6 +59,7 @@ from tokenworks.ledger.model import Fate, Outcome, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
+from tokenworks.receipts.jws import to_base64url
 from tokenworks.receipts.model import JsonValue
 
 RELEASED_BY_SELLER: Final = "settled with nothing"
@@ -75,6 +80,7 @@ class Payments:
         clock: When something is due.
         network: What authorisations of this hub are signed for.
         attesting: Signs and reads attestations.
+        claim_key: Of the hub, secret: what the first to claim a payment is told is made by it.
     """
 
     def __init__(
@@ -89,15 +95,17 @@ class Payments:
         clock: Clock,
         network: str,
         attesting: Attesting,
+        claim_key: bytes,
     ) -> None:
         self.network = network
         self.currency = ledger.currency
         self._attesting = attesting
+        self._claim_key = claim_key
         self._ledger = ledger
         self._brake = brake
         self._clock = clock
         self._receipts = receipts
-        self._payees = Payees(parties, ledger, clock)
+        self._payees = Payees(parties, ledger)
         self._placing = Placing(
             ledger=ledger, mandates=mandates, brake=brake, payees=self._payees, clock=clock
         )
@@ -172,19 +180,22 @@ class Payments:
         requirements: Requirements,
         *,
         is_payee: bool = False,
+        claim: str | None = None,
         sold: Sold = NOTHING_ELSE,
     ) -> Receipted:
         """
         Capture what was authorised, held before or now; requirements name the actual amount.
 
         Zero gives the whole hold back. Whoever has the signature (the payer too) may pay the
-        payee all of it; of what was held before, less is taken or given back by the payee alone:
-        otherwise a payer could end a payment cheaply while the seller works for it.
+        payee all of it; of what was held before, less is taken or given back by the payee alone, or
+        by whoever was given the claim: otherwise a payer could end a payment cheaply while the
+        seller works for it.
 
         Args:
             jws: What the wallet signed.
             requirements: What the seller asks.
             is_payee: Whether the payee itself is known to ask.
+            claim: What ``claim_of`` told the one who may work for the payment.
             sold: For the mandate's predicates.
 
         Raises:
@@ -196,7 +207,8 @@ class Payments:
         if held.kind == CALL:
             # The gateway works for it at this moment, and knows alone what is due.
             raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
-        return await self._end(held, requirements.amount, may_take_less=is_payee or is_new)
+        may_take_less = is_payee or is_new or self._is_claimer(held, claim)
+        return await self._end(held, requirements.amount, may_take_less=may_take_less)
 
     async def _end(self, held: HeldPayment, quanta: int, *, may_take_less: bool) -> Receipted:
         if quanta != held.authorised_quanta and not may_take_less:
@@ -210,10 +222,24 @@ class Payments:
         if rows and rows[-1]["closes"]:
             return  # it is over: the answer is the first one, or a conflict
         message = (
-            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: "
-            "send its API key as 'Authorization: Bearer tw_...'."
+            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: send"
+            " extra.claim as verify answered it, or its API key as 'Authorization: Bearer tw_...'."
         )
         raise UnauthorizedServerError(message, param="amount")
+
+    def claim_of(self, payment_id: UUID) -> str:
+        """
+        Return what proves that one was given a payment, to be told to whom ``claim`` gave it.
+
+        Nobody else can make it, and nobody is told twice: so a seller without a key of its own
+        can give back what its failed work was held for, and the payer cannot.
+        """
+        return to_base64url(hmac.digest(self._claim_key, payment_id.bytes, "sha256"))
+
+    def _is_claimer(self, held: HeldPayment, claim: str | None) -> bool:
+        if claim is None:
+            return False
+        return hmac.compare_digest(claim.encode(), self.claim_of(held.payment_id).encode())
 
     async def owners_of_payee(self, payee_id: UUID) -> frozenset[UUID]:
         """
@@ -261,13 +287,19 @@ class Payments:
         return payment_of(held, state=PaymentState.HELD, recorded_at=self._clock.now())
 
     async def settle_attested(
-        self, attestation: str, requirements: Requirements, *, is_payee: bool = False
+        self,
+        attestation: str,
+        requirements: Requirements,
+        *,
+        is_payee: bool = False,
+        claim: str | None = None,
     ) -> Receipted:
         """
         Capture an attested payment; as ``settle``.
         """
         held = await self._attested(attestation, requirements, is_settling=True)
-        return await self._end(held, requirements.amount, may_take_less=is_payee)
+        may_take_less = is_payee or self._is_claimer(held, claim)
+        return await self._end(held, requirements.amount, may_take_less=may_take_less)
 
     async def _attested(
         self, attestation: str, requirements: Requirements, *, is_settling: bool
@@ -277,6 +309,10 @@ class Payments:
         held = await self._held(said.payment_id)
         if not held.is_attested or held.payee_id != said.pay_to:
             raise AttestationInvalidError("The books know this payment otherwise.")
+        asked = requirements.binding
+        if held.request_digest != request_digest_of(asked.method, asked.url, asked.body_sha256):
+            # The statement names the address alone; the wallet signed method and body too.
+            raise BindingMismatchError("The payment was signed for another request.")
         return replace(held, resource=held.resource or said.resource)
 
     def _read(self, jws: str, requirements: Requirements, *, is_settling: bool) -> Authorisation:
@@ -448,6 +484,10 @@ class Payments:
         Raises:
             PaymentNotFoundError: There is none.
         """
+        payment = await self._stands(payment_id)
+        return (await self._with_reviews([payment]))[0]
+
+    async def _stands(self, payment_id: UUID) -> Payment:
         rows = await self.store.rows(payment_id)
         captured = sum(row["captured_quanta"] for row in rows)
         if rows and rows[-1]["closes"]:
@@ -468,11 +508,26 @@ class Payments:
             "voided": PaymentState.RELEASED,
             "expired": PaymentState.EXPIRED,
         }[hold_state]
-        if state is PaymentState.HELD and is_waiting(held.decision):
-            review = await self._brake.review(payment_id)
-            if review is not None and review.state is not ReviewState.APPROVED:
-                state = PaymentState.IN_REVIEW
         return payment_of(held, state=state, recorded_at=view.placed_at)
+
+    async def _with_reviews(self, payments: Sequence[Payment]) -> list[Payment]:
+        """
+        Say of payments that people were asked about what they said, and which still wait.
+        """
+        asked = [p.payment_id for p in payments if _was_asked_about(p.decision)]
+        if not asked:
+            return list(payments)
+        reviews = await self._brake.reviews_of(asked)
+        now = self._clock.now()
+        told: list[Payment] = []
+        for payment in payments:
+            review, state = reviews.get(payment.payment_id), payment.state
+            if review is not None:
+                review = replace(review, state=state_at(review, now))
+                if state is PaymentState.HELD and review.state is ReviewState.PENDING:
+                    state = PaymentState.IN_REVIEW
+            told.append(replace(payment, state=state, review=review))
+        return told
 
     async def list_payments(
         self, wanted: PaymentFilter, cursor: str | None, limit: int
@@ -480,7 +535,8 @@ class Payments:
         """
         Return one page of payments, newest first, and the next page's cursor.
         """
-        return await self.store.list_payments(wanted, cursor, limit)
+        payments, following = await self.store.list_payments(wanted, cursor, limit)
+        return await self._with_reviews(payments), following
 
     async def receipt(self, payment_id: UUID, view: str, ordinal: int = 0) -> dict[str, Any]:
         """
@@ -528,6 +584,10 @@ class Payments:
 
 def _lifetime(requirements: Requirements) -> int:
     return max(HOLD_LIFETIME_S_MIN, min(requirements.timeout_s, HOLD_LIFETIME_S_MAX))
+
+
+def _was_asked_about(decision: Decision) -> bool:
+    return decision.action is not Action.ALLOW or decision.review_id is not None
 
 
 def _not_found(payment_id: UUID) -> PaymentNotFoundError:

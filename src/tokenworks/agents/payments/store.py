@@ -18,7 +18,6 @@ from tokenworks.agents.payments.held import (
     HeldPayment,
     decision_from_json,
     from_meta,
-    is_waiting,
 )
 from tokenworks.agents.payments.model import Payment, PaymentState
 from tokenworks.foundation.errors import InvalidError
@@ -87,10 +86,14 @@ class PaymentStore:
         }
         if wanted.is_held:
             rows = await self._rows("list_held", parameters)
-            payments = [_from_hold(row) for row in rows]
+            payments = [_from_hold(row, PaymentState.HELD) for row in rows]
         else:
             rows = await self._rows("list_ended", parameters)
             payments = [from_row(row, captured_quanta=int(row["captured_in_all"])) for row in rows]
+            rows = await self._rows("list_expired", parameters)
+            payments.extend(_from_hold(row, PaymentState.EXPIRED) for row in rows)
+            payments.sort(key=lambda payment: payment.payment_id, reverse=True)
+            del payments[count:]
         is_full = len(payments) == count
         return payments, str(payments[-1].payment_id) if is_full and payments else None
 
@@ -181,14 +184,10 @@ def payment_of(
     )
 
 
-def _from_hold(row: Mapping[str, Any]) -> Payment:
+def _from_hold(row: Mapping[str, Any], state: PaymentState) -> Payment:
     held = from_meta(row["hold_id"], row["meta"])
     assert held is not None, "only holds of payments were asked for"
-    return payment_of(
-        held,
-        state=PaymentState.IN_REVIEW if is_waiting(held.decision) else PaymentState.HELD,
-        recorded_at=row["placed_at"],
-    )
+    return payment_of(held, state=state, recorded_at=row["placed_at"])
 
 
 def _from_cursor(cursor: str | None) -> UUID | None:

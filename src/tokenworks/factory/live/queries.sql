@@ -56,7 +56,7 @@ WITH inside AS (
         AND received_at < (SELECT min(received_at) FROM inside)
     ORDER BY device, at_us DESC, received_at DESC, reading_no DESC
 )
-SELECT at_us, device, quantity, value, counter_range
+SELECT at_us, device, quantity, value, counter_range, received_at
 FROM (
     SELECT false AS is_inside, NULL::bigint AS batch_us, * FROM before
     UNION ALL

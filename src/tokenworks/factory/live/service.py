@@ -4,7 +4,7 @@ What the doors ask of the factory at work: its meters, what they say now, what c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -126,7 +126,13 @@ class LiveFactory:
         await self.store.retire_meter(meter_id, now)
         return replace(meter, retired_at=now)
 
-    async def take_readings(self, meter_id: UUID, readings: Sequence[Reading]) -> int:
+    async def take_readings(
+        self,
+        meter_id: UUID,
+        readings: Sequence[Reading],
+        *,
+        counter_ranges_uj: Mapping[str, int] | None = None,
+    ) -> int:
         """
         Keep what an engine's site sends, right or wrong: it is judged when it is divided.
 
@@ -149,7 +155,9 @@ class LiveFactory:
             if reading.at_us > latest_us:
                 message = f"row {row}, column time: is more than 5 minutes ahead of the hub"
                 raise ReadingsInvalidError(message, param="time")
-        await self.store.add_readings(meter_id, readings, ranges={}, received_at=now)
+        await self.store.add_readings(
+            meter_id, readings, ranges=counter_ranges_uj or {}, received_at=now
+        )
         return len(readings)
 
     async def look(self, meter: SupplierMeter, minutes: int) -> LiveMeter:

@@ -4,7 +4,7 @@ Turn agents and mandates into the shapes of this API; pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -96,7 +96,7 @@ def to_mandate_detail(
     *,
     limits: Iterable[LimitView],
     events: Iterable[MandateEvent],
-    is_party_frozen: bool,
+    is_party_stopped: bool,
     now: datetime,
 ) -> shapes.MandateDetail:
     """
@@ -104,7 +104,7 @@ def to_mandate_detail(
     """
     refused = next((r for m in chain if (r := refusal_of_state(m, now=now)) is not None), None)
     status = "active" if refused is None else refused.code
-    if refused is None and is_party_frozen:
+    if refused is None and is_party_stopped:
         status = "mandate_frozen"
     return shapes.MandateDetail(
         **_mandate_fields(chain[-1], directory),
@@ -128,6 +128,8 @@ def to_tree(
     mandates: Sequence[Mandate],
     limits: Iterable[LimitView],
     *,
+    beyond: Iterable[Mandate],
+    stopped: Container[UUID],
     frozen_above: bool,
     is_cut: bool,
     now: datetime,
@@ -139,6 +141,8 @@ def to_tree(
         parties: Parents first.
         mandates: Of these agents.
         limits: Of the parties and mandates.
+        beyond: Mandates above these that are not shown.
+        stopped: Agents of any of these mandates that may not act, or below one who may not.
         frozen_above: Whether somebody above all of them is frozen.
         is_cut: Whether there are more.
         now: When.
@@ -150,7 +154,7 @@ def to_tree(
     for party in parties:
         above = frozen.get(party.parent_id, frozen_above) if party.parent_id else frozen_above
         frozen[party.party_id] = above or party.state is PartyState.FROZEN
-    known = {mandate.mandate_id: mandate for mandate in mandates}
+    known = {mandate.mandate_id: mandate for mandate in (*mandates, *beyond)}
     return shapes.AgentTree(
         as_of=now,
         parties=[
@@ -174,8 +178,7 @@ def to_tree(
                 label=mandate.label,
                 currency=mandate.terms.currency,
                 state=str(mandate.state),
-                is_usable=_is_usable(mandate, known, now=now)
-                and not frozen.get(mandate.agent_id, False),
+                is_usable=_is_usable(mandate, known, stopped, now=now),
                 expires_at=mandate.expires_at,
                 limits=by_scope.get(mandate.mandate_id, []),
             )
@@ -201,12 +204,13 @@ def with_agents(parties: Sequence[Party]) -> list[Party]:
     return [party for party in parties if party.party_id in kept]
 
 
-def _is_usable(mandate: Mandate, known: Mapping[UUID, Mandate], *, now: datetime) -> bool:
+def _is_usable(
+    mandate: Mandate, known: Mapping[UUID, Mandate], stopped: Container[UUID], *, now: datetime
+) -> bool:
     one: Mandate | None = mandate
     while one is not None:
-        if refusal_of_state(one, now=now) is not None:
+        if one.agent_id in stopped or refusal_of_state(one, now=now) is not None:
             return False
-        # A parent that is not in the picture is another owner's; the ledger knows it.
         one = None if one.parent_id is None else known.get(one.parent_id)
     return True
 

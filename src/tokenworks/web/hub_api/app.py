@@ -101,6 +101,7 @@ def create_hub_api(services: HubServices) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(psycopg.OperationalError, _on_database)
     app.add_exception_handler(PoolTimeout, _on_database)
+    app.add_exception_handler(psycopg.DataError, _on_data)
     app.add_exception_handler(Exception, _on_bug)
     app.add_middleware(
         Gate,
@@ -154,6 +155,13 @@ async def _on_database(request: Request, error: Exception) -> Response:
     _log.warning("database_unavailable", error=type(error).__name__, path=request.url.path)
     message = "The database does not answer right now."
     return problem_response(UnavailableError(message, retry_after_s=1))
+
+
+async def _on_data(request: Request, error: Exception) -> Response:
+    # A NUL in a text, most of all: JSON and addresses can say it, no column can hold it.
+    _log.warning("value_not_storable", error=type(error).__name__, path=request.url.path)
+    message = "The request holds a character or a number that cannot be stored."
+    return problem_response(InvalidError(message, code="value_not_storable"))
 
 
 async def _on_bug(_request: Request, _error: Exception) -> Response:

@@ -27,15 +27,24 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def _one_line(text: str) -> str:
+    if text and not text.isprintable():
+        message = "one line of printable characters"
+        raise ValueError(message)
+    return text
+
+
 MomentIn = Annotated[datetime, AfterValidator(_in_utc)]
 NewName = Annotated[str, Field(pattern=NAME_PATTERN)]
-NameOrId = Annotated[str, Field(min_length=1, max_length=63)]
+NameOrId = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 DecimalIn = Annotated[str, Field(pattern=r"^\d{1,30}(\.\d{1,30})?$", examples=["12.5"])]
 AxisPrices = Annotated[dict[Axis, DecimalIn], Field(min_length=1)]
 Ppm = Annotated[int, Field(ge=0, le=1_000_000)]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 TierName = Annotated[str, Field(min_length=1, max_length=63)]
-ShortText = Annotated[str, Field(max_length=200)]
+ShortText = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+ActorName = Annotated[ShortText, Field(pattern=r"^[^()]*$")]
+"""Whom a key says it acts for; the books add the key in brackets, which nobody else may write."""
 
 
 class Body(BaseModel):
@@ -123,6 +132,7 @@ class SupplierIn(Body):
     base_url: Annotated[str, Field(max_length=2_000)]
     api_key: SecretStr | None = None
     allow_private: bool = False
+    sends_call_id: bool = False
 
 
 class SupplierPatch(Body):
@@ -134,6 +144,7 @@ class SupplierPatch(Body):
     api_key: SecretStr | None = None
     drop_api_key: bool = False
     allow_private: bool | None = None
+    sends_call_id: bool | None = None
 
 
 class SupplierTestIn(Body):
@@ -151,7 +162,7 @@ class ReversalIn(Body):
     """
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
-    actor: ShortText | None = None
+    actor: ActorName | None = None
     accounting_date: date | None = None
 
 
@@ -164,7 +175,7 @@ class RefundIn(Body):
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     borne_by: Bearer = Bearer.PLATFORM
     reference: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class ClosingIn(Body):
@@ -173,7 +184,7 @@ class ClosingIn(Body):
     """
 
     date: date
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class SplitIn(Body):

@@ -109,6 +109,7 @@ class ReadingIn(Body):
     device: DeviceName
     watts: str | None = None
     joules: str | None = None
+    counter_range_joules: DecimalIn | None = None  # after so many the counter starts again
 
     def to_reading(self) -> Reading:
         """

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from tokenworks.agents.brake.model import Review
 from tokenworks.agents.payments.held import decision_to_json
 from tokenworks.agents.payments.model import Payment
 from tokenworks.web.hub_api.bodies import MomentIn, NameOrId, PageQuery
@@ -30,6 +31,18 @@ class PaymentQuery(PageQuery):
     held: bool = False
 
 
+class PaymentReview(Shape):
+    """
+    What people said about a payment that was held for them.
+    """
+
+    state: str
+    by: Annotated[list[str], Field(description="Who approved it so far, or who denied it.")]
+    decided_at: Moment | None
+    expires_at: Moment
+    note: str
+
+
 class PaymentShape(Shape):
     """
     One payment; what only its payer may see is null for its payee.
@@ -49,6 +62,7 @@ class PaymentShape(Shape):
     organisation: PartyRef | None
     mandate_id: UUID | None
     brake: dict[str, Any] | None
+    review: PaymentReview | None
 
 
 def to_payment(payment: Payment, directory: Directory, *, sees_payer: bool) -> PaymentShape:
@@ -72,4 +86,15 @@ def to_payment(payment: Payment, directory: Directory, *, sees_payer: bool) -> P
         organisation=directory.party(payment.organisation_id) if sees_payer else None,
         mandate_id=payment.mandate_id if sees_payer else None,
         brake=decision_to_json(payment.decision) if sees_payer else None,
+        review=_to_review(payment.review) if sees_payer and payment.review else None,
+    )
+
+
+def _to_review(review: Review) -> PaymentReview:
+    return PaymentReview(
+        state=str(review.state),
+        by=list(review.approved_by) if review.denied_by is None else [review.denied_by],
+        decided_at=review.decided_at,
+        expires_at=review.expires_at,
+        note=review.note,
     )

@@ -9,16 +9,24 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tokenworks.agents.brake.model import ReviewState, Scope
 from tokenworks.agents.brake.reviewing import NOTE_CHARACTERS_MAX
 from tokenworks.agents.mandates.model import Window
-from tokenworks.web.hub_api.bodies import Body, DecimalIn, NameOrId, PageQuery, ShortText
+from tokenworks.web.hub_api.bodies import ActorName, Body, DecimalIn, NameOrId, PageQuery
 from tokenworks.web.hub_api.shapes import Decimal, Moment, PartyRef, Shape
 
+
+def _readable(text: str) -> str:
+    if not all(character.isprintable() or character == "\n" for character in text):
+        message = "lines of printable characters"
+        raise ValueError(message)
+    return text
+
+
 DigestIn = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
-NoteIn = Annotated[str, Field(max_length=NOTE_CHARACTERS_MAX)]
+NoteIn = Annotated[str, Field(max_length=NOTE_CHARACTERS_MAX), AfterValidator(_readable)]
 
 
 class ReviewQuery(PageQuery):
@@ -48,7 +56,7 @@ class ApproveIn(Body):
     scope: Scope = Scope.ONCE
     raise_limit: RaiseIn | None = None
     note: NoteIn = ""
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class DenyIn(Body):
@@ -58,7 +66,7 @@ class DenyIn(Body):
 
     digest: DigestIn
     note: NoteIn = ""
-    actor: ShortText | None = None
+    actor: ActorName | None = None
 
 
 class WebhookIn(Body):

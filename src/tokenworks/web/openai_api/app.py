@@ -9,16 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-import psycopg
-import structlog
-from psycopg_pool import PoolTimeout
 
 from tokenworks.foundation.errors import (
     InvalidError,
     NotFoundError,
     TokenworksError,
     UnauthenticatedError,
-    UnavailableError,
 )
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
@@ -33,15 +29,14 @@ from tokenworks.web.asgi import (
     send_error,
     send_json,
     settled_headers,
-    unexpected_error,
 )
+from tokenworks.web.guarding import guarded
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.relaying import Relays
 
 _BEARER: Final = b"bearer "
 
 _encode = msgspec.json.Encoder().encode
-_log = structlog.get_logger("tokenworks.openai_api")
 
 
 class OpenAiApi:
@@ -73,33 +68,28 @@ class OpenAiApi:
         """
         Answer one request.
         """
+        serving = self._serve(scope, receive, send)
+        await guarded(
+            serving,
+            path=scope["path"],
+            metrics=self._metrics,
+            tell=lambda error: send_error(send, error),
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         path, method = scope["path"], scope["method"]
-        try:
-            if path == "/v1/chat/completions":
-                _require_method(method, "POST")
-                await self._chat(scope, receive, send)
-            elif path == "/v1/models":
-                _require_method(method, "GET")
-                await self._models(scope, send)
-            elif path.startswith("/v1/models/"):
-                _require_method(method, "GET")
-                await self._model(scope, send, path.removeprefix("/v1/models/"))
-            else:
-                message = f"There is no {method} {path} here; try /v1/chat/completions."
-                raise NotFoundError(message, code="unknown_url")
-        except TokenworksError as error:
-            self._metrics.refused(error.code)
-            await send_error(send, error)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            # A look-up outside the ledger (an idempotency key's): nothing is acknowledged.
-            _log.warning("database_unavailable", error=type(error).__name__, path=path)
-            unavailable = UnavailableError("The database does not answer right now.")
-            self._metrics.refused(unavailable.code)
-            await send_error(send, unavailable)
-        except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
-            _log.exception("unexpected_error", path=path)
-            self._metrics.refused("internal_error")
-            await send_error(send, unexpected_error())
+        if path == "/v1/chat/completions":
+            _require_method(method, "POST")
+            await self._chat(scope, receive, send)
+        elif path == "/v1/models":
+            _require_method(method, "GET")
+            await self._models(scope, send)
+        elif path.startswith("/v1/models/"):
+            _require_method(method, "GET")
+            await self._model(scope, send, path.removeprefix("/v1/models/"))
+        else:
+            message = f"There is no {method} {path} here; try /v1/chat/completions."
+            raise NotFoundError(message, code="unknown_url")
 
     async def close(self) -> None:
         """

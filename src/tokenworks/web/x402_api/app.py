@@ -15,9 +15,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 import msgspec
-import psycopg
-import structlog
-from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.payments.authorising import read_amount, read_authorisation
 from tokenworks.agents.payments.errors import (
@@ -37,12 +34,10 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import (
     ErrorKind,
     InvalidError,
-    LimitExceededError,
     NotFoundError,
     TokenworksError,
     TooLargeError,
     UnauthenticatedError,
-    UnavailableError,
 )
 from tokenworks.foundation.limits import (
     X402_BODY_BYTES_MAX,
@@ -50,9 +45,9 @@ from tokenworks.foundation.limits import (
     X402_REQUESTS_PER_MINUTE_MAX,
 )
 from tokenworks.identity.model import Role
-from tokenworks.identity.rate import RequestLimiter, address_group
 from tokenworks.identity.service import Identity
 from tokenworks.web.errors import PROBLEM_MEDIA_TYPE, headers_of, status_of, to_problem
+from tokenworks.web.guarding import AddressRate, guarded
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.x402_api.reasons import (
     SETTLEMENT_PENDING,
@@ -84,7 +79,6 @@ Send = Callable[[Message], Awaitable[None]]
 _JSON: Final = b"application/json"
 _BEARER: Final = b"bearer "
 _encode = msgspec.json.Encoder().encode
-_log = structlog.get_logger("tokenworks.x402_api")
 
 
 class X402Api:
@@ -103,45 +97,39 @@ class X402Api:
     ) -> None:
         self._payments = payments
         self._identity = identity
-        self._clock = clock
         self._metrics = metrics
-        self._limiter = RequestLimiter()
+        self._rate = AddressRate(clock, per_minute=X402_REQUESTS_PER_MINUTE_MAX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """
         Answer one request.
         """
+        serving = self._serve(scope, receive, send)
+        await guarded(
+            serving,
+            path=scope["path"],
+            metrics=self._metrics,
+            tell=lambda error: _send_problem(send, error),
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
-        try:
-            self._count(scope)
-            if path == "/x402/supported":
-                _require_method(method, "GET")
-                await _answer(send, 200, _encode(self._supported()))
-            elif path == "/x402/verify":
-                _require_method(method, "POST")
-                await self._verify(await _read(scope, receive), send)
-            elif path == "/x402/settle":
-                _require_method(method, "POST")
-                await self._settle(scope, await _read(scope, receive), send)
-            elif path == "/x402/authorize":
-                _require_method(method, "POST")
-                await self._authorize(await _read(scope, receive), send)
-            else:
-                message = f"There is no {method} {path} here; try /x402/supported."
-                raise NotFoundError(message, code="unknown_url")
-        except TokenworksError as error:
-            self._metrics.refused(error.code)
-            await _send_problem(send, error)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            _log.warning("database_unavailable", error=type(error).__name__, path=path)
-            unavailable = UnavailableError("The database does not answer right now.")
-            self._metrics.refused(unavailable.code)
-            await _send_problem(send, unavailable)
-        except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
-            _log.exception("unexpected_error", path=path)
-            self._metrics.refused("internal_error")
-            message = "Something went wrong in the hub; nothing was acknowledged."
-            await _send_problem(send, UnavailableError(message, code="internal_error"))
+        self._rate.take(scope)
+        if path == "/x402/supported":
+            _require_method(method, "GET")
+            await _answer(send, 200, _encode(self._supported()))
+        elif path == "/x402/verify":
+            _require_method(method, "POST")
+            await self._verify(await _read(scope, receive), send)
+        elif path == "/x402/settle":
+            _require_method(method, "POST")
+            await self._settle(scope, await _read(scope, receive), send)
+        elif path == "/x402/authorize":
+            _require_method(method, "POST")
+            await self._authorize(await _read(scope, receive), send)
+        else:
+            message = f"There is no {method} {path} here; try /x402/supported."
+            raise NotFoundError(message, code="unknown_url")
 
     def _supported(self) -> dict[str, object]:
         network = self._payments.network
@@ -185,7 +173,10 @@ class X402Api:
             status = 503 if error.kind is ErrorKind.UNAVAILABLE else 200
             await _answer(send, status, _encode(refused))
             return
-        extra: dict[str, object] = {"paymentId": str(payment.payment_id)}
+        extra: dict[str, object] = {
+            "paymentId": str(payment.payment_id),
+            "claim": self._payments.claim_of(payment.payment_id),
+        }
         await _answer(
             send, 200, _encode(VerifyOut(is_valid=True, payer=payment.payer, extra=extra))
         )
@@ -218,11 +209,15 @@ class X402Api:
         requirements = to_requirements(body)
         signed = body.payment_payload.payload
         is_payee = await self._is_payee(scope, requirements)
+        extra = body.payment_requirements.extra
+        claim = None if extra is None else extra.claim
         if signed.attestation is not None:
             return await self._payments.settle_attested(
-                signed.attestation, requirements, is_payee=is_payee
+                signed.attestation, requirements, is_payee=is_payee, claim=claim
             )
-        return await self._payments.settle(_authorization_of(body), requirements, is_payee=is_payee)
+        return await self._payments.settle(
+            _authorization_of(body), requirements, is_payee=is_payee, claim=claim
+        )
 
     def _not_settled(self, body: FacilitatorBody, error: TokenworksError) -> SettleOut:
         reason = self._reason(body, error, unexpected=UNEXPECTED_SETTLE)
@@ -313,19 +308,6 @@ class X402Api:
             "network": authorisation.network,
         }
         await _answer(send, 200, _encode(answer))
-
-    def _count(self, scope: Scope) -> None:
-        client = scope.get("client")
-        if not client:
-            return
-        wait_s = self._limiter.take(
-            address_group(client[0]),
-            per_minute=X402_REQUESTS_PER_MINUTE_MAX,
-            now_s=self._clock.monotonic_s(),
-        )
-        if wait_s:
-            message = f"At most {X402_REQUESTS_PER_MINUTE_MAX} requests a minute from one address."
-            raise LimitExceededError(message, code="rate_limited", retry_after_s=wait_s)
 
 
 def _require_same(pairs: tuple[tuple[str, object, object], ...]) -> None:

@@ -7,7 +7,8 @@ was signed; the payment is claimed (signature, mandate, brake, hold); the call r
 and is charged for what it used. Whatever fails after the claim gives the whole hold back.
 
 A plain answer says in ``PAYMENT-RESPONSE`` what was charged. On a stream that header would have
-to be sent before the charge is known, so a stream says it in its receipt line alone.
+to be sent before the charge is known, so the same text stands in a comment line before
+``[DONE]``, beside the receipt's.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-import psycopg
-import structlog
-from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.payments.authorising import read_authorisation
 from tokenworks.agents.payments.errors import (
@@ -36,10 +34,8 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import (
     ErrorKind,
     InvalidError,
-    LimitExceededError,
     NotFoundError,
     TokenworksError,
-    UnavailableError,
 )
 from tokenworks.foundation.limits import X402_REQUESTS_PER_MINUTE_MAX
 from tokenworks.gateway.calls import CallStore
@@ -49,7 +45,6 @@ from tokenworks.gateway.open_call import OpenCall, Quoted
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer
 from tokenworks.identity.model import DEFAULT_TIER, PLATFORM_ID, Principal, Role
-from tokenworks.identity.rate import RequestLimiter, address_group
 from tokenworks.receipts.jws import to_base64url
 from tokenworks.web.asgi import (
     RawHeaders,
@@ -61,9 +56,9 @@ from tokenworks.web.asgi import (
     send_error,
     send_json,
     settled_headers,
-    unexpected_error,
 )
 from tokenworks.web.errors import to_openai_error
+from tokenworks.web.guarding import AddressRate, guarded
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.relaying import Relays
 from tokenworks.web.x402_api.offering import (
@@ -81,11 +76,13 @@ MODELS_PATH: Final = "/x402/v1/models"
 TIMEOUT_S: Final = 300
 """How long a payment may wait for its call; the call itself keeps its hold alive."""
 
+STREAM_COMMENT: Final = b": payment-response "
+"""Stands before the header's text at the end of a stream; no client takes a comment for data."""
+
 _OFFERED_AGAIN: Final = frozenset({ErrorKind.INVALID, ErrorKind.UNAUTHENTICATED})
 """Kinds of refusals of a signature after which a better one may be sent."""
 
 _encode = msgspec.json.Encoder().encode
-_log = structlog.get_logger("tokenworks.x402_api")
 
 
 class SellingDoor:
@@ -118,8 +115,7 @@ class SellingDoor:
         self._payments = payments
         self._calls = calls
         self._metrics = metrics
-        self._clock = clock
-        self._limiter = RequestLimiter()
+        self._rate = AddressRate(clock, per_minute=X402_REQUESTS_PER_MINUTE_MAX)
         self._public_url = public_url
         self._relays = Relays(streamer, metrics)
 
@@ -127,50 +123,33 @@ class SellingDoor:
         """
         Answer one request.
         """
+        serving = self._serve(scope, receive, send)
+        await guarded(
+            serving,
+            path=scope["path"],
+            metrics=self._metrics,
+            tell=lambda error: send_error(send, error),
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         path, method = scope["path"], scope["method"]
-        try:
-            self._count(scope)
-            if path == CHAT_PATH and method == "POST":
-                await self._chat(scope, receive, send)
-            elif path == MODELS_PATH and method == "GET":
-                await self._models(send)
-            elif path in {CHAT_PATH, MODELS_PATH}:
-                message = f"{method} is not meant for {path}."
-                raise InvalidError(message, code="method_not_allowed")
-            else:
-                message = f"There is no {method} {path} here; try {CHAT_PATH}."
-                raise NotFoundError(message, code="unknown_url")
-        except TokenworksError as error:
-            self._metrics.refused(error.code)
-            await send_error(send, error)
-        except (psycopg.OperationalError, PoolTimeout) as error:
-            _log.warning("database_unavailable", error=type(error).__name__, path=path)
-            unavailable = UnavailableError("The database does not answer right now.")
-            self._metrics.refused(unavailable.code)
-            await send_error(send, unavailable)
-        except Exception:  # noqa: BLE001 - the outermost door: a bug still gets an answer
-            _log.exception("unexpected_error", path=path)
-            self._metrics.refused("internal_error")
-            await send_error(send, unexpected_error())
+        self._rate.take(scope)
+        if path == CHAT_PATH and method == "POST":
+            await self._chat(scope, receive, send)
+        elif path == MODELS_PATH and method == "GET":
+            await self._models(send)
+        elif path in {CHAT_PATH, MODELS_PATH}:
+            message = f"{method} is not meant for {path}."
+            raise InvalidError(message, code="method_not_allowed")
+        else:
+            message = f"There is no {method} {path} here; try {CHAT_PATH}."
+            raise NotFoundError(message, code="unknown_url")
 
     async def close(self) -> None:
         """
         Wait for the streams that are still being relayed.
         """
         await self._relays.close()
-
-    def _count(self, scope: Scope) -> None:
-        client = scope.get("client")
-        if not client:
-            return
-        wait_s = self._limiter.take(
-            address_group(client[0]),
-            per_minute=X402_REQUESTS_PER_MINUTE_MAX,
-            now_s=self._clock.monotonic_s(),
-        )
-        if wait_s:
-            message = f"At most {X402_REQUESTS_PER_MINUTE_MAX} requests a minute from one address."
-            raise LimitExceededError(message, code="rate_limited", retry_after_s=wait_s)
 
     # ------------------------------------------------------------------ models
 
@@ -236,7 +215,14 @@ class SellingDoor:
         try:
             if call.request.is_stream:
                 stream = await self._streamer.begin(call)
-                await self._relays.relay(stream, receive, send, [call_header], on_settled=learn)
+                await self._relays.relay(
+                    stream,
+                    receive,
+                    send,
+                    [call_header],
+                    on_settled=learn,
+                    closing=lambda settled: self._closing_line(call, settled, held.payer),
+                )
                 return
             result = await self._gateway.complete(call)
         except TokenworksError as error:
@@ -309,6 +295,13 @@ class SellingDoor:
             binding=binding,
             timeout_s=TIMEOUT_S,
         )
+
+    def _closing_line(self, call: OpenCall, settled: Settled, payer: str) -> bytes:
+        """
+        Return what a stream says instead of the header: a comment of server-sent events.
+        """
+        _, value = self._success(call, settled.charge_quanta, payer)
+        return STREAM_COMMENT + value + b"\n\n"
 
     def _success(self, call: OpenCall, charge: int, payer: str) -> tuple[bytes, bytes]:
         return self._response(

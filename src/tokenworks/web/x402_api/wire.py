@@ -46,6 +46,7 @@ class ExtraIn(msgspec.Struct, frozen=True, gc=False):
     """
 
     binding: BindingIn | None = None
+    claim: str | None = None  # as verify answered it: who has it may give back
 
 
 class RequirementsIn(msgspec.Struct, frozen=True, rename="camel", gc=False):

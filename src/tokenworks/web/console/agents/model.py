@@ -166,6 +166,32 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[MandateEvent, ...] = ()
 
 
+class PaymentReview(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What people said about a payment that was held for them.
+    """
+
+    state: str
+    by: tuple[str, ...] = ()
+    decided_at: str | None = None
+    expires_at: str | None = None
+    note: str = ""
+
+    @property
+    def says(self) -> str:
+        """
+        Return the outcome in words.
+        """
+        by = f" by {' and '.join(self.by)}" if self.by else ""
+        match self.state:
+            case "pending":
+                return f"approved{by}, one more person is asked" if by else "nobody has decided yet"
+            case "expired":
+                return "not decided in time"
+            case state:
+                return f"{state}{by}"
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """
     A payment as it stands in the books; what only its payer may see is null for its payee.
@@ -185,6 +211,15 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     organisation: PartyRef | None = None
     mandate_id: str | None = None
     brake: Decision | None = None
+    review: PaymentReview | None = None
+
+    @property
+    def judged(self) -> str:
+        """
+        Return what the brake itself said, before people did.
+        """
+        said = "" if self.brake is None else self.brake.action
+        return said if self.review is None else "hold"
 
     @property
     def is_open(self) -> bool:

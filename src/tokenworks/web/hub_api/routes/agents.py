@@ -103,11 +103,16 @@ async def agent_tree(
         is_cut = is_cut or len(mandates) > TREE_MANDATES_MAX
         if len(rows) < PAGE_ROWS_MAX or is_cut:
             break
+    # Who stands above a delegation may stand outside of the picture, and stops it all the same.
+    beyond = await services.agents.mandates.those_above(mandates)
+    stopped = await services.identity.stopped({m.agent_id for m in (*mandates, *beyond)})
     scopes = [party.party_id for party in shown] + [mandate.mandate_id for mandate in mandates]
     return to_tree(
         shown,
         mandates,
         await services.ledger.limits(scopes) if scopes else (),
+        beyond=beyond,
+        stopped=stopped,
         frozen_above=any(party.state is PartyState.FROZEN for party in above[:-1]),
         is_cut=is_cut,
         now=services.clock.now(),

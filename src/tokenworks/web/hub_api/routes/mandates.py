@@ -18,7 +18,7 @@ from tokenworks.foundation.errors import NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import ASSETS, quanta_from_text
 from tokenworks.identity.errors import PartyNotFoundError
-from tokenworks.identity.model import Level, PartyState, Role
+from tokenworks.identity.model import Level, Role
 from tokenworks.web.hub_api.access import Caller, Services, actor_of
 from tokenworks.web.hub_api.agent_access import (
     owned_chain,
@@ -209,17 +209,13 @@ async def raise_limit(
 async def _detail(services: HubServices, mandate_id: UUID) -> MandateDetail:
     chain = await services.agents.mandates.chain(mandate_id)
     await _load_names(services, [chain[-1]])
-    states = [
-        party.state
-        for agent_id in {mandate.agent_id for mandate in chain}
-        for party in await services.identity.get_chain(agent_id)
-    ]
+    stopped = await services.identity.stopped({mandate.agent_id for mandate in chain})
     return to_mandate_detail(
         chain,
         services.directory,
         limits=await services.ledger.limits([mandate_id]),
         events=await services.agents.mandates.events(mandate_id),
-        is_party_frozen=PartyState.FROZEN in states,
+        is_party_stopped=bool(stopped),
         now=services.clock.now(),
     )
 
