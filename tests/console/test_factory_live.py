@@ -305,18 +305,30 @@ def test_bars_divide_power_as_the_books_do() -> None:
     assert sum(not bar.is_whole for bar in chart.bars) == 1
 
 
+def test_young_plant_has_the_whole_axis() -> None:
+    """
+    Three intervals of ten seconds do not hide at the edge of fifteen minutes.
+    """
+    plant = FakePlant()
+    plant.add_points(3)
+    chart = power_chart.power_chart(msgspec.convert(plant.live(15), Live), power_chart.WIDE)
+
+    assert len(chart.bars) == 3
+    assert chart.bars[0].width > (chart.right - chart.left) / 15
+
+
 def test_old_and_unknown_intervals_are_not_drawn() -> None:
     """
     What ended before the window is left out; a plant without an interval is an empty chart.
     """
     plant = FakePlant()
-    plant.add_points(3)
+    plant.add_points(88)
     old = datetime.now(UTC) - timedelta(hours=1)
     plant.points[0] |= {"start": old.isoformat(), "end": (old + timedelta(seconds=10)).isoformat()}
     live = msgspec.convert(plant.live(15), Live)
     empty = msgspec.convert(FakePlant().live(15), Live)
 
-    assert len(power_chart.power_chart(live, power_chart.WIDE).bars) == 2
+    assert len(power_chart.power_chart(live, power_chart.WIDE).bars) == 87
     assert power_chart.tokens_chart(empty, power_chart.COMPACT).bars == ()
     nothing = to_summary(empty)
     assert (nothing.watts, nothing.tokens_per_s, nothing.unattributed_share) == (None, None, None)
