@@ -20,7 +20,7 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SupplierMeter,
 )
-from tokenworks.factory.live.store import EnergyGroup, FactoryStore
+from tokenworks.factory.live.store import EnergyGroup, FactoryStore, UnattributedEnergy
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import ConflictError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -208,15 +208,12 @@ class LiveFactory:
         now = self._clock.now()
         return await self.store.energy_groups(now - timedelta(hours=hours), now)
 
-    async def intervals(self, hours: int) -> list[Interval]:
+    async def unattributed(self, hours: int) -> list[UnattributedEnergy]:
         """
-        Return the last revisions of all meters' intervals in the last hours.
+        Return what no call used of what was metered in the last hours, by supplier.
         """
         now_us = to_us(self._clock.now())
-        meters = await self.store.meters(with_retired=True)
-        return await self.store.latest(
-            [meter.meter_id for meter in meters], now_us - hours * 3_600 * MICRO, now_us
-        )
+        return await self.store.unattributed(now_us - hours * 3_600 * MICRO, now_us)
 
 
 def _require_settings(terms: MeterTerms) -> None:

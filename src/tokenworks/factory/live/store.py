@@ -82,6 +82,17 @@ class EnergyGroup:
     is_measured: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnattributedEnergy:
+    """
+    What a supplier's meter counted and no call used.
+    """
+
+    supplier_id: UUID
+    energy_uj: int
+    is_measured: bool
+
+
 class FactoryStore:
     """
     Meters, readings, intervals, shares and addenda.
@@ -324,6 +335,14 @@ class FactoryStore:
         """
         parameters = {"meter_ids": list(meter_ids), "since_us": since_us, "until_us": until_us}
         return [_to_interval(row) for row in await self._fetch("latest_intervals", parameters)]
+
+    async def unattributed(self, since_us: int, until_us: int) -> list[UnattributedEnergy]:
+        """
+        Return what no call used of what was metered in a time, by supplier.
+        """
+        rows = await self._fetch("unattributed", {"since_us": since_us, "until_us": until_us})
+        names = tuple(UnattributedEnergy.__dataclass_fields__)
+        return [UnattributedEnergy(**dict(zip(names, row, strict=True))) for row in rows]
 
     async def revisions(self, interval_id: UUID) -> list[Interval]:
         """

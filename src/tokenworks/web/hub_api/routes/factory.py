@@ -141,11 +141,11 @@ async def value_chain(services: Services, hours: Hours = HOURS_DEFAULT) -> Value
     Show energy and money along electricity -> compute -> model -> tokens -> applications.
     """
     groups = await services.factory.energy_groups(hours)
-    intervals = await services.factory.intervals(hours)
+    unattributed = await services.factory.unattributed(hours)
     await services.directory.load({group.organisation_id for group in groups})
     return to_chain(
         groups,
-        intervals,
+        unattributed,
         suppliers=await _suppliers(services),
         buyers={
             group.organisation_id: services.directory.name(group.organisation_id)
