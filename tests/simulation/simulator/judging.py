@@ -307,7 +307,8 @@ def _judge_moves(
         paid=paid,
         owed=_owed(offer, rated=rated, counts=counts),
         supplier=offer.supplier_party_id,
-        units=[(m.debit, m.quanta) for m in call.moves if m.credit[1] == "limit_spent"],
+        # What was used beyond a window is no window's, so nothing of it returns.
+        units=[(m.debit, m.quanta) for m in call.moves if m.debit[1] == "limit_available"],
     )
     # An answer that is free to the buyer leaves the limits alone only as far as money goes.
     _judge_limits(call, simulation, paid=paid, tokens=sum(counts.values()))
