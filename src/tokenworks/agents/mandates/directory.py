@@ -148,6 +148,7 @@ class Directory:
             chain=known.mandates,
             agent_name=known.agent_name,
             party_chain=known.party_chain,
+            parties=known.parties,
             path_id=path_id,
             path_version=version,
             wallet=wallet,
