@@ -7,7 +7,7 @@ it binds the next hold of every process at once; captures within holds that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -200,6 +200,7 @@ class Mandates:
         label: str = "",
         actor: str,
         expires_at: datetime | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> Mandate:
         """
         Issue a mandate, signed by the hub.
@@ -212,6 +213,7 @@ class Mandates:
             actor: Who asked for it; kept with the event.
             expires_at: The first moment that is refused, cut to whole seconds; ``None``: as
                 its terms and its parent say.
+            origin: What its terms were taken from; kept with the event.
 
         Raises:
             InvalidTermsError: A term breaks a rule; ``param`` names it.
@@ -222,7 +224,13 @@ class Mandates:
                 force.
         """
         return await self._issuing.issue(
-            agent, terms, parent=parent, label=label, actor=actor, expires_at=expires_at
+            agent,
+            terms,
+            parent=parent,
+            label=label,
+            actor=actor,
+            expires_at=expires_at,
+            origin=origin,
         )
 
     async def delegate(self, jws: str) -> Mandate:
