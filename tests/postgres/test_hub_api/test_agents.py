@@ -194,6 +194,14 @@ async def test_wallets_signature_covers_the_whole_request(family: Family) -> Non
         (await family.signed("GET", "whoami", network="hub:other"), "wallet_request_refused"),
         (await family.signed("GET", "whoami", sent=b"{}"), "wallet_request_refused"),
         (
+            await family.signed("GET", "agents/self%3F", signed_path="agents/self"),
+            "wallet_request_refused",
+        ),
+        (
+            await family.signed("GET", "agents/self%23/x", signed_path="agents/self"),
+            "wallet_request_refused",
+        ),
+        (
             await family.signed("POST", "whoami", header=family.header("GET", "whoami")),
             "wallet_request_refused",
         ),
