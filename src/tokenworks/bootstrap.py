@@ -29,15 +29,27 @@ from psycopg import conninfo
 from tokenworks.adapters.cel_sandbox.sandbox import CelSandbox
 from tokenworks.adapters.openai_compatible.relay_client import RelayUpstream
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
+from tokenworks.adapters.operating_system.process_mark import is_gone, mark_process
+from tokenworks.adapters.power_meters.opening import open_source
+from tokenworks.adapters.power_meters.prometheus_text import fetch_text
+from tokenworks.adapters.power_meters.vllm_text import VllmText
 from tokenworks.adapters.webhooks.sender import HttpWebhookSender
 from tokenworks.agents.payments.store import PaymentStore
 from tokenworks.agents.services import AgentServices, open_agent_services
+from tokenworks.factory.live.model import SupplierMeter
+from tokenworks.factory.live.posting import EnergyPosting
+from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.service import LiveFactory
+from tokenworks.factory.live.store import FactoryStore
+from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS, LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway.calls import CallStore, ReceiptReader
+from tokenworks.gateway.energy_calls import EnergyCalls
 from tokenworks.gateway.holding import CallRules
+from tokenworks.gateway.orphans import Orphans
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
@@ -49,6 +61,7 @@ from tokenworks.ledger.check import CheckReport, check_books
 from tokenworks.ledger.closing import DateClosings, Sealer
 from tokenworks.ledger.correcting import Corrections
 from tokenworks.ledger.errors import LedgerUnavailableError
+from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.logs import configure_logs
@@ -70,6 +83,7 @@ from tokenworks.supply.service import Supply
 from tokenworks.web.hub_api.app import create_hub_api
 from tokenworks.web.hub_api.opening import Opening
 from tokenworks.web.hub_api.services import make_services
+from tokenworks.web.mcp.door import McpDoor
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi
 from tokenworks.web.relaying import to_error_event
@@ -77,6 +91,7 @@ from tokenworks.web.switch import Switch
 from tokenworks.web.x402_api.app import X402Api
 from tokenworks.web.x402_api.selling import SellingDoor
 from tokenworks.worker.jobs import Worker, months_before
+from tokenworks.worker.metering import Metering
 
 MARK_FILE_NAME: Final = "promotion.json"
 POOL_CONNECTIONS_MAX: Final = 8
@@ -124,6 +139,9 @@ class Hub:
     streamer: Streamer
     opening: Opening
     agents: AgentServices
+    factory: LiveFactory
+    engine_calls: EnergyCalls
+    energy_proofs: EnergyProofs
     metrics: HubMetrics
 
 
@@ -208,6 +226,9 @@ async def open_hub(
             review_lifetime_s=settings.review_lifetime_s,
         )
         stack.push_async_callback(agents.payments.quiet)
+        factory_store = FactoryStore(pool)
+        await factory_store.ensure_partitions(clock.now())
+        engine_calls = EnergyCalls(pool, calls=calls, ledger=ledger, issuer=issuer)
         metrics = HubMetrics()
         metrics.watch_writer(writer)
         yield Hub(
@@ -252,13 +273,16 @@ async def open_hub(
             ),
             opening=Opening(pool=pool, identity=identity, ledger=ledger),
             agents=agents,
+            factory=LiveFactory(factory_store, clock, ids),
+            engine_calls=engine_calls,
+            energy_proofs=EnergyProofs(factory_store, engine_calls, keys, clock),
             metrics=metrics,
         )
 
 
-def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
+def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor, McpDoor]:
     """
-    Return all HTTP doors of a process behind one path switch.
+    Return all HTTP doors of a process behind one path switch, and those that are to be closed.
     """
     openai_api = OpenAiApi(
         gateway=hub.gateway,
@@ -283,6 +307,8 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
             receipts=hub.receipts,
             upstream=hub.upstream,
             agents=hub.agents,
+            factory=hub.factory,
+            energy_proofs=hub.energy_proofs,
         )
     )
     selling = SellingDoor(
@@ -293,8 +319,14 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         metrics=hub.metrics,
         clock=hub.clock,
     )
+
+    async def doors(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        await switch(scope, receive, send)
+
+    mcp = McpDoor(doors, network=hub.agents.payments.network, clock=hub.clock)
     switch = Switch(
         selling=selling,
+        mcp=mcp,
         openai_api=openai_api,
         hub_api=hub_api,
         x402_api=X402Api(
@@ -307,7 +339,7 @@ def make_app(hub: Hub) -> tuple[Switch, OpenAiApi, SellingDoor]:
         is_healthy=lambda: hub.writer.is_connected,
         jwks=hub.keys.jwks,
     )
-    return switch, openai_api, selling
+    return switch, openai_api, selling, mcp
 
 
 async def run_gateway(settings: Settings, *, index: int) -> None:
@@ -359,12 +391,50 @@ async def run_worker(settings: Settings) -> None:
             refunds=hub.refunds,
             reconciliation=hub.reconciliation,
             brake=hub.agents.brake,
+            orphans=make_orphans(hub),
+            metering=_metering(hub),
+            energy=EnergyPosting(
+                hub.factory.store,
+                calls=hub.engine_calls,
+                ledger=hub.ledger,
+                supply=hub.supply,
+                proofs=hub.energy_proofs,
+                signer=signer,
+                clock=hub.clock,
+            ),
+            factory=hub.factory.store,
             pool=hub.pool,
             clock=hub.clock,
             signer=signer,
             archive=_archive_job(settings, hub.dsn),
         )
         await worker.run()
+
+
+def make_orphans(hub: Hub) -> Orphans:
+    """
+    Return what gives back the holds of processes that are gone.
+    """
+    return Orphans(
+        Leases(hub.pool, hub.clock),
+        hub.ledger,
+        clock=hub.clock,
+        holder=hub.writer.holder,
+        is_gone=_is_gone,
+    )
+
+
+def _metering(hub: Hub) -> Metering:
+    def open_meter(meter: SupplierMeter) -> PowerSource:
+        terms = meter.terms
+        return open_source(terms.source, terms.settings, hub.clock, name=terms.name)
+
+    return Metering(
+        hub.factory.store,
+        open_source=open_meter,
+        read_counters=lambda url: VllmText(lambda: fetch_text(url)).read(),
+        clock=hub.clock,
+    )
 
 
 def _archive_job(settings: Settings, dsn: str) -> Callable[[datetime], ArchiveReport] | None:
@@ -688,5 +758,15 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _holder(name: str) -> str:
-    process = psutil.Process()
-    return f"{socket.gethostname()}:{name}:{os.getpid()}:{process.create_time():.2f}"
+    """
+    Return what this process is called in its leases: the service, then its mark.
+    """
+    mark = mark_process()
+    if mark is None:
+        started_at_s = psutil.Process().create_time()
+        mark = f"{socket.gethostname()}:{os.getpid()}:{started_at_s:.2f}"
+    return f"{name}@{mark}"
+
+
+def _is_gone(holder: str) -> bool | None:
+    return is_gone(holder.partition("@")[2])

@@ -209,13 +209,16 @@ def test_calls_in_flight_are_finished_before_a_stop() -> None:
     SIGTERM drains: the stream that runs ends whole, with its receipt, and is charged.
     """
     with data_directory() as directory, open_shop(directory, workers=1) as shop:
-        shop.stub.set_behaviour(Behaviour(completion_tokens=60, chunk_pace_ms=20))
+        shop.stub.set_behaviour(
+            Behaviour(completion_tokens=60, chunk_pace_ms=20, gate_after_chunks=3)
+        )
         question = [{"role": "user", "content": "a"}]
         body = {"model": STUB_MODEL, "messages": question, "max_tokens": 60, "stream": True}
         with shop.stream(shop.buyer_key, body) as answer:
             lines = answer.iter_lines()
             first = next(lines)
             os.kill(shop.pid, signal.SIGTERM)
+            shop.stub.release()
             text = [first, *lines]
         assert text[-2] == "data: [DONE]"
         assert any(line.startswith(": tokenworks-receipt ") for line in text)

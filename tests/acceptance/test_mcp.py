@@ -45,7 +45,8 @@ async def tools(shop: Shop, agent: Agent, folder: Path, *options: str) -> AsyncG
     Start ``tokenworks mcp`` as an agent's host does, and connect the official client.
     """
     wallet = folder / "wallet.json"
-    agent.wallet.save(wallet)
+    if not wallet.exists():
+        agent.wallet.save(wallet)
     server = StdioServerParameters(
         command=sys.executable,
         args=[
@@ -118,14 +119,17 @@ async def test_refusals_are_sentences_with_a_code(shop: Shop, agent: Agent, tmp_
         assert "limit_exhausted" in beyond
         missing = await refused(client, "call_model", model="nobodys", messages=QUESTION)
         assert "model_not_found" in missing
-        assert "payment_unknown" in await refused(client, "finish_payment", payment_id="none")
+        for nothing in ("none", "../wallet", str(uuid.UUID(int=7))):
+            said = await refused(client, "finish_payment", payment_id=nothing)
+            assert "payment_unknown" in said
 
 
 async def test_payment_that_waits_for_a_person_goes_on_once(
     shop: Shop, agent: Agent, tmp_path: Path
 ) -> None:
     """
-    Held by a rule, approved by its owner with the exact digest, then finished, not paid anew.
+    Held by a rule, approved by its owner with the exact digest, then finished, not paid anew; a
+    call of a model likewise. In between the process ended: the next one goes on.
     """
     payee = post(shop, "parties", None, name=f"payee-{agent.name}", kind="supplier")["party_id"]
     rules = {"rules": {"new_payee": {"action": "hold", "above": "0"}}}
@@ -133,16 +137,25 @@ async def test_payment_that_waits_for_a_person_goes_on_once(
     async with tools(shop, agent, tmp_path) as client:
         held = await refused(client, "pay", payee=payee, amount="0.0025")
         assert "payment_in_review" in held
-        [payment_id] = (await use(client, "balance"))["undecided_payments"]
-        assert payment_id in held
-        assert "payment_in_review" in await refused(client, "finish_payment", payment_id=payment_id)
-        digest = shop.ask("GET", f"reviews/{payment_id}").json()["digest"]
-        post(shop, f"reviews/{payment_id}/approve", None, digest=digest)
-        paid = await use(client, "finish_payment", payment_id=payment_id)
-        assert paid["payment_id"] == payment_id
-        assert "payment_unknown" in await refused(client, "finish_payment", payment_id=payment_id)
+        question = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 9}
+        assert "payment_in_review" in await refused(client, "call_model", **question)
+    async with tools(shop, agent, tmp_path) as client:
+        direct, call = (await use(client, "balance"))["undecided_payments"]
+        assert direct in held
+        assert "payment_in_review" in await refused(client, "finish_payment", payment_id=direct)
+        for payment_id in (direct, call):
+            digest = shop.ask("GET", f"reviews/{payment_id}").json()["digest"]
+            post(shop, f"reviews/{payment_id}/approve", None, digest=digest)
+        paid = await use(client, "finish_payment", payment_id=direct)
+        assert (paid["payment_id"], paid["amount"]) == (direct, "0.002500000")
+        bought = await use(client, "finish_payment", payment_id=call)
+        assert bought["text"]
+        assert bought["payment_id"] == call
+        assert (await use(client, "balance"))["undecided_payments"] == []
+        again = await use(client, "finish_payment", payment_id=direct)
+        assert again["state"] == "captured", "the hub's books say how it stands"
     payments = shop.ask("GET", "payments", params={"agent": agent.name}).json()["items"]
-    assert [one["payment_id"] for one in payments] == [payment_id]
+    assert {one["payment_id"] for one in payments} == {direct, call}
 
 
 def key() -> dict[str, str]:

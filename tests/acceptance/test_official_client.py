@@ -250,13 +250,14 @@ def test_client_that_hangs_up_pays_what_was_produced(shop: Shop, client: openai.
     """
     The rest of the stream is drained, metered and charged; no hold is left.
     """
-    shop.stub.set_behaviour(Behaviour(completion_tokens=40, chunk_pace_ms=10))
+    shop.stub.set_behaviour(Behaviour(completion_tokens=40, chunk_pace_ms=10, gate_after_chunks=3))
     stream = client.chat.completions.create(
         model=STUB_MODEL, messages=QUESTION, max_tokens=40, stream=True
     )
     call_id = stream.response.headers["x-tokenworks-call-id"]
     next(iter(stream))
     stream.close()
+    shop.stub.release()
 
     def settled() -> dict[str, Any] | None:
         answer = shop.ask("GET", f"calls/{call_id}")

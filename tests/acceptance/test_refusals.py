@@ -418,8 +418,8 @@ def test_absurd_usage_is_never_billed_as_reported(shop: Shop, usage: UsageShape)
 @pytest.mark.parametrize(
     "behaviour",
     [
-        Behaviour(cut_after_chunks=3, chunk_pace_ms=20),
-        Behaviour(error_after_chunks=3, chunk_pace_ms=20),
+        Behaviour(cut_after_chunks=3, gate_after_chunks=2),
+        Behaviour(error_after_chunks=3, gate_after_chunks=2),
     ],
     ids=["cut", "error_event"],
 )
@@ -430,9 +430,10 @@ def test_stream_that_breaks_ends_with_an_error_event(shop: Shop, behaviour: Beha
     shop.stub.set_behaviour(behaviour)
     body: dict[str, Any] = {"model": STUB_MODEL, "messages": QUESTION, "max_tokens": 20}
     body["stream"] = True
-    answer = shop.chat(shop.buyer_key, body)
-    assert answer.status_code == 200
-    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    with shop.stream(shop.buyer_key, body) as answer:
+        assert answer.status_code == 200
+        shop.stub.release()
+        events = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
     assert events[-1] != "[DONE]"
     assert json.loads(events[-1])["error"]["code"]
     call = shop.get(f"calls/{answer.headers['x-tokenworks-call-id']}")
@@ -441,9 +442,11 @@ def test_stream_that_breaks_ends_with_an_error_event(shop: Shop, behaviour: Beha
     shop.stub.set_behaviour(behaviour)
     with (
         openai.OpenAI(base_url=shop.base_url, api_key=shop.buyer_key) as client,
-        pytest.raises(openai.APIError),
+        client.chat.completions.create(**body) as stream,
     ):
-        list(client.chat.completions.create(**body))
+        shop.stub.release()
+        with pytest.raises(openai.APIError):
+            list(stream)
 
 
 def test_logs_name_the_call_and_hold_no_secrets(shop: Shop) -> None:

@@ -234,7 +234,13 @@ class Visitors:
         self.opened: list[Visitor] = []
 
     def open(
-        self, console: Console, *, scheme: str = "light", width: int = 1280, height: int = 900
+        self,
+        console: Console,
+        *,
+        scheme: str = "light",
+        width: int = 1280,
+        height: int = 900,
+        has_script: bool = True,
     ) -> Visitor:
         """
         Open a window of a size, on a system that is light or dark.
@@ -242,6 +248,7 @@ class Visitors:
         context = self._browser.new_context(
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": width, "height": height},
+            java_script_enabled=has_script,
         )
         visitor = Visitor(context=context, page=context.new_page(), url=console.url)
         visitor.watch()

@@ -18,6 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.console.fake_agents import FakeAgents
+from tests.console.fake_plant import FakePlant
 
 ADMIN_KEY = "tw_admin" + "A" * 38
 BUYER_KEY = "tw_buyer" + "B" * 38
@@ -87,6 +88,8 @@ class FakeHub:
     is_seal_broken: bool = False
     sequence: int = 0
     agents: FakeAgents = field(default_factory=FakeAgents)
+    addenda: dict[str, list[Document]] = field(default_factory=dict)
+    plant: FakePlant = field(default_factory=FakePlant)
 
     def reset(self) -> None:
         """
@@ -300,6 +303,47 @@ class FakeHub:
             fields["leg.1"] = {"kind": "tax", "amount": money(sale.nano["tax"])}
         return {"receipt": fields, "jws": self._sign(call)}
 
+    def add_energy(self, call_id: str, energy_uj: int, *, is_whole: bool = True) -> None:
+        """
+        Say what a call took, as the next addendum of its receipt.
+        """
+        documents = self.addenda.setdefault(call_id, [])
+        number = len(documents) + 1
+        statement: Document = {
+            "iss": "urn:ietf:params:oauth:jwk-thumbprint:sha-256:3mFq",
+            "iat": int(datetime.now(UTC).timestamp()),
+            "call_id": call_id,
+            "lane": 1,
+            "receipt": "6NRM7M2mm-8aYIGqX8DGH5uMDihmWwWobIWtmZpliXc",
+            "number": number,
+            "supersedes": number - 1 or None,
+            "energy": {
+                "energy_uj": str(energy_uj),
+                "prefill_uj": "120000",
+                "decode_uj": str(energy_uj - 120_000),
+                "method": "timings",
+                "source": "model",
+                "boundary": "CPU package",
+                "is_whole": is_whole,
+            },
+            "emissions": {
+                "co2e_ug": str(energy_uj * 381_500 // 3_600_000_000),
+                "g_per_kwh": "381.5",
+                "source": "made up for this test",
+                "method": "location_based",
+            },
+        }
+        header = {"alg": "EdDSA", "kid": self.kid, "typ": "tokenworks-addendum+jws"}
+        jws = self._sealed(header, statement)
+        documents.append({"addendum": statement, "jws": jws, "certificate": "e30.e30.AA"})
+
+    def _sealed(self, header: Document, payload: Document) -> str:
+        signed = ".".join(_base64url(json.dumps(part).encode()) for part in (header, payload))
+        signature = self.private.sign(signed.encode())
+        if self.is_seal_broken:
+            signature = bytes(reversed(signature))
+        return f"{signed}.{_base64url(signature)}"
+
     def _sign(self, call: Document) -> str:
         order = sorted(self.sales, key=lambda each: self.sales[each].call["started_at"])
         sequence = 18_200 + order.index(call["call_id"])
@@ -313,11 +357,7 @@ class FakeHub:
             "seq": sequence,
             "prev": _base64url(uuid.uuid5(uuid.NAMESPACE_DNS, str(sequence)).bytes * 2),
         }
-        signed = ".".join(_base64url(json.dumps(part).encode()) for part in (header, payload))
-        signature = self.private.sign(signed.encode())
-        if self.is_seal_broken:
-            signature = bytes(reversed(signature))
-        return f"{signed}.{_base64url(signature)}"
+        return self._sealed(header, payload)
 
     @property
     def kid(self) -> str:

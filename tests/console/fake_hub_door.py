@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Generator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -30,6 +31,10 @@ from tests.console.fake_hub import (
     party,
 )
 from tests.console.problems import problem
+from tokenworks.foundation.errors import TokenworksError
+from tokenworks.pricing.tiers import load_tiers
+from tokenworks.web.hub_api.gate import problem_response
+from tokenworks.web.hub_api.routes import economics
 
 READERS: dict[str, Document] = {
     ADMIN_KEY: {"role": "admin", "party": party("platform"), "organisation": party("platform")},
@@ -52,7 +57,17 @@ def make_app(hub: FakeHub) -> FastAPI:
     _serve_calls(app, hub)
     _serve_books(app, hub)
     serve_agents(app, hub)
+    _serve_plant(app, hub)
+    # Shipped facts and arithmetic: the hub's own doors, with its own tiers.
+    app.state.services = SimpleNamespace(prices=SimpleNamespace(tiers=load_tiers()))
+    app.include_router(economics.router, prefix="/hub/v1")
+    app.add_exception_handler(TokenworksError, _on_refusal)
     return app
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, TokenworksError), "registered for it"
+    return problem_response(error)
 
 
 def _refusal(hub: FakeHub, path: str, key: str) -> Response | None:
@@ -65,7 +80,8 @@ def _refusal(hub: FakeHub, path: str, key: str) -> Response | None:
     if key not in READERS or key in hub.revoked:
         return problem(401, "invalid_api_key", "The API key is not valid.")
     words = path.split("/")
-    if key != ADMIN_KEY and words[3] in {"flow", "ledger"}:
+    is_plant = words[3:4] == ["factory"] and words[4] in {"live", "models", "chain"}
+    if key != ADMIN_KEY and (is_plant or words[3] in {"flow", "ledger"}):
         return problem(403, "role_not_allowed", "Only an admin may do this.")
     if words[3] in hub.forbidden:
         return problem(403, "role_not_allowed", "This key may not do this.")
@@ -146,6 +162,13 @@ def _serve_calls(app: FastAPI, hub: FakeHub) -> None:
             return problem(404, "receipt_not_found", f"There is no receipt of {call_id}.")
         return hub.receipt(sale, is_admin=request.state.key == ADMIN_KEY)
 
+    @app.get("/hub/v1/receipts/{call_id}/addenda", response_model=None)
+    async def addenda(request: Request, call_id: str) -> Document | Response:
+        sale = hub.sales.get(call_id)
+        if sale is None or not visible_to(request.state.key, sale):
+            return problem(404, "call_not_found", f"There is no call {call_id}.")
+        return {"items": hub.addenda.get(call_id, [])}
+
 
 def _serve_books(app: FastAPI, hub: FakeHub) -> None:
     @app.get("/hub/v1/ledger/entries/{fact_id}", response_model=None)
@@ -176,6 +199,20 @@ def _serve_books(app: FastAPI, hub: FakeHub) -> None:
         ]
         as_of = moment(datetime.now(UTC))
         return {"as_of": as_of, "is_balanced": hub.is_balanced, "rows": [], "totals": totals}
+
+
+def _serve_plant(app: FastAPI, hub: FakeHub) -> None:
+    @app.get("/hub/v1/factory/live", response_model=None)
+    async def live(minutes: int = 15) -> Document:
+        return hub.plant.live(minutes)
+
+    @app.get("/hub/v1/factory/models", response_model=None)
+    async def models(hours: int = 24) -> Document:
+        return hub.plant.model_list(hours)
+
+    @app.get("/hub/v1/factory/chain", response_model=None)
+    async def chain(hours: int = 24) -> Document:
+        return hub.plant.value_chain(hours)
 
 
 def visible_to(key: str, sale: Sale) -> bool:

@@ -26,6 +26,10 @@ from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import NotFoundError
 from tokenworks.web.console.agents import model
 from tokenworks.web.console.agents.feed import AgentFeed
+from tokenworks.web.console.factory import live_model as live
+from tokenworks.web.console.factory import model as plant
+from tokenworks.web.console.factory.call_energy import Addenda
+from tokenworks.web.console.factory.feed import FactoryFeed
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.model import PartyRef, Whoami
 from tokenworks.web.console.sessions import Session
@@ -55,8 +59,15 @@ READS: Mapping[tuple[str, str], object] = {
     ("get", "/hub/v1/escrows/{}"): model.Escrow,
     ("get", "/hub/v1/escrows/{}/result"): None,
     ("post", "/hub/v1/escrows/{}/arbitrate"): None,
+    ("get", "/hub/v1/factory/fronts"): plant.FrontNames,
+    ("get", "/hub/v1/factory/frontier"): plant.Frontier,
+    ("get", "/hub/v1/factory/economics"): plant.Economics,
+    ("get", "/hub/v1/factory/live"): live.Live,
+    ("get", "/hub/v1/factory/models"): live.ModelEnergies,
+    ("get", "/hub/v1/factory/chain"): live.ValueChain,
+    ("get", "/hub/v1/receipts/{}/addenda"): Addenda,
 }
-"""What the pages about agents ask, and what they read of the answer; ``None``: nothing."""
+"""What pages ask, and what they read of the answer; ``None``: nothing."""
 
 DETAIL_ONLY = {
     "Review": {"decisions"},
@@ -193,9 +204,12 @@ def asked_by_the_console() -> list[httpx.Request]:
     async def run() -> None:
         hub = Hub("http://hub", transport=httpx.MockTransport(take))
         feed = AgentFeed(hub, session, SystemClock())
+        factory = FactoryFeed(hub, session, SystemClock())
         raised = {"note": "n", "per": "day", "amount": "5"}
         for each in (feed.tree, feed.newest, feed.pending, feed.decided, feed.escrows):
             await each.read()
+        for one in (factory.live, factory.models, factory.chain):
+            await one.read()
         await feed.payments(this)
         await feed.names_of([this])
         milestone = escrow.milestones[0]
@@ -255,6 +269,9 @@ FAKED: Mapping[str, Callable[[FakeAgents], str]] = {
     "/hub/v1/reviews/{}": lambda fake: next(iter(fake.reviews)),
     "/hub/v1/escrows": lambda _: "",
     "/hub/v1/escrows/{}": lambda _: identifier("escrow translate"),
+    "/hub/v1/factory/live": lambda _: "",
+    "/hub/v1/factory/models": lambda _: "",
+    "/hub/v1/factory/chain": lambda _: "",
 }
 
 
@@ -266,6 +283,7 @@ def test_fake_hub_answers_as_the_real_one_says_it_does(description: Document, pa
     hub = FakeHub()
     hub.agents.fill()
     hub.agents.hold(needed=2)
+    hub.plant.fill()
     client = TestClient(make_app(hub), headers={"authorization": f"Bearer {ADMIN_KEY}"})
     answer = client.get(path.replace("{}", FAKED[path](hub.agents)))
 

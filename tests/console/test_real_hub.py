@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.acceptance.hub_process import HubProcess
 from tests.console.conftest import Console, Visitors
-from tests.console.test_console import table_numbers, wait_until_inked
+from tests.console.test_console import number_of, table_numbers, wait_until_inked
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
 
@@ -133,6 +134,44 @@ def test_real_hub_is_shown_as_it_is(
         debits = table_numbers(visitor, ".journal tbody[data-group=sale] tr:not(.sum) .debit")
         assert sum(debits) == charge > 0
         visitor.keep("real-receipt")
+    finally:
+        console.stop()
+
+
+def test_plant_at_work_is_shown_as_it_is(
+    running_hub: HubProcess, demo: Document, visitors: Visitors, tmp_path: Path
+) -> None:
+    """
+    A real model with a modelled meter: a call's joules appear by model, in the chain, on its page.
+    """
+    hub = running_hub
+    (supplier,) = hub.get("suppliers")["items"]
+    model = str(demo["model"]).partition("@")[0]
+    meter = {"name": "demo", "source": "model", "tdp_w": 105, "interval_s": 1, "gap_max_s": 0.9}
+    where = {"supplier": supplier["name"], "port": urlsplit(supplier["base_url"]).port}
+    hub.post("factory/meters", boundary="one process", **where, **meter)
+    console = Console(hub_url=hub.url, folder=tmp_path)
+    console.start()
+    try:
+        visitor = visitors.open(console)
+        page = visitor.page
+        visitor.log_in(hub.admin_key, "/factory")
+        page.locator("[aria-labelledby=watts-title] .spot").first.wait_for(state="attached")
+        assert "No call has its energy yet" in page.locator("main").inner_text()
+        call_id = make_a_call(demo)
+        row = page.locator(".by-model tbody tr", has_text=model)
+        row.wait_for(timeout=60_000)
+        assert "MODEL" in row.inner_text()
+        assert "phases that llama.cpp told" in row.inner_text()
+        page.locator("#chain-table").click()
+        (known,) = hub.get("factory/models")["items"]
+        cell = page.locator(".chain-table tr", has_text=model).locator("td").nth(1)
+        assert number_of(cell.inner_text()) == int(known["energy_uj"]) > 0
+        visitor.keep("real-factory")
+        page.goto(f"{console.url}/calls/{call_id}")
+        energy = page.locator("[aria-labelledby=energy-title]").inner_text()
+        for part in ("MODEL", "one process", "as addendum 1", "the signature holds"):
+            assert part in energy
     finally:
         console.stop()
 

@@ -66,6 +66,10 @@ SELECT coalesce(max(extract(epoch FROM closed_at - expires_at)), 0)
 FROM ledger.holds
 WHERE state = 'expired'
 """
+GIVEN_BACK: Final = """
+SELECT count(*) FROM ledger.entries
+WHERE operation = 'void' AND record::jsonb -> 'meta' ->> 'reason' = 'process_gone'
+"""
 OPEN_HOLDS: Final = """
 SELECT hold_id::text, expires_at, clock_timestamp() FROM ledger.holds WHERE state = 'open'
 """
@@ -87,6 +91,7 @@ class Books:
     pending: int
     held: int
     late_s_max: float  # from a hold's expiry until it was closed for that
+    given_back: int  # holds, because their process was gone
     open_holds: list[tuple[str, datetime, datetime]]  # id, expiry, the database's clock
 
 
@@ -104,7 +109,8 @@ class Audit:
     keys_told_settled: int
     calls_settled: int
     calls_unpaid: int
-    holds_expired_unpaid: int
+    holds_given_back: int
+    holds_ended_unpaid: int
     holds_open: int
     late_s_max: float
     charged: str
@@ -133,6 +139,7 @@ def read_books(dsn: str) -> Books:
             pending=int(pending),
             held=int(rows(HELD)[0][0]),
             late_s_max=float(rows(LATE)[0][0]),
+            given_back=int(rows(GIVEN_BACK)[0][0]),
             open_holds=rows(OPEN_HOLDS),
         )
 
@@ -161,7 +168,8 @@ def audit(books: Books, sightings: Sequence[Sighting], *, slack: timedelta) -> A
         keys_told_settled=sum(seen.code == "call_already_settled" for seen in sightings),
         calls_settled=len(books.charges),
         calls_unpaid=len(books.unpaid),
-        holds_expired_unpaid=len(claimed - books.charges.keys() - books.unpaid),
+        holds_given_back=books.given_back,
+        holds_ended_unpaid=len(claimed - books.charges.keys() - books.unpaid),
         holds_open=len(books.open_holds),
         late_s_max=round(books.late_s_max, 1),
         charged=str(Decimal(sum(books.charges.values())) / SCALE),

@@ -7,7 +7,7 @@ Writes one JSON line for each try (``sighting``). SIGTERM ends the new calls: wh
 yet is tried again until it has one or the patience is over, then the process ends.
 
 A try that failed is put aside and others go on: a call that was cut off by a ``kill -9`` stays
-``call_in_flight`` until its hold expires, and the load must not stop for that.
+``call_in_flight`` until its hold is given back, and the load must not stop for that.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """
-PostgreSQL stands still for ten seconds (SIGSTOP), under load.
+PostgreSQL, then the gateways, stand still for ten seconds (SIGSTOP), under load.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -29,10 +30,11 @@ def run_freeze(
     say: Say = print,
 ) -> Report:
     """
-    Freeze every process of PostgreSQL, let them go on, and audit.
+    Freeze every process of PostgreSQL, let them go on, likewise the gateways, and audit.
 
-    A call in that time is refused with 503 and Retry-After, or answered after it: an answer
-    that comes whole while nothing can be booked would be a free one.
+    A call while the database stands still is refused with 503 and Retry-After, or answered
+    after it: an answer that comes whole while nothing can be booked would be a free one.
+    Gateways that stand still are not gone: none of their calls' holds is given back.
     """
     report = Report(scenario="freeze", seed=seed)
     begun_s = time.monotonic()
@@ -50,7 +52,19 @@ def run_freeze(
         first_s = load.wait_for_answers(thawed_s, timeout_s=RECOVERY_TIMEOUT_S)
         report.recovery_s.append(first_s - thawed_s)
         say(f"answers again after {first_s - thawed_s:.1f} s")
+        say(f"the gateways stand still for {FROZEN_S:.0f} s")
+        with contextlib.ExitStack() as gateways:
+            for name in ("gateway-0", "gateway-1"):
+                gateways.enter_context(stopped(workshop.hub.children()[name]))
+            time.sleep(FROZEN_S)
+            woken_s = time.monotonic()
+        report.harm["gateways frozen"] += 1
+        first_s = load.wait_for_answers(woken_s, timeout_s=RECOVERY_TIMEOUT_S)
+        report.recovery_s.append(first_s - woken_s)
+        say(f"answers again after {first_s - woken_s:.1f} s")
         conclude(workshop, load, report)
+    if report.audit is not None and report.audit.holds_given_back:
+        report.findings.append("freeze: what a process held that stood still was given back")
     report.findings += judge_freeze(load.sightings, frozen_s, thawed_s, report)
     report.seconds = time.monotonic() - begun_s
     return report

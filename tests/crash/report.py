@@ -81,7 +81,8 @@ def _audit_lines(audit: Audit) -> list[str]:
         ("told settled", f"{audit.keys_told_settled} keys whose answer was lost"),
         ("charged", f"{audit.calls_settled} calls, {audit.charged} USD"),
         ("ended unpaid", f"{audit.calls_unpaid} calls"),
-        ("cut off", f"{audit.holds_expired_unpaid} calls, whose holds expired"),
+        ("cut off", f"{audit.holds_ended_unpaid} calls, whose holds ended unpaid"),
+        ("given back", f"{audit.holds_given_back} holds of processes that were gone"),
         ("holds", f"{audit.holds_open} open; ended within {audit.late_s_max:.1f} s of expiry"),
     )
     return [f"  {name:<14}{text}" for name, text in lines]

@@ -26,6 +26,7 @@ GOOD: Final = Books(
     pending=50,
     held=50,
     late_s_max=11.0,
+    given_back=1,
     open_holds=[("call-9", NOW, NOW + SLACK)],
 )
 """Two keys; the first try of the second one was cut off, and its hold expired."""
@@ -51,7 +52,8 @@ def test_good_books_have_no_finding() -> None:
     done = audit(GOOD, SIGHTINGS, slack=SLACK)
     assert done.findings == []
     assert (done.answers, done.keys, done.keys_retried) == (2, 2, 1)
-    assert done.holds_expired_unpaid == 1
+    assert done.holds_ended_unpaid == 1
+    assert done.holds_given_back == 1
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,12 @@ def is_back(hub: HubProcess, name: str, old_pid: int) -> bool:
 
 
 @contextmanager
-def stopped(postmaster_pid: int) -> Generator[None]:
+def stopped(pid: int) -> Generator[None]:
     """
-    Freeze a database server, all its processes, until the block ends.
+    Freeze a process and all that it started (a whole database server) until the block ends.
     """
-    postmaster = psutil.Process(postmaster_pid)
-    tree = [postmaster, *postmaster.children(recursive=True)]
+    parent = psutil.Process(pid)
+    tree = [parent, *parent.children(recursive=True)]
     try:
         for process in tree:
             with suppress(psutil.NoSuchProcess):

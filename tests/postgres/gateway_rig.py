@@ -48,8 +48,7 @@ DOLLAR: Final = 10**9
 SUPPLIER_KEY: Final = "sk-rig-supplier-credential-0123456789"
 POSTING_ROLE: Final = "tokenworks_posting"
 CONTEXT_TOKENS: Final = 8_192
-QUICK: Final = Timeouts(connect_timeout_ms=500, first_byte_timeout_ms=250, idle_timeout_ms=250)
-"""Timeouts of suppliers that are made to be slow on purpose."""
+_IMPATIENT: Final = Timeouts(first_byte_timeout_ms=250, idle_timeout_ms=250)
 
 HELLO: Final = ({"role": "user", "content": "Say hello to the auditor."},)
 _QUIET_READS: Final = 200
@@ -79,6 +78,7 @@ class Rig:
     deposited: int = 0
     _references: list[str] = field(default_factory=list[str])
     _odd: list[OddSupplier] = field(default_factory=list["OddSupplier"])
+    _is_impatient: bool = False
 
     # ------------------------------------------------------------------ asking
 
@@ -175,7 +175,7 @@ class Rig:
         await odd.start()
         self._odd.append(odd)
         name = f"odd-{self.plant.businesses}"
-        supplier = await _add_supplier(self.hub, name, odd.base_url, None)
+        supplier = await _add_supplier(self.hub, name, odd.base_url)
         terms = OfferTerms(
             upstream_model=UPSTREAM_MODEL,
             cost_card=share_card(600_000),
@@ -186,10 +186,24 @@ class Rig:
             supplier.supplier_id, model=self.model, tier="standard", terms=terms
         )
 
+    async def be_impatient(self) -> None:
+        """
+        Wait a moment only for the first supplier, which is made to hang, until the business is
+        closed. Who is healthy has the time that the machine needs.
+        """
+        self._is_impatient = True
+        await self._set_timeouts(_IMPATIENT)
+
+    async def _set_timeouts(self, timeouts: Timeouts) -> None:
+        first = self.plant.suppliers[0].supplier_id
+        await self.hub.supply.edit_supplier(first, timeouts=timeouts)
+
     async def close(self) -> None:
         """
         Stop what only this business had.
         """
+        if self._is_impatient:
+            await self._set_timeouts(Timeouts())
         for odd in self._odd:
             await odd.close()
 
@@ -462,9 +476,7 @@ class Plant:
 
 
 @contextlib.asynccontextmanager
-async def open_plant(
-    dsn: str, data_dir: Path, *, timeouts: Timeouts | None = None
-) -> AsyncGenerator[Plant]:
+async def open_plant(dsn: str, data_dir: Path) -> AsyncGenerator[Plant]:
     """
     Open a hub and two suppliers on a fresh database.
     """
@@ -483,7 +495,7 @@ async def open_plant(
             metrics=hub.metrics,
         )
         suppliers = [
-            await _add_supplier(hub, name, stub.base_url, timeouts)
+            await _add_supplier(hub, name, stub.base_url)
             for name, stub in zip(("north", "south"), stubs, strict=True)
         ]
         yield Plant(
@@ -497,7 +509,7 @@ async def open_plant(
         await door.close()
 
 
-async def _add_supplier(hub: Hub, name: str, base_url: str, timeouts: Timeouts | None) -> Supplier:
+async def _add_supplier(hub: Hub, name: str, base_url: str) -> Supplier:
     party = await hub.opening.add_party(name, kind=PartyKind.SUPPLIER)
     return await hub.supply.add_supplier(
         name,
@@ -505,7 +517,6 @@ async def _add_supplier(hub: Hub, name: str, base_url: str, timeouts: Timeouts |
         base_url=base_url,
         api_key=SUPPLIER_KEY,
         allow_private=True,
-        timeouts=timeouts,
     )
 
 
@@ -592,14 +603,12 @@ async def _open_offers(plant: Plant, model: str) -> dict[tuple[str, str], Offer]
 
 
 @contextlib.asynccontextmanager
-async def open_rig(
-    dsn: str, data_dir: Path, *, deposit: int = 10 * DOLLAR, timeouts: Timeouts | None = None
-) -> AsyncGenerator[Rig]:
+async def open_rig(dsn: str, data_dir: Path, *, deposit: int = 10 * DOLLAR) -> AsyncGenerator[Rig]:
     """
     Open a hub with one business in it.
     """
     async with (
-        open_plant(dsn, data_dir, timeouts=timeouts) as plant,
+        open_plant(dsn, data_dir) as plant,
         open_business(plant, deposit=deposit) as rig,
     ):
         yield rig
@@ -691,7 +700,6 @@ __all__ = [
     "CONTEXT_TOKENS",
     "DOLLAR",
     "HELLO",
-    "QUICK",
     "SUPPLIER_KEY",
     "UPSTREAM_MODEL",
     "Behaviour",

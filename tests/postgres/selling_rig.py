@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.sdk import SpendCap, Wallet
 from tokenworks.sdk.paying import PaymentDesk
 from tokenworks.sdk.transport import AsyncPayingTransport
+from tokenworks.testing.agent_fakes import FakeBrake
 
 CHAT_PATH = "/x402/v1/chat/completions"
 
@@ -122,6 +123,24 @@ async def open_selling_business(plant: Plant, url: str) -> AsyncGenerator[Sellin
             mandate=mandate,
             network=hub.agents.network,
         )
+
+
+@contextlib.contextmanager
+def braked(rig: SellingRig) -> Generator[FakeBrake]:
+    """
+    Put a brake that says what the test wants into the hub's payments.
+    """
+    payments = rig.gateway.hub.agents.payments
+    places = (payments, payments._placing, payments._capturing)
+    before = payments._brake
+    brake = FakeBrake(rig.gateway.hub.clock)
+    for place in places:
+        place._brake = brake
+    try:
+        yield brake
+    finally:
+        for place in places:
+            place._brake = before
 
 
 @contextlib.asynccontextmanager

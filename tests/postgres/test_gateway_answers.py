@@ -339,6 +339,24 @@ async def test_the_model_is_renamed_both_ways_and_nothing_else(rig: Rig) -> None
     await rig.audit()
 
 
+async def test_a_supplier_gets_the_calls_id_where_the_operator_wants_it(rig: Rig) -> None:
+    """
+    With it a line of a supplier's statement can name its call; nobody gets it unasked.
+    """
+    await rig.ask()
+    unasked = rig.first.requests[-1].header("x-client-request-id")
+    north = rig.plant.suppliers[0].supplier_id
+    await rig.hub.supply.edit_supplier(north, sends_call_id=True)
+
+    answer = await rig.ask()
+    sent = rig.first.requests[-1].header("x-client-request-id")
+
+    await rig.hub.supply.edit_supplier(north, sends_call_id=False)
+    assert unasked is None
+    assert sent == answer.headers["x-tokenworks-call-id"]
+    await rig.audit()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     "members",

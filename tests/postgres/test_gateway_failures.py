@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from tests.postgres.gateway_rig import (
     CONTEXT_TOKENS,
-    QUICK,
     SUPPLIER_KEY,
     Behaviour,
     Plant,
@@ -33,10 +32,10 @@ async def plant(
     server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
-    A hub and its suppliers, who get little time.
+    A hub and its suppliers.
     """
     with fresh_database(server_dsn, template_database) as dsn:
-        async with open_plant(dsn, tmp_path_factory.mktemp("hub"), timeouts=QUICK) as plant:
+        async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
 
@@ -76,6 +75,8 @@ async def test_another_supplier_answers_before_the_first_byte(
     The buyer gets one answer and pays for one; both attempts are on the receipt.
     """
     rig.first.set_behaviour(behaviour)
+    if behaviour.hang:
+        await rig.be_impatient()
 
     answer = await rig.ask(stream=stream)
 
@@ -216,6 +217,8 @@ async def test_a_stream_that_breaks_off_is_free(rig: Rig, behaviour: Behaviour, 
     What came is passed on, then an error event and no ``[DONE]``; the buyer pays nothing.
     """
     rig.first.set_behaviour(behaviour)
+    if behaviour.stall_after_chunks is not None:
+        await rig.be_impatient()
 
     answer = await rig.ask(stream=True)
 

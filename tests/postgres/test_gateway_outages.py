@@ -95,7 +95,7 @@ async def test_books_lost_in_a_stream_end_it_with_an_error_and_charge_once(
     No ``[DONE]`` and no receipt: not acknowledged. The settle stays in memory and is made
     when the books are back.
     """
-    rig.first.set_behaviour(Behaviour(chunk_pace_ms=3))
+    rig.first.set_behaviour(Behaviour(gate_after_chunks=3))
     body = {"model": rig.model, "messages": list(HELLO), "stream": True, "max_tokens": 40}
     headers = {"authorization": f"Bearer {rig.secret}"}
     async with (
@@ -106,6 +106,7 @@ async def test_books_lost_in_a_stream_end_it_with_an_error_and_charge_once(
         received = answer.aiter_raw()
         raw = await anext(received)
         outage.begin()
+        rig.first.release()
         async for piece in received:
             raw += piece
 

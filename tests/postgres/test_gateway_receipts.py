@@ -16,7 +16,6 @@ from psycopg import conninfo, sql
 
 from tests.postgres.gateway_rig import (
     POSTING_ROLE,
-    QUICK,
     SUPPLIER_KEY,
     UPSTREAM_MODEL,
     Behaviour,
@@ -42,10 +41,10 @@ async def plant(
     server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
-    A hub and its suppliers, who get little time.
+    A hub and its suppliers.
     """
     with fresh_database(server_dsn, template_database) as dsn:
-        async with open_plant(dsn, tmp_path_factory.mktemp("hub"), timeouts=QUICK) as plant:
+        async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
 
@@ -214,6 +213,7 @@ async def test_secrets_are_nowhere(rig: Rig, capsys: pytest.CaptureFixture[str])
     Neither the buyer's key nor the supplier's is in logs, answers, receipts or the database.
     """
     answers: list[bytes] = []
+    await rig.be_impatient()
     for behaviour in (
         Behaviour(),
         Behaviour(status=401),

@@ -8,7 +8,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -16,7 +15,6 @@ import pytest_asyncio
 from tests.postgres.gateway_rig import (
     DOLLAR,
     HELLO,
-    QUICK,
     UPSTREAM_MODEL,
     Behaviour,
     Plant,
@@ -46,10 +44,10 @@ async def plant(
     server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
-    A hub and its suppliers, who get little time.
+    A hub and its suppliers.
     """
     with fresh_database(server_dsn, template_database) as dsn:
-        async with open_plant(dsn, tmp_path_factory.mktemp("hub"), timeouts=QUICK) as plant:
+        async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
 
@@ -140,10 +138,10 @@ async def test_an_expired_key_is_refused(rig: Rig) -> None:
     """
     A key ends by itself, without anyone doing anything.
     """
-    soon = SystemClock().now() + timedelta(milliseconds=50)
+    soon = SystemClock().now() + timedelta(milliseconds=500)
     _, secret = await rig.add_key(expires_at=soon)
     # Real time: the ledger's clock may not be far from PostgreSQL's.
-    await asyncio.sleep(0.06)
+    await asyncio.sleep(0.01 + (soon - SystemClock().now()).total_seconds())
 
     answer = await rig.ask(secret=secret)
 
@@ -461,19 +459,15 @@ async def test_every_limit_on_the_path_is_charged(rig: Rig) -> None:
     await rig.audit()
 
 
-async def test_exactly_what_the_balance_covers_is_admitted(
-    server_dsn: str, template_database: str, tmp_path: Path
-) -> None:
+async def test_exactly_what_the_balance_covers_is_admitted(plant: Plant) -> None:
     """
     200 calls at once on money for 50: 50 answered, 150 refused, nothing oversold.
 
     The supplier holds every answer until all were admitted or refused, then reports usage
-    equal to the ceiling, so that each call costs all that was held for it. On a plant with
-    patience: the first to be admitted wait for the last to be refused.
+    equal to the ceiling, so that each call costs all that was held for it.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
-        async with open_plant(dsn, tmp_path) as patient, open_business(patient, deposit=0) as rig:
-            await _admit_exactly(rig)
+    async with open_business(plant, deposit=0) as rig:
+        await _admit_exactly(rig)
 
 
 async def _admit_exactly(rig: Rig) -> None:
@@ -501,125 +495,6 @@ async def _admit_exactly(rig: Rig) -> None:
     cash = await rig.cash()
     assert (cash.available, cash.debits_pending) == (0, 0)
     await rig.audit()
-
-
-# ---------------------------------------------------------------------- idempotency
-
-
-async def test_a_settled_call_is_not_made_twice(rig: Rig) -> None:
-    """
-    The same key and body: 409 with the receipt's address, whatever is left to spend.
-    """
-    headers = {"idempotency-key": "order-1"}
-    first = await rig.ask(headers=headers)
-
-    again = await rig.ask(headers=headers)
-    other = await rig.ask(headers=headers, max_tokens=9)
-    fresh = await rig.ask(headers={"idempotency-key": "order-2"})
-
-    call_id = first.headers["x-tokenworks-call-id"]
-    assert again.status_code == 409
-    error = again.json()["error"]
-    assert error["code"] == "call_already_settled"
-    assert error["details"] == {"call_id": call_id, "receipt": f"/hub/v1/receipts/{call_id}"}
-    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_conflict")
-    assert fresh.status_code == 200
-    assert len(await rig.calls()) == 2
-    assert rig.first.stats()["calls"] == 2
-    await rig.audit()
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_in_flight_is_not_made_twice(rig: Rig, stream: bool) -> None:
-    """
-    409 until it has ended, and the second try holds nothing.
-    """
-    rig.first.set_behaviour(Behaviour(gate=True))
-    headers = {"idempotency-key": "order-1"}
-    asked = asyncio.ensure_future(rig.ask(headers=headers, stream=stream))
-    await rig.first.wait_until_waiting(1)
-
-    again = await rig.ask(headers=headers, stream=stream)
-    rig.first.release()
-    answer = await asked
-    after = await rig.ask(headers=headers, stream=stream)
-
-    assert (again.status_code, again.json()["error"]["code"]) == (409, "call_in_flight")
-    assert "retry-after" in again.headers
-    assert answer.status_code == 200
-    assert after.json()["error"]["code"] == "call_already_settled"
-    assert rig.first.stats()["calls"] == 1
-    await rig.audit()
-
-
-async def test_of_many_at_once_one_call_is_made(rig: Rig) -> None:
-    """
-    However the tries race, the key belongs to one of them and the others hold nothing.
-    """
-    headers = {"idempotency-key": "order-1"}
-
-    answers = await asyncio.gather(*(rig.ask(headers=headers) for _ in range(12)))
-
-    statuses = sorted(answer.status_code for answer in answers)
-    assert statuses == [200] + [409] * 11
-    assert rig.first.stats()["calls"] == 1
-    assert len(await rig.calls()) == 1
-    await rig.audit()
-
-
-async def test_a_refused_call_may_be_tried_again_with_its_key(plant: Plant) -> None:
-    """
-    Refusals for funds are not stored: after a deposit the same request is made.
-    """
-    async with open_business(plant, deposit=1_000) as rig:
-        headers = {"idempotency-key": "order-1"}
-        assert (await rig.ask(headers=headers)).status_code == 402
-        await rig.deposit(DOLLAR)
-
-        assert (await rig.ask(headers=headers)).status_code == 200
-        assert (await rig.ask(headers=headers)).status_code == 409
-        await rig.audit()
-
-
-async def test_a_failed_call_may_be_tried_again_with_its_key(rig: Rig) -> None:
-    """
-    What failed has cost nothing; of several tries at once still only one is made.
-    """
-    headers = {"idempotency-key": "order-1"}
-    rig.first.set_behaviour(Behaviour(status=500))
-    rig.second.set_behaviour(Behaviour(status=500))
-    for _ in range(2):
-        assert (await rig.ask(headers=headers)).status_code == 502
-    rig.first.set_behaviour(Behaviour())
-    rig.second.set_behaviour(Behaviour())
-
-    answers = await asyncio.gather(*(rig.ask(headers=headers) for _ in range(5)))
-
-    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
-    assert [call.status for call in await rig.calls()] == ["failed", "failed", "settled"]
-    await rig.audit()
-
-
-async def test_keys_are_an_organisations_own(plant: Plant, rig: Rig) -> None:
-    """
-    Two organisations may use the same text.
-    """
-    headers = {"idempotency-key": "order-1"}
-    assert (await rig.ask(headers=headers)).status_code == 200
-    async with open_business(plant) as other:
-        assert (await other.ask(headers=headers)).status_code == 200
-        await other.audit()
-
-
-@pytest.mark.parametrize("key", ["", "k" * 256, "tab\there"])
-async def test_a_key_that_cannot_be_is_refused(rig: Rig, key: str) -> None:
-    """
-    400 rather than an error of the database.
-    """
-    answer = await rig.ask(headers={"idempotency-key": key})
-
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_idempotency_key")
-    await nothing_happened(rig)
 
 
 # ---------------------------------------------------------------------- served at once

@@ -638,7 +638,7 @@ async def test_posting_role_runs_every_operation(
 
 
 async def _until_listening(pool: Pool) -> None:
-    async with asyncio.timeout(5), pool.connection() as connection:
+    async with asyncio.timeout(60), pool.connection() as connection:
         while True:
             cursor = await connection.execute(
                 "SELECT count(*) FROM pg_stat_activity"
@@ -654,7 +654,7 @@ async def _until_listening(pool: Pool) -> None:
 async def _until_refused(
     identity: Identity, secret: str, error: type[KeyRevokedError | PartyFrozenError]
 ) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await identity.authenticate(secret)

@@ -375,7 +375,7 @@ async def test_another_process_hears_of_a_change(
     listening = await connect(dsn, name="watch")
     watching = asyncio.create_task(other.watch(listening))
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await _until(lambda: other.version > 0)
             await _add(supply, party_id)
             await supply.add_offer("fast", model="smol", tier="standard", terms=TERMS)

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.postgres.gateway_rig import DOLLAR, Plant, fresh_database, heard, nano, open_plant
-from tests.postgres.selling_rig import SellingRig, listening, open_selling_business
+from tests.postgres.selling_rig import SellingRig, braked, listening, open_selling_business
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.authorising import read_authorisation
@@ -45,7 +44,6 @@ from tokenworks.sdk.model import (
     to_payment_signature,
 )
 from tokenworks.sdk.paying import binding_of
-from tokenworks.testing.agent_fakes import FakeBrake
 from tokenworks.testing.supplier_stub import Behaviour
 from tokenworks.web.x402_api.offering import read_payment
 from tokenworks.web.x402_api.selling import STREAM_COMMENT, principal_of
@@ -537,24 +535,6 @@ async def test_owners_kill_switch_stops_the_next_call(rig: SellingRig) -> None:
 
 
 # ------------------------------------------------------------------ a person decides
-
-
-@contextlib.contextmanager
-def braked(rig: SellingRig) -> Generator[FakeBrake]:
-    """
-    Put a brake that says what the test wants into the hub's payments.
-    """
-    payments = rig.gateway.hub.agents.payments
-    places = (payments, payments._placing, payments._capturing)
-    before = payments._brake
-    brake = FakeBrake(rig.gateway.hub.clock)
-    for place in places:
-        place._brake = brake
-    try:
-        yield brake
-    finally:
-        for place in places:
-            place._brake = before
 
 
 async def nap(_: float) -> None:

@@ -4,8 +4,10 @@ Laws of the token factory: energy is neither made nor lost.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import pairwise
+from uuid import UUID
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,6 +18,9 @@ from tokenworks.factory.attribution.model import Span, Step, StepPhase, Work
 from tokenworks.factory.attribution.sharing import share
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Reading, Rules
 from tokenworks.factory.energy.validation import Meter, validate
+from tokenworks.factory.live.dividing import divide, unplaced_between
+from tokenworks.factory.live.model import EngineCall, EngineCounters
+from tokenworks.metering.timings import EngineTimings
 
 SPAN_US = 4_000_000
 RULES = Rules(gap_max_us=500_000, power_max_uw=2_000_000_000)
@@ -211,3 +216,83 @@ def test_whole_calls_were_metered_all_through(power: PowerSeries, log: list[Step
 def _is_covered(meter: Meter, step: Step) -> bool:
     whole = step.end_us - step.start_us
     return all(curve.covered_us(step.start_us, step.end_us) == whole for curve in meter.curves)
+
+
+@st.composite
+def engine_calls(draw: st.DrawFn) -> list[EngineCall]:
+    """
+    Attempts before, over, in and after an interval, some with phases that fit and some that lie.
+    """
+    made: list[EngineCall] = []
+    for number in range(draw(st.integers(0, 8))):
+        start_us = draw(st.integers(0, SPAN_US))
+        duration_us = draw(st.integers(1, SPAN_US))
+        times = st.integers(0, 2 * duration_us)
+        timings = None
+        if draw(st.booleans()):
+            timings = EngineTimings(
+                prompt_us=draw(times), predicted_us=draw(times), prompt_tokens=1, predicted_tokens=1
+            )
+        made.append(
+            EngineCall(
+                call_id=UUID(int=draw(st.integers(0, number))),
+                organisation_id=UUID(int=1),
+                model="m",
+                tier="t",
+                start_us=start_us,
+                first_token_us=draw(st.none() | st.just(start_us + duration_us // 3)),
+                end_us=start_us + duration_us,
+                input_tokens=draw(st.integers(0, 1_000)),
+                cached_tokens=0,
+                output_tokens=draw(st.integers(0, 1_000)),
+                charge_quanta=0,
+                payable_quanta=0,
+                timings=timings,
+                ended_at=datetime(2026, 1, 1, tzinfo=UTC),
+                has_receipt=True,
+            )
+        )
+    return made
+
+
+engine_counters = st.none() | st.builds(
+    EngineCounters,
+    prompt_tokens=st.integers(0, 10_000),
+    generation_tokens=st.integers(0, 10_000),
+    prefill_us=st.integers(0, 10**9),
+    decode_us=st.integers(0, 10**9),
+)
+
+
+@given(series(), engine_calls(), engine_counters)
+def test_intervals_conserve_energy(
+    series: PowerSeries, calls: list[EngineCall], counters: EngineCounters | None
+) -> None:
+    """
+    In each interval calls and rest are the meter, by whatever method; tokens are at most theirs.
+    """
+    meter = validate(series, RULES)
+    step_us = SPAN_US // 4
+    counted = [0, 0]
+    for start_us in range(0, 3 * SPAN_US, step_us):
+        end_us = start_us + step_us
+        unplaced_uj = unplaced_between(series, RULES, start_us, end_us)
+        division = divide(
+            meter, calls, start_us, end_us, counters=counters, unplaced_uj=unplaced_uj
+        )
+        given_uj = sum(share.energy_uj for share in division.shares)
+        assert division.metered_uj == meter.energy_uj(start_us, end_us) + unplaced_uj
+        assert given_uj + division.unattributed_uj == division.metered_uj
+        assert all(
+            0 <= share.prefill_uj + share.decode_uj <= share.energy_uj for share in division.shares
+        )
+        assert len({share.call_id for share in division.shares}) == len(division.shares)
+        counted[0] += division.input_tokens
+        counted[1] += division.output_tokens
+    # A call's tokens are rounded down in each interval, and it is in all of them.
+    for sum_of_parts, whole in zip(
+        counted,
+        (sum(one.input_tokens for one in calls), sum(one.output_tokens for one in calls)),
+        strict=True,
+    ):
+        assert whole - 12 <= sum_of_parts <= whole

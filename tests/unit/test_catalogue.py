@@ -139,6 +139,9 @@ def test_client_money_is_exactly_what_buyers_prepaid() -> None:
         ("limit_available", "memo", False),
         ("limit_spent", "memo", True),
         ("limit_overrun", "memo", False),
+        ("energy_metered", "memo", False),
+        ("energy_used", "memo", False),
+        ("energy_unattributed", "memo", False),
     ],
 )
 def test_purposes_have_their_class(purpose: str, account_class: str, laned: bool) -> None:

@@ -107,6 +107,8 @@ def test_canonical_form_is_that_of_rfc_8785() -> None:
         ({"type": "array"}, "describes an object"),
         ({"type": "nothing"}, "is none"),
         ({"title": "x" * 20_000}, "bytes"),
+        ({"required": ["words", "metered"]}, "names 'metered', which the hub fills in"),
+        ({"properties": {"attested": {"type": "object"}}}, "names 'attested'"),
     ],
 )
 def test_schema_that_could_take_long_or_reach_elsewhere_is_refused(

@@ -333,9 +333,9 @@ async def test_a_slow_but_steady_stream_does_not_time_out(
     """
     Every byte starts the idle time again.
     """
-    stub.set_behaviour(Behaviour(chunk_pace_ms=60, completion_tokens=6))
+    stub.set_behaviour(Behaviour(chunk_pace_ms=150, completion_tokens=10))
     request = request_to(
-        stub.base_url, body=STREAM_BODY, first_byte_timeout_s=0.25, idle_timeout_s=0.25
+        stub.base_url, body=STREAM_BODY, first_byte_timeout_s=1.0, idle_timeout_s=1.0
     )
     assert (await read_all(upstream, request)).endswith(b"data: [DONE]\n\n")
 

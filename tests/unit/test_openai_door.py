@@ -143,7 +143,7 @@ async def test_a_body_that_never_begins_is_not_waited_for(
     monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
 
     with pytest.raises(InvalidError) as caught:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await read_body(scope(), receiving())
 
     assert caught.value.code == "body_timeout"
@@ -253,6 +253,7 @@ async def test_addresses_are_checked_before_anything_else(
         ("/", (299, b"openai")),
         ("/hub/v1/calls", (298, b"hub")),
         ("/x402/v1/models", (297, b"x402")),
+        ("/mcp", (295, b"tools")),
         ("/x402/settle", (296, b"facilitator")),
         ("/healthz", (503, b'{"status":"ledger_unreachable"}')),
         ("/.well-known/jwks.json", (200, b'{"keys":[]}')),
@@ -300,6 +301,7 @@ def switch() -> Switch:
         hub_api=saying(298, b"hub"),
         selling=saying(297, b"x402"),
         x402_api=saying(296, b"facilitator"),
+        mcp=saying(295, b"tools"),
         metrics=HubMetrics(),
         is_healthy=lambda: False,
         jwks=jwks,

@@ -16,6 +16,7 @@ from tokenworks.adapters.power_meters.nvml import Nvml
 from tokenworks.adapters.power_meters.powercap import Powercap
 from tokenworks.adapters.power_meters.prometheus_text import PrometheusText, fetch_text
 from tokenworks.adapters.power_meters.replay import PowerReplay
+from tokenworks.adapters.power_meters.vllm_text import VllmText
 from tokenworks.cli import factory as cli_factory
 from tokenworks.cli.main import app
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Rules
@@ -378,3 +379,65 @@ def test_source_without_its_options_is_told(tmp_path: Path, words: list[str], te
     assert result.exit_code == 2
     assert text in result.stderr
     assert not out.exists()
+
+
+VLLM = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 2.0
+# HELP vllm:prefix_cache_hits_total Prefix cache hits, in terms of number of cached tokens.
+# TYPE vllm:prefix_cache_hits_total counter
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 64.0
+# HELP vllm:prompt_tokens_total Number of prefill tokens processed.
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="m"} 1000.0
+vllm:prompt_tokens_total{engine="1",model_name="m"} 500.0
+# HELP vllm:prompt_tokens_created Number of prefill tokens processed.
+# TYPE vllm:prompt_tokens_created gauge
+vllm:prompt_tokens_created{engine="0",model_name="m"} 1.7e+09
+# HELP vllm:generation_tokens_total Number of generation tokens processed.
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="m"} 300.0
+# HELP vllm:request_prefill_time_seconds Histogram of time spent in PREFILL phase for request.
+# TYPE vllm:request_prefill_time_seconds histogram
+vllm:request_prefill_time_seconds_bucket{engine="0",le="0.3",model_name="m"} 4.0
+vllm:request_prefill_time_seconds_bucket{engine="0",le="+Inf",model_name="m"} 5.0
+vllm:request_prefill_time_seconds_count{engine="0",model_name="m"} 5.0
+vllm:request_prefill_time_seconds_sum{engine="0",model_name="m"} 1.25
+# HELP vllm:request_decode_time_seconds Histogram of time spent in DECODE phase for request.
+# TYPE vllm:request_decode_time_seconds histogram
+vllm:request_decode_time_seconds_bucket{engine="0",le="+Inf",model_name="m"} 5.0
+vllm:request_decode_time_seconds_count{engine="0",model_name="m"} 5.0
+vllm:request_decode_time_seconds_sum{engine="0",model_name="m"} 7.5
+"""
+
+
+def test_counters_of_vllm_are_read_and_replicas_added_up() -> None:
+    """
+    Written as its documentation shows it: no vLLM was run here.
+    """
+    assert VllmText(lambda: VLLM).read() == {
+        "cached_tokens": 64_000_000,
+        "prompt_tokens": 1_500_000_000,
+        "generation_tokens": 300_000_000,
+        "prefill_seconds": 1_250_000,
+        "decode_seconds": 7_500_000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "have no decode_seconds"),
+        (VLLM.replace("decode_time", "other_time"), "have no decode_seconds"),
+        (VLLM.replace("} 300.0", "} NaN"), "is no count"),
+        (VLLM.replace("} 300.0", "} -1"), "is no count"),
+        ("vllm:prompt_tokens_total{", "is no Prometheus text"),
+    ],
+)
+def test_metrics_that_are_not_vllms_are_an_error(text: str, message: str) -> None:
+    """
+    Never half of the counters: they are divided by each other.
+    """
+    with pytest.raises(PowerSourceError, match=message):
+        VllmText(lambda: text).read()

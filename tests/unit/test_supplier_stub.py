@@ -691,6 +691,24 @@ async def test_gate_opens_by_itself_at_its_count() -> None:
     assert [status for status, _ in answers] == [200, 200, 200]
 
 
+async def test_gate_holds_a_stream_in_the_middle() -> None:
+    """
+    What comes before is there, what comes after waits for the release.
+    """
+    async with SupplierStub(Behaviour(gate_after_chunks=3)) as stub:
+        reader, writer = await asyncio.open_connection(stub.host, stub.port)
+        writer.write(raw_request(STREAM))
+        await stub.wait_until_waiting(1)
+        before = await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3):
+            before += await reader.readuntil(b"\n\n\r\n")
+        assert before.count(b"data: ") == 3
+        assert stub.waiting == 1
+        stub.release()
+        assert b"data: " in await reader.readuntil(b"[DONE]")
+        writer.close()
+
+
 async def test_client_that_leaves_the_gate_is_not_waiting() -> None:
     """
     A call whose client hung up is counted out.

@@ -22,7 +22,7 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
     nobody = cast("Any", None)
 
     class _Idle:
-        collect_owed = finish_claimed = finish_accepted = expire_due = None
+        collect_owed = finish_claimed = finish_accepted = expire_due = give_back = run = None
 
     return Worker(
         ledger=cast("Any", _Idle()),
@@ -32,6 +32,10 @@ def _worker(archive: Any) -> Worker:  # noqa: ANN401 - a stand-in
         refunds=cast("Any", _Idle()),
         reconciliation=cast("Any", _Idle()),
         brake=cast("Any", _Idle()),
+        orphans=cast("Any", _Idle()),
+        metering=nobody,
+        energy=cast("Any", _Idle()),
+        factory=nobody,
         pool=nobody,
         clock=FakeClock(NOW),
         signer=nobody,

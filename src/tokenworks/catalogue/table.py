@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,6 +21,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from tokenworks.catalogue.reader import CatalogueError
 
 _PACKAGE: Final = "tokenworks.catalogue"
+
+_SOURCE_LINE: Final = re.compile(r"# ([a-z0-9][a-z0-9-]*): (.+)")
 
 ROWS_MAX: Final = 100_000
 """Rows of one table, at most."""
@@ -52,6 +55,14 @@ def read_shipped_table(name: str) -> tuple[Row, ...]:
         CatalogueError: The table does not fit ``name``.schema.json.
     """
     return read_table(resources.files(_PACKAGE).joinpath(f"{name}.csv"), schema=name)
+
+
+def read_shipped_sources(name: str) -> dict[str, str]:
+    """
+    Return the sources that ``name``.csv names in its first lines, each by its id.
+    """
+    lines = _lines(resources.files(_PACKAGE).joinpath(f"{name}.csv"))
+    return {found[1]: found[2] for line in lines if (found := _SOURCE_LINE.fullmatch(line))}
 
 
 def read_table(file: Traversable, *, schema: str) -> tuple[Row, ...]:

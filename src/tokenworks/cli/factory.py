@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from enum import StrEnum
@@ -18,7 +17,9 @@ from typing import Annotated, Any, Final, TextIO, TypeVar
 import typer
 
 from tokenworks.cli.client import EXIT_COULD_NOT_RUN, CommandError, JsonOption, reporting
+from tokenworks.cli.factory_demo import demo
 from tokenworks.cli.factory_economics import add_commands
+from tokenworks.cli.factory_live import energy, meter_app
 from tokenworks.cli.long_work import LongWork
 from tokenworks.cli.rendering import Output, column
 from tokenworks.factory.attribution.by_overlap import attribute_spans
@@ -30,6 +31,7 @@ from tokenworks.factory.energy.model import MODEL_PREFIX, Fault, Quantity, Rules
 from tokenworks.factory.energy.power_file import read_power_file, to_cells, to_header
 from tokenworks.factory.energy.validation import Meter, validate
 from tokenworks.factory.errors import PowerSourceError
+from tokenworks.factory.live.model import SourceKind, SourceSettings
 from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.limits import FACTORY_DEVICE_POWER_W_MAX, FACTORY_FILE_BYTES_MAX
@@ -38,6 +40,9 @@ app: Final = typer.Typer(
     help="The token factory: watts in, tokens out, what each costs.", no_args_is_help=True
 )
 add_commands(app)
+app.add_typer(meter_app, name="meter")
+app.command("energy")(energy)
+app.command("demo")(demo)
 
 T = TypeVar("T")
 _MICRO: Final = 1_000_000
@@ -172,26 +177,15 @@ def record(
 def _open_source(
     source: Source, *, url: str | None, pid: int | None, tdp_w: int | None
 ) -> PowerSource:
-    clock = SystemClock()
-    if source is Source.NVML:
-        from tokenworks.adapters.power_meters.nvml import Nvml
+    settings = SourceSettings(url=url, pid=pid, tdp_w=tdp_w)
+    needs = "--url" if source is Source.DCGM and url is None else None
+    if source is Source.MODEL and (pid is None or tdp_w is None):
+        needs = "--pid and --tdp-w"
+    if needs is not None:
+        raise CommandError(f"{source} needs {needs}.", exit_code=EXIT_COULD_NOT_RUN)
+    from tokenworks.adapters.power_meters.opening import open_source
 
-        return Nvml(clock)
-    if source is Source.RAPL:
-        from tokenworks.adapters.power_meters.powercap import Powercap
-
-        return Powercap(clock)
-    if source is Source.DCGM and url is not None:
-        from tokenworks.adapters.power_meters.prometheus_text import PrometheusText, fetch_text
-
-        return PrometheusText(clock, lambda: fetch_text(url))
-    if source is Source.MODEL and pid is not None and tdp_w is not None:
-        from tokenworks.adapters.power_meters.modelled import ModelledPower, cpu_time_of
-
-        cores = os.cpu_count() or 1
-        return ModelledPower(clock, cpu_time_of(pid), name=str(pid), tdp_w=tdp_w, cores=cores)
-    needs = "--url" if source is Source.DCGM else "--pid and --tdp-w"
-    raise CommandError(f"{source} needs {needs}.", exit_code=EXIT_COULD_NOT_RUN)
+    return open_source(SourceKind(source.value), settings, SystemClock(), name=str(pid))
 
 
 def _write(meters: PowerSource, file: TextIO, *, every_s: float, readings: int) -> int:

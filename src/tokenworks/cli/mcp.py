@@ -45,6 +45,13 @@ def mcp(
     ] = None,
     url: Annotated[str | None, typer.Option(help="The hub's address.")] = None,
     data: Annotated[Path | None, typer.Option(help="A hub's data directory.")] = None,
+    undecided: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for payments that are not decided yet; beside the wallet by default.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     http: Annotated[
         bool, typer.Option("--http", help="Serve streamable HTTP on loopback instead of stdio.")
     ] = False,
@@ -59,15 +66,25 @@ def mcp(
         spending = SpendCap(per_payment=cap, total=total, asset=currency)
     except (SdkError, ValueError) as error:
         raise InvalidError(str(error), param="wallet") from error
-    asyncio.run(_serve(connection.url, signer, spending, mandate, port=port if http else None))
+    folder = undecided or wallet.with_name(f"{wallet.name}.undecided")
+    asyncio.run(
+        _serve(connection.url, signer, spending, mandate, folder, port=port if http else None)
+    )
 
 
 async def _serve(
-    url: str, wallet: Wallet, cap: SpendCap, mandate: str | None, *, port: int | None
+    url: str,
+    wallet: Wallet,
+    cap: SpendCap,
+    mandate: str | None,
+    folder: Path,
+    *,
+    port: int | None,
 ) -> None:
     # Here: nobody else needs the protocol's packages, and they take a while to load.
     from tokenworks.web.mcp.server import make_server
     from tokenworks.web.mcp.till import Till
+    from tokenworks.web.mcp.undecided import UndecidedPayments
 
     try:
         hub = await AsyncHubClient.connect(url, wallet, cap=cap, mandate=mandate)
@@ -75,7 +92,12 @@ async def _serve(
         message = f"There is no hub at {url} ({error or type(error).__name__})."
         raise UnavailableError(message) from error
     async with hub:
-        server = make_server(Till(hub))
+        try:
+            undecided = UndecidedPayments(folder)
+        except OSError as error:
+            message = f"{folder} cannot be made ({error.strerror}); name another: --undecided."
+            raise InvalidError(message, param="undecided") from error
+        server = make_server(Till(hub, undecided))
         if port is None:
             await server.run_stdio_async()
         else:

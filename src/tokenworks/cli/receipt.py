@@ -65,11 +65,26 @@ def show(
         hub.output.document(hub.get(f"receipts/{call_id}"))
 
 
+@app.command("addenda")
+def addenda(
+    call_id: CallArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Print what was signed about a call after its receipt, as JSON: its joules; the last one counts.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        hub.output.document(hub.get(f"receipts/{call_id}/addenda")["items"])
+
+
 @app.command("verify")
 def verify(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Receipts: JSON, JSONL, or a saved stream.", metavar="FILE..."),
+        typer.Argument(help="Receipts, addenda: JSON, JSONL, a saved stream.", metavar="FILE..."),
     ],
     keys: Annotated[
         Path | None,

@@ -29,6 +29,7 @@ COLUMNS: Final = (
     column("Kind"),
     column("Base URL", "base_url"),
     column("Private allowed", "allow_private"),
+    column("Gets call ids", "sends_call_id"),
     column("Has API key", "has_api_key"),
     column("State"),
     column("Created", short_moment("created_at")),
@@ -92,6 +93,9 @@ def add(
     allow_private: Annotated[
         bool, typer.Option(help="Let its address be in a private network.")
     ] = False,
+    sends_call_id: Annotated[
+        bool, typer.Option("--send-call-id", help="Send the hub's call id with each request.")
+    ] = False,
     url: UrlOption = None,
     key: KeyOption = None,
     data: DataOption = None,
@@ -107,6 +111,7 @@ def add(
             "base_url": base_url,
             "api_key": read_api_key(api_key_env),
             "allow_private": allow_private,
+            "sends_call_id": sends_call_id,
         }
         hub.output.record(hub.post("suppliers", body), COLUMNS)
         hub.output.note(f"Next: tokenworks supplier test {name}")
@@ -121,6 +126,12 @@ def edit(
         bool | None,
         typer.Option("--allow-private/--no-allow-private", help="Private addresses."),
     ] = None,
+    sends_call_id: Annotated[
+        bool | None,
+        typer.Option(
+            "--send-call-id/--no-send-call-id", help="The hub's call id with each request."
+        ),
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     data: DataOption = None,
@@ -134,6 +145,7 @@ def edit(
             "base_url": base_url,
             "api_key": read_api_key(api_key_env),
             "allow_private": allow_private,
+            "sends_call_id": sends_call_id,
         }
         hub.output.record(hub.patch(f"suppliers/{name}", body), COLUMNS)
 

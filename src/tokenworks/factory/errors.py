@@ -4,7 +4,12 @@ What the factory refuses.
 
 from __future__ import annotations
 
-from tokenworks.foundation.errors import InvalidError, UnavailableError
+from tokenworks.foundation.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 
 
 class TableInvalidError(InvalidError):
@@ -21,3 +26,43 @@ class PowerSourceError(UnavailableError):
     """
 
     code = "power_source_unavailable"
+
+
+class MeterNotFoundError(NotFoundError):
+    """
+    There is no power meter with this id.
+    """
+
+    code = "meter_not_found"
+
+
+class MeterExistsError(ConflictError):
+    """
+    The supplier has a power meter already; retire it first.
+    """
+
+    code = "meter_exists"
+
+
+class MeterInvalidError(InvalidError):
+    """
+    What is said about a power meter contradicts itself or is not enough to read it.
+    """
+
+    code = "meter_invalid"
+
+
+class ReadingsInvalidError(InvalidError):
+    """
+    Readings that were sent do not have their form, or are not for this meter.
+    """
+
+    code = "readings_invalid"
+
+
+class EnergyNotPostedError(UnavailableError):
+    """
+    The ledger refused an interval's energy; it stays claimed and is tried again.
+    """
+
+    code = "energy_not_posted"

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+from uuid import UUID
 
 from tokenworks.factory.energy.model import Reading
+from tokenworks.factory.live.model import EngineCall
 
 
 class PowerSource(Protocol):
@@ -28,5 +30,35 @@ class PowerSource(Protocol):
     def counter_ranges_uj(self) -> Mapping[str, int]:
         """
         Return how far counters count before they start again, by device, where that is known.
+        """
+        ...
+
+
+class EngineCalls(Protocol):
+    """
+    Calls at suppliers, as the gateway recorded them; implemented there.
+    """
+
+    async def of_supplier(self, supplier_id: UUID, start_us: int, end_us: int) -> list[EngineCall]:
+        """
+        Return the ended attempts at a supplier that ran within a time, by their starts.
+        """
+        ...
+
+    async def by_id(self, supplier_id: UUID, call_ids: Sequence[UUID]) -> list[EngineCall]:
+        """
+        Return the ended attempts of some calls at a supplier.
+        """
+        ...
+
+    async def oldest_open_us(self) -> int | None:
+        """
+        Return when the oldest call that is still open began; ``None``: none is.
+        """
+        ...
+
+    async def receipt_root(self, call_id: UUID) -> bytes | None:
+        """
+        Return the root of a call's receipt; ``None`` where nothing was sold.
         """
         ...

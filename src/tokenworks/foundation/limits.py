@@ -21,6 +21,7 @@ LEDGER_ANSWER_TIMEOUT_S: Final = 5.0
 X402_BODY_BYTES_MAX: Final = 64 * 1024
 X402_READ_TIMEOUT_S: Final = 10.0
 X402_REQUESTS_PER_MINUTE_MAX: Final = 120_000  # from one address; sellers ask for many payers
+MCP_REQUESTS_PER_MINUTE_MAX: Final = 6_000  # from one address; each is some ms of a gateway
 
 SUPPLIER_CONNECT_TIMEOUT_S: Final = 5.0
 SUPPLIER_FIRST_BYTE_TIMEOUT_S: Final = 60.0
@@ -51,3 +52,6 @@ FACTORY_NAME_CHARACTERS_MAX: Final = 200
 FACTORY_CALL_TOKENS_MAX: Final = 1_000_000_000
 FACTORY_VALUE_MAX: Final = 10**15  # watts, joules or seconds: above it a cell is no number
 FACTORY_DEVICE_POWER_W_MAX: Final = 100_000  # of one device; above it a reading is no power
+FACTORY_READINGS_MAX: Final = 200_000  # of a meter looked at together
+FACTORY_READINGS_SENT_MAX: Final = 5_000  # in one request
+FACTORY_FAULTS_KEPT_MAX: Final = 50  # of an interval

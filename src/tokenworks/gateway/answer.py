@@ -56,6 +56,8 @@ class PlainAnswer:
     texts: tuple[str, ...] = field(repr=False)
     # The supplier's usage as decoded JSON; None when it reports none.
     usage: object | None
+    # What an engine told of its own work, as decoded JSON.
+    timings: object = None
 
     @property
     def is_empty(self) -> bool:
@@ -88,6 +90,7 @@ class _Completion(msgspec.Struct, frozen=True):
     id: Any = None
     model: Any = None
     usage: Any = None
+    timings: Any = None  # llama.cpp
     error: Any = None
 
 
@@ -124,6 +127,7 @@ def read_answer(body: bytes, *, public_model: str) -> PlainAnswer:
         finish_reasons=tuple(as_text(choice.finish_reason) for choice in completion.choices),
         texts=tuple(_text_of_choice(choice) for choice in completion.choices),
         usage=completion.usage,
+        timings=completion.timings,
     )
 
 

@@ -27,6 +27,9 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.supply.model import Offer
 from tokenworks.supply.service import Supply
 
+CALL_ID_HEADER: Final = "x-client-request-id"
+"""OpenAI's name for the caller's own id of a request; others pass over what they do not know."""
+
 _HTTP_OK: Final = 200
 _REFUSALS_OF_REQUEST: Final = frozenset({400, 413, 415, 422})
 """Statuses by which a supplier says that the request itself is wrong: no other is asked."""
@@ -109,6 +112,8 @@ class Attempts:
         headers = {"content-type": "application/json"}
         if access.api_key is not None:
             headers["authorization"] = f"Bearer {access.api_key}"
+        if supplier.sends_call_id:
+            headers[CALL_ID_HEADER] = str(call.call_id)
         answer = await self._upstream.send(
             UpstreamRequest(
                 url=f"{supplier.base_url}/chat/completions",

@@ -29,6 +29,8 @@ from tokenworks.ledger.model import Outcome, Placement, Refusal, Reservation
 from tokenworks.ledger.service import Ledger
 
 HEARTBEATS_PER_LIFETIME: Final = 3
+CALL_META_PREFIX: Final = '{"key":'
+"""Begins the meta of a call's hold, and of no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ class Holding:
                 expires_at=call.expires_at,
                 deadline=self._clock.now() + timedelta(seconds=LEDGER_ANSWER_TIMEOUT_S),
                 meta=(
-                    f'{{"key":"{principal.key_id}","offer":"{offer.offer_id}",'
+                    f'{CALL_META_PREFIX}"{principal.key_id}","offer":"{offer.offer_id}",'
                     f'"quoted":"{call.quote.quanta}"}}'
                 ),
             )

@@ -5,13 +5,14 @@ The words of a call: how it ended, what was tried, what the buyer gets.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.metering.model import Usage
+from tokenworks.metering.timings import EngineTimings
 from tokenworks.supply.model import Offer
 
 
@@ -61,12 +62,14 @@ class Attempt:
     error_code: str | None = None
     duration_ms: float | None = None
     payable_quanta: int = 0
+    timings: EngineTimings | None = None
+    """What the engine itself told of its work, where it tells."""
 
     def to_json(self) -> dict[str, object]:
         """
         Return the attempt as the receipt's field, for the supplier and the auditor.
         """
-        return {
+        fields: dict[str, object] = {
             "supplier": identifier_text(self.offer.supplier_party_id),
             "supplier_id": identifier_text(self.offer.supplier_id),
             "supplier_name": self.offer.supplier_name,
@@ -79,6 +82,9 @@ class Attempt:
             "duration_us": None if self.duration_ms is None else int(self.duration_ms * 1000),
             "payable_quanta": str(self.payable_quanta),
         }
+        if self.timings is not None:
+            fields["timings"] = asdict(self.timings)
+        return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

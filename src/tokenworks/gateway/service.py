@@ -42,17 +42,18 @@ from tokenworks.gateway.errors import (
     NoSupplierError,
 )
 from tokenworks.gateway.holding import CallRules, Holding
-from tokenworks.gateway.model import Attempt, CallOutcome, PlainResult
+from tokenworks.gateway.model import Attempt, CallOutcome, PlainResult, to_iso
 from tokenworks.gateway.open_call import OpenCall, Quote, Quoted
 from tokenworks.gateway.ports import Upstream
 from tokenworks.gateway.request import ChatRequest, parse_chat_request
 from tokenworks.gateway.routing import HealthBook, rank_offers
 from tokenworks.gateway.settling import Settling
 from tokenworks.identity.model import DEFAULT_TIER, Principal, Role
-from tokenworks.ledger.model import Posting, PostingKind
+from tokenworks.ledger.model import HoldView, Posting, PostingKind
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
 from tokenworks.metering.estimate import TokenCounter
+from tokenworks.metering.timings import from_llama_cpp
 from tokenworks.pricing.errors import PriceMissingError
 from tokenworks.pricing.model import RateCard
 from tokenworks.pricing.rating import ceiling
@@ -202,6 +203,7 @@ class Gateway:
                 faults.append(fault)
                 continue
             call.first_token_s = self._clock.monotonic_s()
+            attempt.timings = from_llama_cpp(plain.timings)
             self.attempts.end(attempt, None)
             return attempt, plain
         raise failed_everywhere(faults)
@@ -383,7 +385,7 @@ class Gateway:
             # A call ends together with its hold: looked at in this order, none is missed.
             hold = await self._ledger.hold(holder)
             if hold is not None and hold.state == "open":
-                raise _in_flight(holder)
+                raise _in_flight(holder, hold)
             ended = await self._calls.get_call(holder)
             if ended is not None and ended.status == "settled":
                 message = "The call with this Idempotency-Key has ended; see its receipt."
@@ -426,9 +428,15 @@ def _not_served(
     return ModelNotFoundError(message, param="model", details={"models": models[:100]})
 
 
-def _in_flight(holder: UUID) -> CallInFlightError:
-    message = "A call with this Idempotency-Key is still running."
-    return CallInFlightError(message, details=_whereabouts(holder), retry_after_s=1)
+def _in_flight(holder: UUID, hold: HoldView | None = None) -> CallInFlightError:
+    message = "A call with this Idempotency-Key is still running; try again in a second."
+    details = _whereabouts(holder)
+    if hold is not None:
+        message += (
+            " Should it have been cut off, the key is free soon, at `held_until` at the latest."
+        )
+        details["held_until"] = to_iso(hold.expires_at)
+    return CallInFlightError(message, details=details, retry_after_s=1)
 
 
 def _whereabouts(holder: UUID) -> dict[str, object]:

@@ -205,6 +205,7 @@ class _Chunk(msgspec.Struct, frozen=True):
     id: Any = None
     model: Any = None
     usage: Any = None
+    timings: Any = None  # llama.cpp, in its last chunk
     error: Any = None
 
 
@@ -254,6 +255,7 @@ class StreamMeter:
         self.choices: dict[int, ChoiceSeen] = {}
         # Of usage chunks in order, decoded; the newest of them when there are too many.
         self.usages: list[object] = []
+        self.timings: object = None
         self.answer_id: str | None = None
         self.upstream_model: str | None = None
         self.is_done = False
@@ -355,6 +357,8 @@ class StreamMeter:
         if chunk.choices:
             for choice in chunk.choices:
                 self._count(choice)
+        if chunk.timings is not None:
+            self.timings = chunk.timings
         if chunk.usage is not None:
             self._keep_usage(chunk.usage)
             if not chunk.choices and not self._wants_usage_chunk:

@@ -30,6 +30,7 @@ from tokenworks.gateway.sse import DONE_EVENT, StreamMeter
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.metering.estimate import TokenCounter
 from tokenworks.metering.model import Axis
+from tokenworks.metering.timings import from_llama_cpp
 from tokenworks.pricing.rating import ceiling, rate
 
 RECEIPT_COMMENT: Final = b": tokenworks-receipt "
@@ -161,6 +162,7 @@ class Streamer:
             finally:
                 await stream.answer.close()
             fault = stream.meter.fault if outcome is CallOutcome.CUT else None
+            stream.attempt.timings = from_llama_cpp(stream.meter.timings)
             self._gateway.attempts.end(stream.attempt, fault)
             try:
                 bill = await self._bill(stream, outcome)

@@ -30,6 +30,7 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.archive_files import earlier_months, microseconds
 from tokenworks.ledger.check_archive import ArchivedRows
 from tokenworks.ledger.check_chain import ChainCheck
+from tokenworks.ledger.check_energy import check_energy
 from tokenworks.ledger.check_holds import HoldCheck
 from tokenworks.ledger.check_rows import BookRows, Progress
 from tokenworks.ledger.check_start import (
@@ -151,6 +152,7 @@ class _Check:
             overdue_before=self._overdue_before,
         )
         await holds.run()
+        await check_energy(self._rows, self._findings)
         await self._check_closings(verify)
         self._compare_pending(holds.pending)
         self._check_sums()

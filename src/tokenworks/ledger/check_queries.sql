@@ -236,6 +236,47 @@ FROM touched
 CROSS JOIN LATERAL (SELECT * FROM agents.payments AS one WHERE one.payment_id = touched.fact_id OFFSET 0) AS payment
 ORDER BY payment.payment_id
 
+-- name: has_energy
+-- Whether energy is kept in this database and this role may read it.
+SELECT coalesce(has_table_privilege(to_regclass('factory.shares'), 'SELECT'), false)
+
+-- name: energy
+-- Posted intervals whose rows do not agree with themselves or with their entry.
+WITH said AS (
+    SELECT
+        division.interval_id,
+        division.revision,
+        division.metered_uj,
+        division.unattributed_uj + coalesce(sum(share.energy_uj), 0) AS given_uj,
+        encode(sha256(convert_to(
+            coalesce(string_agg(share.call_id || ' ' || share.energy_uj || E'\n', '' ORDER BY share.call_id), ''), 'UTF8')), 'hex') AS shares
+    FROM factory.intervals AS division
+    LEFT JOIN factory.shares AS share ON share.interval_id = division.interval_id AND share.revision = division.revision
+    WHERE division.posted_at IS NOT NULL AND division.interval_id >= %(floor)s
+    GROUP BY division.interval_id, division.revision, division.metered_uj, division.unattributed_uj
+), judged AS (
+    SELECT
+        said.interval_id,
+        said.revision,
+        CASE
+            WHEN said.given_uj <> said.metered_uj THEN 'not_conserved'
+            WHEN entry.said IS NULL AND said.revision = 0 AND said.metered_uj > 0 THEN 'entry_missing'
+            WHEN entry.said -> 'meta' ->> 'shares_sha256' <> said.shares THEN 'shares_differ'
+            WHEN said.revision = 0 AND entry.moved <> said.metered_uj THEN 'entry_differs'
+        END AS fault
+    FROM said
+    LEFT JOIN LATERAL (
+        SELECT record::json AS said, (SELECT sum((moved.leg ->> 2)::bigint) FROM json_array_elements(record::json -> 'transfers') AS moved (leg)) AS moved
+        FROM ledger.entries
+        WHERE fact_id = said.interval_id AND operation = 'post' AND ordinal = said.revision
+    ) AS entry ON true
+)
+SELECT interval_id, revision, fault
+FROM judged
+WHERE fault IS NOT NULL
+ORDER BY interval_id, revision
+LIMIT 1000
+
 -- name: closings
 -- Closes, in the order of their dates.
 SELECT closed_date, statement, signature

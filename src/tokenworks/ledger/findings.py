@@ -43,6 +43,8 @@ class ProblemCode(StrEnum):
     """A call's charge is not what its capture took."""
     PAYMENT_DIFFERS = "payment_differs"
     """A payment's row is not what its entry took, or is missing."""
+    ENERGY_DIFFERS = "energy_differs"
+    """An interval's energy is not what its entry moved, or its calls' shares were changed."""
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     """A signed checkpoint saw another history, or its signature is not good."""
     CLOSING_DIFFERS = "closing_differs"

@@ -254,3 +254,49 @@ SELECT ledger.ensure_partitions_v1(%(now)s, %(months)s)
 SELECT version
 FROM ledger.spend_paths
 WHERE path_id = %(path_id)s AND is_current
+
+-- name: leaseholders
+-- Who has leases that were not ended, and whether one of them still runs.
+SELECT lease.holder, coalesce(bool_or(lane.leased_until >= %(now)s), false)
+FROM ledger.leases AS lease
+LEFT JOIN ledger.lanes AS lane ON lane.lane = lease.lane AND lane.epoch = lease.epoch
+WHERE lease.ended_at IS NULL
+GROUP BY lease.holder
+ORDER BY lease.holder
+
+-- name: end_leases
+-- End all leases of a process; false when it may live after all.
+SELECT ledger.end_leases_v1(%(holder)s, %(now)s, %(is_gone)s)
+
+-- name: ended_leases
+-- Leases that ended and were not forgotten.
+SELECT lane, epoch
+FROM ledger.leases
+WHERE ended_at IS NOT NULL
+ORDER BY lane, epoch
+
+-- name: orphaned_holds
+-- Open holds that were placed under a lease that ended, of those whose meta begins so.
+-- The open ones are few; for each its entry and batch are looked up (OFFSET 0 keeps it so).
+SELECT hold.hold_id
+FROM ledger.holds AS hold
+CROSS JOIN LATERAL (
+    SELECT entry.lane, entry.batch, entry.recorded_at
+    FROM ledger.entries AS entry
+    WHERE entry.fact_id = hold.hold_id AND entry.operation = 'place' AND entry.ordinal = 0
+    OFFSET 0
+) AS placed
+CROSS JOIN LATERAL (
+    SELECT epoch
+    FROM ledger.batches
+    WHERE lane = placed.lane AND batch = placed.batch AND recorded_at = placed.recorded_at
+    OFFSET 0
+) AS batch
+JOIN ledger.leases AS lease ON lease.lane = placed.lane AND lease.epoch = batch.epoch
+WHERE hold.state = 'open' AND lease.ended_at IS NOT NULL AND starts_with(hold.meta, %(meta)s)
+ORDER BY hold.hold_id
+LIMIT %(limit)s
+
+-- name: forget_leases
+-- Forget leases that ended, once nothing is held under them.
+SELECT ledger.forget_leases_v1(%(lanes)s::integer[], %(epochs)s::bigint[])

@@ -214,6 +214,13 @@ class Writer:
         return self._lane.number
 
     @property
+    def holder(self) -> str:
+        """
+        Return what this process is called in its leases.
+        """
+        return self._holder
+
+    @property
     def is_connected(self) -> bool:
         """
         Return whether the last attempt to reach the database succeeded, and batches go on.

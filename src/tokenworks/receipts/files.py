@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, cast
 
+from tokenworks.receipts.addenda import check_addenda, is_addendum, verify_addendum
 from tokenworks.receipts.errors import KeyFileInvalidError
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.verify import (
@@ -46,9 +47,11 @@ def verify_paths(paths: Iterable[Path], keys: TrustedKeys) -> list[Verification]
     """
     Verify every receipt in the files, and the links between all of them.
 
-    A file that holds none, or a line that cannot be read, gives one finding ``unreadable``.
+    Addenda among them are verified too, and against the receipts they belong to. A file that
+    holds neither, or a line that cannot be read, gives one finding ``unreadable``.
     """
-    return check_links([_verify_loaded(loaded, keys) for path in paths for loaded in _read(path)])
+    found = [_verify_loaded(loaded, keys) for path in paths for loaded in _read(path)]
+    return check_addenda(check_links(found))
 
 
 def read_keys(path: Path) -> TrustedKeys:
@@ -66,6 +69,8 @@ def read_keys(path: Path) -> TrustedKeys:
 
 
 def _verify_loaded(loaded: _Loaded, keys: TrustedKeys) -> Verification:
+    if loaded.failure is None and is_addendum(loaded.document):
+        return verify_addendum(loaded.document, keys, source=loaded.source)
     if loaded.failure is None:
         return verify_receipt(loaded.document, keys, source=loaded.source)
     problem = Problem(code=ProblemCode.UNREADABLE, message=loaded.failure)

@@ -29,12 +29,14 @@ JwsType: TypeAlias = Literal[
     "tokenworks-receipt+sd-jwt",
     "tokenworks-key+jwt",
     "tokenworks-statement+jws",
+    "tokenworks-addendum+jws",
     "tokenworks-mandate+jwt",
     "tokenworks-payment+jwt",
     "tokenworks-request+jwt",
 ]
 RECEIPT_TYPE: Final = "tokenworks-receipt+sd-jwt"
 STATEMENT_TYPE: Final = "tokenworks-statement+jws"
+ADDENDUM_TYPE: Final = "tokenworks-addendum+jws"
 CERTIFICATE_TYPE: Final = "tokenworks-key+jwt"
 
 Content = TypeVar("Content")

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from itertools import groupby
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from tokenworks.receipts.certificates import Certificate
 from tokenworks.receipts.errors import CertificateInvalidError, JwsMalformedError
@@ -53,7 +53,7 @@ _ENVELOPE: Final = ("view", "call_id", "disclosures")
 
 class ProblemCode(StrEnum):
     """
-    Every way a receipt can fail, and one remark that is no failure.
+    Every way a receipt or an addendum can fail, and remarks that are no failure.
     """
 
     UNREADABLE = "unreadable"
@@ -78,6 +78,11 @@ class ProblemCode(StrEnum):
     CHAIN_FORKED = "chain_forked"
     TIME_RUNS_BACK = "time_runs_back"
     NOT_CONSECUTIVE = "not_consecutive"
+    ADDENDUM_MISNUMBERED = "addendum_misnumbered"
+    ADDENDUM_FORKED = "addendum_forked"
+    ADDENDUM_OF_OTHER_RECEIPT = "addendum_of_other_receipt"
+    ADDENDUM_SUPERSEDED = "addendum_superseded"
+    RECEIPT_NOT_HERE = "receipt_not_here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,7 @@ class Verification:
     kid: str | None = None
     previous: bytes | None = None
     root: bytes | None = None
+    number: int | None = None  # of an addendum; a receipt has none
     fields: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
@@ -134,6 +140,7 @@ class Verification:
             "iss": self.issuer,
             "kid": self.kid,
             "root": None if self.root is None else to_base64url(self.root),
+            "number": self.number,
             "fields": dict(self.fields),
         }
 
@@ -173,7 +180,7 @@ def verify_receipt(document: object, keys: TrustedKeys, *, source: str = "") -> 
     except _UnusableError as error:
         return Verification(source=source, problems=(error.problem,))
     problems = [
-        *_check_key(jws, payload, receipt.certificate, keys),
+        *check_key(jws, payload, receipt.certificate, keys),
         *_check_root(payload),
         *_check_fields(receipt, payload),
     ]
@@ -209,7 +216,7 @@ def check_links(verifications: Sequence[Verification]) -> list[Verification]:
     """
     problems: dict[int, list[Problem]] = {}
     notes: dict[int, list[Problem]] = {}
-    valid = [index for index, receipt in enumerate(verifications) if receipt.ok]
+    valid = [index for index, one in enumerate(verifications) if one.ok and one.number is None]
     valid.sort(key=lambda index: _position(verifications[index]))
     for _, lane in groupby(valid, key=lambda index: _position(verifications[index])[:2]):
         earlier: int | None = None
@@ -309,9 +316,25 @@ def _read_payload(text: str) -> tuple[CompactJws, ReceiptPayload]:
     return jws, payload
 
 
-def _check_key(
-    jws: CompactJws, payload: ReceiptPayload, offered: str | None, keys: TrustedKeys
+class Signed(Protocol):
+    """
+    What every signed payload says of its signer.
+    """
+
+    @property
+    def issuer(self) -> str: ...  # noqa: D102 - as in the payloads
+    @property
+    def issued_at_s(self) -> int: ...  # noqa: D102 - as in the payloads
+    @property
+    def lane(self) -> int: ...  # noqa: D102 - as in the payloads
+
+
+def check_key(
+    jws: CompactJws, payload: Signed, offered: str | None, keys: TrustedKeys
 ) -> Iterable[Problem]:
+    """
+    Yield what is wrong with a payload's key and signature.
+    """
     kid = jws.header.kid
     try:
         certificate = keys.certificate_of(kid, offered=offered)
@@ -328,15 +351,15 @@ def _check_key(
         yield Problem(code=ProblemCode.SIGNATURE_WRONG, message=message)
 
 
-def _check_certificate(certificate: Certificate, payload: ReceiptPayload) -> Iterable[Problem]:
+def _check_certificate(certificate: Certificate, payload: Signed) -> Iterable[Problem]:
     if certificate.lane != payload.lane:
         message = f"The key was not certified for lane {payload.lane}."
         yield Problem(code=ProblemCode.CERTIFICATE_FOR_OTHER_LANE, message=message)
     if not certificate.is_valid_at(payload.issued_at_s):
-        message = "The key was not in use at the receipt's time."
+        message = "The key was not in use at that time."
         yield Problem(code=ProblemCode.KEY_NOT_VALID_THEN, message=message)
     if certificate.iss != payload.issuer:
-        message = "The receipt names another issuer than its key's certificate."
+        message = "It names another issuer than its key's certificate."
         yield Problem(code=ProblemCode.ISSUER_DIFFERS, message=message)
 
 
@@ -399,12 +422,15 @@ def _compare_fields(
         message = f"{name} is disclosed but not shown."
         yield Problem(code=ProblemCode.FIELD_NOT_SHOWN, message=message)
     for name in shown.keys() & disclosed.keys():
-        if not _is_same_json(shown[name], disclosed[name]):
+        if not is_same_json(shown[name], disclosed[name]):
             message = f"{name} is not the value that was signed."
             yield Problem(code=ProblemCode.FIELD_DIFFERS, message=message)
 
 
-def _is_same_json(left: object, right: object) -> bool:
+def is_same_json(left: object, right: object) -> bool:
+    """
+    Tell whether two parsed values are the same JSON.
+    """
     # Compared as text: in Python 1, 1.0 and True are equal, in a receipt they are not.
     try:
         return _canonical(left) == _canonical(right)

@@ -43,7 +43,7 @@ from tokenworks.sdk.paying import (
     SETTLEMENT_EXTENSION,
     PaymentDesk,
 )
-from tokenworks.sdk.signing import body_sha256, from_base64url, payment_id_of
+from tokenworks.sdk.signing import body_sha256, payload_of, payment_id_of
 from tokenworks.sdk.spending import Reservation
 from tokenworks.sdk.wallet import Wallet
 
@@ -187,6 +187,42 @@ def chat_answer(answer: httpx.Response) -> ChatAnswer:
     )
 
 
+def direct_requirements(
+    url: str,
+    network: str,
+    payee: str,
+    amount: Decimal | str,
+    *,
+    currency: str,
+    reference: str | None,
+) -> JsonObject:
+    """
+    Return the requirements of a payment without a seller's 402.
+
+    They are bound to the settle door and to the reference, as a sale is to its request.
+
+    Raises:
+        ValueError: The amount is none.
+    """
+    return {
+        "scheme": "exact",
+        "network": network,
+        "amount": str(to_atomic(amount)),
+        "asset": currency,
+        "payTo": payee,
+        "maxTimeoutSeconds": DIRECT_TIMEOUT_S,
+        "extra": {
+            "name": currency,
+            "decimals": DECIMALS,
+            "binding": {
+                "method": "POST",
+                "url": url + SETTLE_PATH,
+                "bodySha256": body_sha256((reference or "").encode()),
+            },
+        },
+    }
+
+
 def direct_payment(
     desk: PaymentDesk,
     url: str,
@@ -199,35 +235,18 @@ def direct_payment(
     """
     Return the body that settles a payment without a seller's 402, and what it takes of the cap.
 
-    It is bound to the settle door and to the reference, as a sale is to its request.
-
     Raises:
         SpendCapError: The cap is too small.
     """
-    binding = Binding(
-        method="POST", url=url + SETTLE_PATH, body_sha256=body_sha256((reference or "").encode())
+    requirements = direct_requirements(
+        url, desk.network, payee, amount, currency=desk.cap.asset, reference=reference
     )
-    requirements: JsonObject = {
-        "scheme": "exact",
-        "network": desk.network,
-        "amount": str(to_atomic(amount)),
-        "asset": desk.cap.asset,
-        "payTo": payee,
-        "maxTimeoutSeconds": DIRECT_TIMEOUT_S,
-        "extra": {
-            "name": desk.cap.asset,
-            "decimals": DECIMALS,
-            "binding": {
-                "method": binding.method,
-                "url": binding.url,
-                "bodySha256": binding.body_sha256,
-            },
-        },
-    }
-    reservation = desk.cap.reserve(to_atomic(amount))
+    accepted = from_requirements(requirements)
+    assert accepted.binding is not None, "it was bound"
+    reservation = desk.cap.reserve(accepted.amount)
     authorisation = desk.wallet.authorise(
-        from_requirements(requirements),
-        binding,
+        accepted,
+        accepted.binding,
         nonce=nonce,
         mandate=desk.mandate,
         reference=reference,
@@ -319,8 +338,7 @@ def unanswered(request: httpx.Request, error: Exception) -> PaymentUncertainErro
     """
     Return what is raised when a direct payment gets no answer; its reservation stays.
     """
-    payload = json.loads(request.content)["paymentPayload"]["payload"]["authorization"]
-    claims = json.loads(from_base64url(payload.split(".")[1]))
+    claims = payload_of(json.loads(request.content)["paymentPayload"]["payload"]["authorization"])
     payment_id = payment_id_of(claims["iss"], UUID(claims["jti"]))
     message = (
         f"Payment {payment_id} may be made: no answer came ({type(error).__name__}). "

@@ -159,7 +159,7 @@ def from_payment_required(header: str) -> PaymentRequired:
     Raises:
         MalformedOfferError: It is no offer of version 2.
     """
-    document = _read_header(header, "PAYMENT-REQUIRED")
+    document = read_header(header, "PAYMENT-REQUIRED")
     accepts = document.get("accepts")
     if document.get("x402Version") != X402_VERSION or not isinstance(accepts, list):
         raise MalformedOfferError("The seller's PAYMENT-REQUIRED is not of x402 version 2.")
@@ -214,7 +214,7 @@ def from_payment_response(header: str) -> Settlement:
     Raises:
         MalformedOfferError: It cannot be read.
     """
-    return from_settlement(_read_header(header, "PAYMENT-RESPONSE"))
+    return from_settlement(read_header(header, "PAYMENT-RESPONSE"))
 
 
 def from_settlement(document: JsonObject) -> Settlement:
@@ -251,7 +251,13 @@ def to_payment_signature(
     return base64.b64encode(json.dumps(payload, separators=(",", ":")).encode()).decode()
 
 
-def _read_header(header: str, name: str) -> dict[str, Any]:
+def read_header(header: str, name: str) -> dict[str, Any]:
+    """
+    Return the JSON object in a header of x402.
+
+    Raises:
+        MalformedOfferError: It is none.
+    """
     try:
         document: object = json.loads(base64.b64decode(header, validate=True))
     except ValueError as error:

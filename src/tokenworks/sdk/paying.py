@@ -33,12 +33,14 @@ from tokenworks.sdk.model import (
     Settlement,
     from_payment_required,
     from_payment_response,
+    from_requirements,
     object_of,
+    read_header,
     refusal_in,
     to_atomic,
     to_payment_signature,
 )
-from tokenworks.sdk.signing import body_sha256, payment_id_of
+from tokenworks.sdk.signing import body_sha256, payload_of, payment_id_of
 from tokenworks.sdk.spending import Reservation, SpendCap
 from tokenworks.sdk.wallet import Wallet
 
@@ -171,6 +173,34 @@ class PaymentDesk:
         """
         header = request.headers.get(SIGNATURE_HEADER)
         return None if header is None else self._undecided.get(header)
+
+    def adopt(self, request: httpx.Request) -> Signed:
+        """
+        Take up a request that this wallet signed in an earlier process, to learn its end.
+
+        The cap of that process has counted it; this one's does not.
+
+        Raises:
+            MalformedOfferError: It carries no payment of this wallet.
+        """
+        header = request.headers.get(SIGNATURE_HEADER, "")
+        payment = read_header(header, SIGNATURE_HEADER)
+        try:
+            requirements = from_requirements(payment["accepted"])
+            claims = payload_of(payment["payload"]["authorization"])
+            payer, nonce = str(claims["iss"]), UUID(str(claims["jti"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise MalformedOfferError(f"The {SIGNATURE_HEADER} cannot be read.") from error
+        if payer != self.wallet.address:
+            raise MalformedOfferError(f"Another wallet signed this: {payer}.")
+        signed = Signed(
+            request=request,
+            requirements=requirements,
+            payment_id=payment_id_of(payer, nonce),
+            reservation=Reservation(amount=requirements.amount),
+        )
+        self._undecided[header] = signed
+        return signed
 
     def uncertain(self, signed: Signed, why: str) -> PaymentUncertainError:
         """

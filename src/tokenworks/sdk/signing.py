@@ -11,7 +11,7 @@ import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -64,6 +64,19 @@ def sign_compact(
     header = to_canonical_json({"alg": "EdDSA", "kid": address, "typ": jws_type})
     signed = f"{to_base64url(header)}.{to_base64url(to_canonical_json(claims))}"
     return f"{signed}.{to_base64url(key.sign(signed.encode()))}"
+
+
+def payload_of(jws: str) -> dict[str, Any]:
+    """
+    Return the claims of a compact JWS, unverified: for one's own; raises ``ValueError``.
+    """
+    parts = jws.split(".")
+    if len(parts) != 3:
+        raise ValueError("A compact JWS has three parts.")
+    claims: object = json.loads(from_base64url(parts[1]))
+    if not isinstance(claims, dict):
+        raise ValueError("The claims of a JWS are an object.")  # noqa: TRY004 - not of a type
+    return cast("dict[str, Any]", claims)
 
 
 def make_uuid7(moment_s: float, random: bytes) -> UUID:

@@ -9,17 +9,21 @@ nothing else is signed. Needs the extra ``x402``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
 import httpx
 from x402.client import x402Client, x402ClientSync
+from x402.mcp.types import PaymentRequiredContext, PaymentRequiredHookResult
 from x402.schemas import PaymentRequirements
 
 from tokenworks.sdk.errors import BindingMismatchError, MalformedOfferError, NothingPayableError
 from tokenworks.sdk.model import DECIMALS, SCHEMES, Binding, from_requirements
 from tokenworks.sdk.paying import binding_of
+from tokenworks.sdk.tools import binding_of_tool, check_asked
 from tokenworks.sdk.wallet import Wallet
 
 DEFAULT_ASSET: Final = "USD"
@@ -46,6 +50,24 @@ class Witness:
         """
         self._seen.set(binding_of(request))
 
+    def sees_tools(self, url: str) -> Callable[[PaymentRequiredContext], PaymentRequiredHookResult]:
+        """
+        Return a hook that notes which tool of a hub's ``/mcp`` is called.
+
+        For the official ``x402MCPClient``: ``client.on_payment_required(witness.sees_tools(url))``.
+        """
+
+        def see(context: PaymentRequiredContext) -> PaymentRequiredHookResult:
+            self._seen.set(None)
+            tool, arguments = context.tool_name, context.arguments
+            for offer in context.payment_required.accepts:
+                document = offer.model_dump(by_alias=True, exclude_none=True)
+                check_asked(tool, arguments, from_requirements(document))
+            self._seen.set(binding_of_tool(url, tool, arguments))
+            return PaymentRequiredHookResult()
+
+        return see
+
     def transport(self, inner: httpx.BaseTransport | None = None) -> httpx.BaseTransport:
         """
         Return a transport that notes what it sends.
@@ -59,6 +81,33 @@ class Witness:
         Return an asynchronous transport that notes what it sends.
         """
         return _AsyncWitnessTransport(self, inner or httpx.AsyncHTTPTransport())
+
+
+class ForX402:
+    """
+    The official MCP client (2.x) in the shape that the official ``x402MCPClient`` asks for.
+
+    Args:
+        client: ``mcp.Client``, connected.
+    """
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - of a package that is not needed here
+        self._client = client
+
+    async def call_tool(self, params: Mapping[str, Any], **options: object) -> SimpleNamespace:
+        """
+        Call a tool; a time limit is the client's own matter.
+        """
+        del options
+        answer = await self._client.call_tool(
+            params["name"], params["arguments"], meta=params.get("_meta")
+        )
+        return SimpleNamespace(
+            content=[part.model_dump(by_alias=True) for part in answer.content],
+            isError=answer.is_error,
+            structuredContent=answer.structured_content,
+            _meta=answer.meta,
+        )
 
 
 class HubScheme:

@@ -75,6 +75,7 @@ class Supplier:
     base_url: str  # without a slash at the end
     has_api_key: bool
     allow_private: bool  # the address may be private, and the scheme may be http
+    sends_call_id: bool  # each request carries the hub's call id, for the supplier's statements
     timeouts: Timeouts
     state: SupplierState
     created_at: datetime

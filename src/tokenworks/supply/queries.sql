@@ -1,22 +1,22 @@
 -- name: insert_supplier
 -- Add a supplier; no row comes back when the name is taken.
 INSERT INTO supply.suppliers (
-    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private,
+    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private, sends_call_id,
     connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, state, created_at, changed_at
 ) VALUES (
     %(supplier_id)s, %(party_id)s, %(name)s, %(kind)s, %(base_url)s, %(api_key_encrypted)s,
-    %(allow_private)s, %(connect_timeout_ms)s, %(first_byte_timeout_ms)s, %(idle_timeout_ms)s,
+    %(allow_private)s, %(sends_call_id)s, %(connect_timeout_ms)s, %(first_byte_timeout_ms)s, %(idle_timeout_ms)s,
     'active', %(now)s, %(now)s
 )
 ON CONFLICT ON CONSTRAINT suppliers_name_unique DO NOTHING
 RETURNING
-    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private,
+    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private, sends_call_id,
     connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, state, created_at;
 
 -- name: select_suppliers
 -- Read suppliers by name, or one of them by id or name.
 SELECT
-    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private,
+    supplier_id, party_id, name, kind, base_url, api_key_encrypted, allow_private, sends_call_id,
     connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, state, created_at
 FROM supply.suppliers
 WHERE
@@ -38,6 +38,7 @@ SET
     base_url = %(base_url)s,
     api_key_encrypted = %(api_key_encrypted)s,
     allow_private = %(allow_private)s,
+    sends_call_id = %(sends_call_id)s,
     connect_timeout_ms = %(connect_timeout_ms)s,
     first_byte_timeout_ms = %(first_byte_timeout_ms)s,
     idle_timeout_ms = %(idle_timeout_ms)s,

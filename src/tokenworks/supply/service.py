@@ -168,6 +168,7 @@ class Supply:
         kind: SupplierKind = SupplierKind.OPENAI,
         api_key: str | None = None,
         allow_private: bool = False,
+        sends_call_id: bool = False,
         timeouts: Timeouts | None = None,
         connection: Connection | None = None,
     ) -> Supplier:
@@ -183,6 +184,7 @@ class Supply:
             kind: The protocol.
             api_key: Sent with every call, stored encrypted; ``None``: the supplier wants none.
             allow_private: The operator vouches for a private address and for plain http.
+            sends_call_id: Whether each request carries the hub's call id.
             timeouts: ``None``: the hub's.
             connection: The caller's, in a transaction; ``None`` opens one.
 
@@ -205,6 +207,7 @@ class Supply:
             base_url=checked.url,
             has_api_key=api_key is not None,
             allow_private=allow_private,
+            sends_call_id=sends_call_id,
             timeouts=timeouts,
             state=SupplierState.ACTIVE,
             created_at=self._clock.now(),
@@ -228,6 +231,7 @@ class Supply:
         api_key: str | None = None,
         drop_api_key: bool = False,
         allow_private: bool | None = None,
+        sends_call_id: bool | None = None,
         timeouts: Timeouts | None = None,
         connection: Connection | None = None,
     ) -> Supplier:
@@ -243,6 +247,7 @@ class Supply:
             api_key: Replaces the stored one.
             drop_api_key: Forget the stored one.
             allow_private: As in ``add_supplier``.
+            sends_call_id: As in ``add_supplier``.
             timeouts: As in ``add_supplier``.
             connection: The caller's, in a transaction; ``None`` opens one.
 
@@ -281,6 +286,7 @@ class Supply:
                 base_url=url,
                 has_api_key=sealed is not None,
                 allow_private=vouched,
+                sends_call_id=before.sends_call_id if sends_call_id is None else sends_call_id,
                 timeouts=timeouts or before.timeouts,
             )
             await store.update_supplier(

@@ -286,6 +286,7 @@ def _reach_values(supplier: Supplier, *, api_key_encrypted: bytes | None) -> dic
         "base_url": supplier.base_url,
         "api_key_encrypted": api_key_encrypted,
         "allow_private": supplier.allow_private,
+        "sends_call_id": supplier.sends_call_id,
         "connect_timeout_ms": supplier.timeouts.connect_timeout_ms,
         "first_byte_timeout_ms": supplier.timeouts.first_byte_timeout_ms,
         "idle_timeout_ms": supplier.timeouts.idle_timeout_ms,
@@ -294,7 +295,14 @@ def _reach_values(supplier: Supplier, *, api_key_encrypted: bytes | None) -> dic
 
 def _supplier(row: Row) -> StoredSupplier:
     (supplier_id, party_id, name, kind, base_url, sealed, allow_private, *rest) = row
-    (connect_timeout_ms, first_byte_timeout_ms, idle_timeout_ms, state, created_at) = rest
+    (
+        sends_call_id,
+        connect_timeout_ms,
+        first_byte_timeout_ms,
+        idle_timeout_ms,
+        state,
+        created_at,
+    ) = rest
     supplier = Supplier(
         supplier_id=supplier_id,
         party_id=party_id,
@@ -303,6 +311,7 @@ def _supplier(row: Row) -> StoredSupplier:
         base_url=base_url,
         has_api_key=sealed is not None,
         allow_private=allow_private,
+        sends_call_id=sends_call_id,
         timeouts=Timeouts(
             connect_timeout_ms=connect_timeout_ms,
             first_byte_timeout_ms=first_byte_timeout_ms,

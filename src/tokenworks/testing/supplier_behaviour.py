@@ -117,6 +117,8 @@ class Behaviour:
     """Hold every answer until released."""
     gate_count: int | None = None
     """Release by itself once that many calls wait; ``None``: only when told to."""
+    gate_after_chunks: int | None = None
+    """Begin a stream, and hold it after that many events until released."""
     close_before_headers: bool = False
     reset_before_headers: bool = False
     """Like close, but with a TCP reset."""
@@ -177,6 +179,7 @@ class Behaviour:
         """
         return not (
             self.gate
+            or self.gate_after_chunks is not None
             or self.hang
             or self.close_before_headers
             or self.reset_before_headers

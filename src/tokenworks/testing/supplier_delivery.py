@@ -292,6 +292,8 @@ class Delivery:
         is_fragmented = bool(self._behaviour.fragment_bytes_max)
         start_s = loop.time()
         for index, event in enumerate(events):
+            if index == self._behaviour.gate_after_chunks:
+                await self._gate.wait(self._behaviour.gate_count)
             if pace_s:
                 # Against the start, so that a late turn does not delay the rest.
                 await asyncio.sleep(start_s + (index + 1) * pace_s - loop.time())

@@ -191,7 +191,7 @@ class SupplierStub:
             model: For calls of this model only; ``None``: for all without their own.
             times: For so many calls, then as before; several such settings queue up.
         """
-        if behaviour.gate:
+        if behaviour.gate or behaviour.gate_after_chunks is not None:
             self._gate.shut()
         rules = self._default
         if model is not None:

@@ -16,18 +16,23 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
+MCP_PATHS: Final = frozenset({"/mcp", "/mcp/"})
+
 _JSON: Final = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
 class Switch:
     """
-    Send ``/v1`` to the OpenAI door, ``/hub/v1`` to the hub API and ``/x402`` to the facilitator.
+    Send ``/v1`` to the OpenAI door, ``/hub/v1`` to the hub API, ``/x402`` to the facilitator,
+    ``/x402/v1`` to the selling door and ``/mcp`` to the tools.
 
     Args:
         openai_api: The hot path.
         hub_api: The management API.
         x402_api: The facilitator.
+        selling: Calls for sale by x402.
+        mcp: Tools for agents elsewhere.
         metrics: For ``/metrics``.
         is_healthy: Whether the books can be reached.
         jwks: Public keys of receipts, retired ones included.
@@ -40,6 +45,7 @@ class Switch:
         hub_api: Application,
         selling: Application,
         x402_api: Application,
+        mcp: Application,
         metrics: HubMetrics,
         is_healthy: Callable[[], bool],
         jwks: Callable[[], Awaitable[dict[str, object]]],
@@ -48,6 +54,7 @@ class Switch:
         self._hub_api = hub_api
         self._selling = selling
         self._x402_api = x402_api
+        self._mcp = mcp
         self._metrics = metrics
         self._is_healthy = is_healthy
         self._jwks = jwks
@@ -65,6 +72,8 @@ class Switch:
             await self._selling(scope, receive, send)
         elif path.startswith("/x402/"):
             await self._x402_api(scope, receive, send)
+        elif path in MCP_PATHS:
+            await self._mcp(scope, receive, send)
         elif path == "/healthz":
             healthy = self._is_healthy()
             status = {"status": "ok" if healthy else "ledger_unreachable"}

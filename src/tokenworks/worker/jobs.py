@@ -18,9 +18,12 @@ from psycopg_pool import PoolTimeout
 from tokenworks.agents.brake.service import Brake
 from tokenworks.agents.escrow.service import Escrows
 from tokenworks.agents.payments.store import PaymentStore
+from tokenworks.factory.live.posting import EnergyPosting
+from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.orphans import Orphans
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.ledger.archive import ArchiveReport
 from tokenworks.ledger.checkpoint import take_checkpoint
@@ -28,9 +31,11 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.signing import LaneSigner
 from tokenworks.reconciliation.service import Reconciliation
+from tokenworks.worker.metering import Metering
 
 TICK_S: Final = 1.0
 EXPIRE_EVERY_S: Final = 2.0
+ORPHANS_EVERY_S: Final = 2.0
 DELIVER_EVERY_S: Final = 1.0
 EXPIRE_GRACE: Final = timedelta(seconds=10)
 EXPIRE_HOLDS_MAX: Final = 500
@@ -39,6 +44,7 @@ CLOCK_JUMP: Final = timedelta(seconds=5)
 ESCROWS_EVERY_S: Final = 1.0
 OWED_EVERY_S: Final = 5.0
 FINISH_EVERY_S: Final = 60.0
+ENERGY_EVERY_S: Final = 2.0
 CHECKPOINT_EVERY_S: Final = 60.0
 PARTITIONS_EVERY_S: Final = 3_600.0
 ARCHIVE_EVERY_S: Final = 3_600.0
@@ -66,6 +72,10 @@ class Worker:
         refunds: Finishes what a process that died had claimed.
         reconciliation: Finishes what was accepted likewise.
         brake: Ends reviews by their time, tells owners.
+        orphans: Gives back the holds of processes that are gone.
+        metering: Reads power meters, beside the jobs.
+        energy: Divides and posts what they said.
+        factory: Has partitions and old readings.
         pool: For checkpoints.
         clock: When something is due.
         signer: Signs checkpoints with this process's lane key.
@@ -82,6 +92,10 @@ class Worker:
         refunds: Refunds,
         reconciliation: Reconciliation,
         brake: Brake,
+        orphans: Orphans,
+        metering: Metering,
+        energy: EnergyPosting,
+        factory: FactoryStore,
         pool: Pool,
         clock: Clock,
         signer: LaneSigner,
@@ -90,6 +104,8 @@ class Worker:
         self._ledger = ledger
         self._calls = calls
         self._brake = brake
+        self._metering = metering
+        self._factory = factory
         self._payments = payments
         self._escrows = escrows
         self._pool = pool
@@ -102,12 +118,14 @@ class Worker:
         self._expire_after_s = clock.monotonic_s() + PAUSE_AFTER_START_S
         self._jobs = (
             _Job("expire_holds", EXPIRE_EVERY_S, self._expire),
+            _Job("give_back_orphans", ORPHANS_EVERY_S, orphans.give_back),
             _Job("expire_reviews", EXPIRE_EVERY_S, self._brake.expire_due),
             _Job("deliver_webhooks", DELIVER_EVERY_S, self._deliver),
             _Job("settle_escrows", ESCROWS_EVERY_S, self._settle_escrows),
             _Job("collect_owed", OWED_EVERY_S, self._ledger.collect_owed),
             _Job("finish_refunds", FINISH_EVERY_S, refunds.finish_claimed),
             _Job("finish_accepted", FINISH_EVERY_S, reconciliation.finish_accepted),
+            _Job("post_energy", ENERGY_EVERY_S, energy.run),
             _Job("checkpoint", CHECKPOINT_EVERY_S, self._checkpoint),
             _Job("partitions", PARTITIONS_EVERY_S, self._partitions),
             _Job("archive", ARCHIVE_EVERY_S, self._archive),
@@ -122,6 +140,7 @@ class Worker:
             loop.add_signal_handler(name, self._stop.set)
         _log.info("worker_ready", lane=self._ledger.lane)
         last = self._clock.now()
+        reading = asyncio.create_task(self._metering.run(self._stop))
         while not self._stop.is_set():
             now = self._clock.now()
             if abs(now - last - timedelta(seconds=TICK_S)) > CLOCK_JUMP:
@@ -134,6 +153,7 @@ class Worker:
                 await asyncio.wait_for(self._stop.wait(), TICK_S)
             except TimeoutError:
                 continue
+        await reading
 
     async def _run_if_due(self, job: _Job) -> None:
         now_s = self._clock.monotonic_s()
@@ -166,6 +186,7 @@ class Worker:
         await self._calls.ensure_partitions()
         await self._payments.ensure_partitions()
         await self._brake.ensure_partitions()
+        await self._factory.ensure_partitions(self._clock.now())
 
     async def _deliver(self) -> None:
         # Others' servers may be slow: beside the other jobs, and never twice at once.

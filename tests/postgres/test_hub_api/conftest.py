@@ -16,10 +16,14 @@ import pytest
 from tests.postgres.test_hub_api.fakes import FakeCalls, FakeReceipts, FakeUpstream
 from tests.simulation.books import fake_time
 from tokenworks.agents.services import open_agent_services
+from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.service import LiveFactory
+from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import USD
 from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.energy_calls import EnergyCalls
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.identity.model import PLATFORM_ID, TAX_ID, Role
 from tokenworks.identity.service import Identity
@@ -29,6 +33,7 @@ from tokenworks.ledger.service import Ledger
 from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Pool
 from tokenworks.pricing.service import PriceBook
+from tokenworks.receipts.issuing import ReceiptIssuer
 from tokenworks.receipts.service import ReceiptKeys
 from tokenworks.reconciliation.service import Reconciliation
 from tokenworks.supply.secrets import SecretBox
@@ -100,6 +105,9 @@ async def hub(
     await supply.reload()
     corrections = Corrections(ledger, clock)
     calls, receipts, upstream = FakeCalls(), FakeReceipts(), FakeUpstream()
+    receipt_keys = ReceiptKeys(pool, SecretBox(bytes(32)), clock)
+    store = FactoryStore(pool)
+    await store.ensure_partitions(clock.now())
     services = make_services(
         pool=pool,
         clock=clock,
@@ -131,11 +139,23 @@ async def hub(
             pool=pool,
             ledger=ledger,
             identity=identity,
-            keys=ReceiptKeys(pool, SecretBox(bytes(32)), clock),
+            keys=receipt_keys,
             clock=clock,
             ids=ids,
             calls=CallStore(pool, clock),
             box=SecretBox(bytes(32)),
+        ),
+        factory=LiveFactory(store, clock, ids),
+        energy_proofs=EnergyProofs(
+            store,
+            EnergyCalls(
+                pool,
+                calls=CallStore(pool, clock),
+                ledger=ledger,
+                issuer=ReceiptIssuer(receipt_keys, bytes(32)),
+            ),
+            receipt_keys,
+            clock,
         ),
     )
     app = create_hub_api(services)

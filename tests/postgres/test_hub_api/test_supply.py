@@ -61,6 +61,14 @@ async def test_a_supplier_is_paused_resumed_and_edited(hub: Hub) -> None:
 
     assert (paused["state"], resumed["state"]) == ("paused", "active")
     assert edited.json()["base_url"] == f"{URL}/two"
+    for wish in (True, False):
+        asked = await hub.admin.patch("suppliers/factory", json={"sends_call_id": wish})
+        assert asked.json()["sends_call_id"] is wish
+        named = await hub.make(
+            "suppliers", name=f"f{wish}".lower(), base_url=URL, sends_call_id=wish
+        )
+        assert named["sends_call_id"] is wish
+    assert edited.json()["sends_call_id"] is False
 
 
 async def test_testing_a_supplier_sends_its_key_and_books_nothing(hub: Hub) -> None:

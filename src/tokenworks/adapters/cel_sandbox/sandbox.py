@@ -1,5 +1,8 @@
 """
-One resident child, one expression at a time, a bounded queue in front.
+Resident children, one expression at a time in each, a bounded queue in front.
+
+There are two seats, so that whoever comes while a condition overruns is served by the other one,
+and a child that ended is replaced before somebody asks.
 
 What ends a child decides what it means:
 
@@ -23,12 +26,13 @@ import importlib.util
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
-from tokenworks.adapters.cel_sandbox import child
+from tokenworks.adapters.cel_sandbox import child as child_module
 from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
 from tokenworks.agents.escrow.model import Evaluation, Share
 
@@ -40,12 +44,19 @@ MEMORY_BYTES_MAX: Final = 256 * 1024 * 1024
 PATIENCE_S: Final = 10.0
 """Without an answer for so long the machine, not the expression, is at fault."""
 WAITING_MAX: Final = 256
+SEATS: Final = 2
+"""Expressions that are evaluated at once, and children that are kept."""
 EVALUATIONS_MAX: Final = 10_000
 """A child is replaced after so many, so that nothing it keeps can grow."""
+OUT_OF_TIME: Final = (
+    f"out_of_time: the condition took more than {CPU_MS_MAX} ms of processor time (map and filter"
+    " copy what they have kept with each element: some 2,000 plain values or 500 objects are in"
+    " time; all, exists and exists_one copy nothing)"
+)
 
 _FRAME_BYTES_MAX: Final = 64 * 1024
 _FAULTS: Final[Mapping[int, str]] = {
-    -signal.SIGPROF: f"out_of_time: the condition took more than {CPU_MS_MAX} ms of processor time",
+    -signal.SIGPROF: OUT_OF_TIME,
     -signal.SIGXCPU: "out_of_time: the condition took too much processor time",
     -signal.SIGABRT: "crashed: the condition exhausted its memory or broke the engine",
     -signal.SIGSEGV: "crashed: the condition broke the engine",
@@ -53,6 +64,16 @@ _FAULTS: Final[Mapping[int, str]] = {
     -signal.SIGILL: "crashed: the condition broke the engine",
     -signal.SIGTRAP: "crashed: the condition broke the engine",
 }
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """
+    One process, and how much it has done.
+    """
+
+    process: asyncio.subprocess.Process
+    evaluated: int = 0
 
 
 class CelSandbox:
@@ -66,14 +87,14 @@ class CelSandbox:
 
     def __init__(self, *, patience_s: float = PATIENCE_S, waiting_max: int = WAITING_MAX) -> None:
         self.engine = f"{PACKAGE}/{importlib.metadata.version(PACKAGE)}"
-        self.confinement: str | None = None  # of the process that runs: ``seccomp`` or ``limits``
+        self.confinement: str | None = None  # of the processes that run: ``seccomp`` or ``limits``
         self.children_started = 0
         self._patience_s = patience_s
         self._waiting_max = waiting_max
         self._waiting = 0
-        self._turn = asyncio.Lock()
-        self._child: asyncio.subprocess.Process | None = None
-        self._evaluated = 0
+        self._seats = asyncio.Semaphore(SEATS)
+        self._idle: list[_Child] = []
+        self._starting: set[asyncio.Task[None]] = set()
 
     async def check(self, condition: str) -> str | None:
         """
@@ -97,12 +118,15 @@ class CelSandbox:
 
     async def close(self) -> None:
         """
-        End the process.
+        End the processes, when the last answer is given.
         """
-        async with self._turn:
-            await self._end()
+        for _ in range(SEATS):
+            await self._seats.acquire()
+        await asyncio.gather(*self._starting)
+        while self._idle:
+            await _end(self._idle.pop())
 
-    # ------------------------------------------------------------------ the process
+    # ------------------------------------------------------------------ the processes
 
     async def _ask(self, request: Mapping[str, object]) -> Mapping[str, Any]:
         if self._waiting >= self._waiting_max:
@@ -110,48 +134,61 @@ class CelSandbox:
             raise EvaluatorUnavailableError(message, retry_after_s=1)
         self._waiting += 1
         try:
-            async with self._turn:
+            async with self._seats:
                 return await self._exchange(msgspec.json.encode(request))
         finally:
             self._waiting -= 1
 
     async def _exchange(self, content: bytes) -> Mapping[str, Any]:
+        child = self._taken()
         try:
             async with asyncio.timeout(self._patience_s):
-                process = await self._running()
-                frame = await _sent_and_read(process, content)
+                if child is None:
+                    child = await self._started()
+                    self._start_spare()
+                frame = await _sent_and_read(child.process, content)
         except TimeoutError as error:
-            await self._end()
+            await self._replace(child)
             message = "The evaluator did not answer."
             raise EvaluatorUnavailableError(message, retry_after_s=1) from error
         except OSError as error:
-            await self._end()
+            await self._replace(child)
             message = "The evaluator could not be reached."
             raise EvaluatorUnavailableError(message, retry_after_s=1) from error
         except BaseException:
             # Whoever asks next must not get this one's answer.
-            await self._end()
+            await self._replace(child)
             raise
         if frame is not None:
-            self._evaluated += 1
+            child.evaluated += 1
+            if child.evaluated < EVALUATIONS_MAX:
+                await self._keep(child)
+            else:
+                await self._replace(child)
             return frame
-        code = await self._end()
+        code = await self._replace(child)
         if code is not None and code in _FAULTS:
             return {"kind": "error", "value": _FAULTS[code]}
         message = "The evaluator ended without an answer."
         raise EvaluatorUnavailableError(message, retry_after_s=1, details={"exit_code": code})
 
-    async def _running(self) -> asyncio.subprocess.Process:
-        if self._evaluated >= EVALUATIONS_MAX:
-            await self._end()
-        if self._child is not None and self._child.returncode is None:
-            return self._child
-        self._child = process = await asyncio.create_subprocess_exec(
+    def _taken(self) -> _Child | None:
+        """
+        Return a child that waits; one that died while it waited is forgotten.
+        """
+        while self._idle:
+            child = self._idle.pop()
+            if child.process.returncode is None:
+                return child
+        return None
+
+    async def _started(self) -> _Child:
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             *(
                 "-I",
                 "-S",
-                str(child.__file__),
+                str(child_module.__file__),
                 shared_object(),
                 str(MEMORY_BYTES_MAX),
                 str(CPU_MS_MAX),
@@ -163,25 +200,59 @@ class CelSandbox:
             cwd="/",
         )
         self.children_started += 1
-        hello = await _read(process)
-        if hello is None or hello["kind"] != child.HELLO:
-            raise OSError("the process did not start")
+        child = _Child(process)
+        try:
+            hello = await _read(process)
+            if hello is None or hello["kind"] != child_module.HELLO:
+                raise OSError("the process did not start")
+        except BaseException:
+            await _end(child)
+            raise
         self.confinement = str(hello["value"])
-        return process
+        return child
 
-    async def _end(self) -> int | None:
-        process, self._child, self._evaluated = self._child, None, 0
-        if process is None:
+    async def _keep(self, child: _Child) -> None:
+        if len(self._idle) < SEATS:
+            self._idle.append(child)
+        else:
+            await _end(child)
+
+    async def _replace(self, child: _Child | None) -> int | None:
+        """
+        End a child and return its exit code; another one starts while nobody waits for it.
+        """
+        if child is None:
             return None
-        assert process.stdin is not None, "it was started with pipes"
-        process.stdin.close()
-        # A process that ended by itself has the code that says why; only the others are killed.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.1):
-                return await process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()
+        code = await _end(child)
+        self._start_spare()
+        return code
+
+    def _start_spare(self) -> None:
+        if len(self._idle) + len(self._starting) >= SEATS:
+            return
+        task = asyncio.create_task(self._started_for_later())
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _started_for_later(self) -> None:
+        # Whoever asks next starts one if this fails, and says so if that fails too.
+        with contextlib.suppress(TimeoutError, OSError, EvaluatorUnavailableError):
+            async with asyncio.timeout(self._patience_s):
+                spare = await self._started()
+            await self._keep(spare)
+
+
+async def _end(child: _Child) -> int | None:
+    process = child.process
+    assert process.stdin is not None, "it was started with pipes"
+    process.stdin.close()
+    # A process that ended by itself has the code that says why; only the others are killed.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            return await process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    return await process.wait()
 
 
 def shared_object() -> str:

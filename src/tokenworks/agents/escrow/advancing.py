@@ -86,6 +86,25 @@ class Advancing:
             await self.append(connection, locked, events)
         await self.carry_out(escrow_id)
 
+    async def advanced(self, escrow_id: UUID) -> Escrow:
+        """
+        Return an escrow after what can be done now; what cannot, the worker goes on with.
+        """
+        try:
+            await self.advance(escrow_id)
+        except TokenworksError as error:
+            # What was asked for is recorded.
+            _log.warning("escrow_not_advanced", escrow_id=str(escrow_id), code=error.code)
+        return await self.standing(escrow_id)
+
+    async def standing(self, escrow_id: UUID) -> Escrow:
+        """
+        Return an escrow as it stands.
+        """
+        stored = await self._store.get(escrow_id)
+        assert stored is not None, "an escrow is never deleted"
+        return stored.escrow
+
     async def append(
         self, connection: Connection, stored: StoredEscrow, events: list[EscrowEvent]
     ) -> Escrow:

@@ -144,6 +144,15 @@ def check_schema(schema: JsonObject) -> None:
         raise _bad_schema(f"is none: {error.message[:FAULT_CHARACTERS_MAX]}") from error
     if schema.get("type", "object") != "object":
         raise _bad_schema("describes an object")
+    required = cast("Sequence[str]", schema.get("required", ()))
+    properties = cast("JsonObject", schema.get("properties", {}))
+    named = {*required, *properties}
+    for name in (ATTESTED, METERED):
+        if name in named:
+            raise _bad_schema(
+                f"names {name!r}, which the hub fills in after the result is checked: a condition"
+                f" reads result.{name}, no result has it"
+            )
 
 
 def validate(result: Mapping[str, object], schema: JsonObject) -> None:

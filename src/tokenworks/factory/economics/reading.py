@@ -8,7 +8,12 @@ from fractions import Fraction
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from tokenworks.catalogue.table import Row, read_shipped_table, read_table
+from tokenworks.catalogue.table import (
+    Row,
+    read_shipped_sources,
+    read_shipped_table,
+    read_table,
+)
 from tokenworks.factory.economics.model import (
     Boundary,
     Hardware,
@@ -39,6 +44,13 @@ def read_points(file: Traversable | None = None) -> tuple[OperatingPoint, ...]:
         if twin is not point:
             raise _contradiction(row, point, twin)
     return tuple(points.values())
+
+
+def read_sources() -> dict[str, str]:
+    """
+    Return what the shipped operating points say about each of their sources.
+    """
+    return read_shipped_sources("operating_points")
 
 
 def read_systems() -> tuple[SystemPoint, ...]:

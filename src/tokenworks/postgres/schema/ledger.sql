@@ -202,6 +202,17 @@ TABLE ledger.lanes
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
+TABLE ledger.leases
+    -- Leases of processes that live, or whose holds are not yet all given back.
+    lane integer NOT NULL
+    epoch bigint NOT NULL
+    holder text NOT NULL
+    leased_at timestamp with time zone NOT NULL
+    ended_at timestamp with time zone
+    CONSTRAINT leases_pkey PRIMARY KEY (lane, epoch)
+    CREATE INDEX leases_of_holder ON ledger.leases USING btree (holder) WHERE (ended_at IS NULL)
+    GRANT SELECT TO tokenworks_posting
+
 TABLE ledger.limit_changes
     limit_id bigint NOT NULL
     changed_at timestamp with time zone NOT NULL
@@ -565,6 +576,33 @@ END
 $function$
 -- may be called by: tokenworks_retention
 
+CREATE OR REPLACE FUNCTION ledger.end_leases_v1(p_holder text, p_now timestamp with time zone, p_is_gone boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+DECLARE
+    locked integer[];
+    own integer[];
+BEGIN
+    PERFORM pg_advisory_xact_lock(7811);
+    SELECT array_agg(l.lane) INTO own FROM ledger.lanes AS l WHERE l.holder = p_holder;
+    SELECT array_agg(free.lane) INTO locked
+    FROM (SELECT l.lane FROM ledger.lanes AS l WHERE l.holder = p_holder ORDER BY l.lane FOR NO KEY UPDATE SKIP LOCKED) AS free;
+    IF cardinality(own) IS DISTINCT FROM cardinality(locked) THEN
+        RETURN false;
+    END IF;
+    IF NOT p_is_gone AND EXISTS (SELECT FROM ledger.lanes AS l WHERE l.lane = ANY (locked) AND l.leased_until >= p_now) THEN
+        RETURN false;
+    END IF;
+    UPDATE ledger.lanes AS l SET epoch = l.epoch + 1, leased_until = least(l.leased_until, p_now) WHERE l.lane = ANY (locked);
+    UPDATE ledger.leases SET ended_at = p_now WHERE holder = p_holder AND ended_at IS NULL;
+    RETURN true;
+END
+$function$
+-- may be called by: tokenworks_posting
+
 CREATE OR REPLACE FUNCTION ledger.ensure_partitions_v1(p_from timestamp with time zone, p_months integer)
  RETURNS integer
  LANGUAGE plpgsql
@@ -595,6 +633,18 @@ BEGIN
     END LOOP;
     RETURN made;
 END
+$function$
+-- may be called by: tokenworks_posting
+
+CREATE OR REPLACE FUNCTION ledger.forget_leases_v1(p_lanes integer[], p_epochs bigint[])
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+AS $function$
+    DELETE FROM ledger.leases AS lease
+    USING unnest(p_lanes, p_epochs) AS done (lane, epoch)
+    WHERE lease.lane = done.lane AND lease.epoch = done.epoch AND lease.ended_at IS NOT NULL;
 $function$
 -- may be called by: tokenworks_posting
 
@@ -643,6 +693,7 @@ CREATE OR REPLACE FUNCTION ledger.lease_lane_v1(p_holder text, p_now timestamp w
 AS $function$
 DECLARE
     free_lane integer;
+    new_epoch bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(7811);
     SELECT l.lane INTO free_lane FROM ledger.lanes AS l WHERE l.leased_until < p_now OR l.holder = p_holder ORDER BY l.lane LIMIT 1 FOR UPDATE SKIP LOCKED;
@@ -653,8 +704,9 @@ BEGIN
         END IF;
         INSERT INTO ledger.lanes (lane, epoch, holder, leased_until, last_time) VALUES (free_lane, 0, p_holder, p_until, p_now);
     END IF;
-    RETURN QUERY
-    UPDATE ledger.lanes AS l SET epoch = l.epoch + 1, holder = p_holder, leased_until = p_until WHERE l.lane = free_lane RETURNING l.lane, l.epoch;
+    UPDATE ledger.lanes AS l SET epoch = l.epoch + 1, holder = p_holder, leased_until = p_until WHERE l.lane = free_lane RETURNING l.epoch INTO new_epoch;
+    INSERT INTO ledger.leases (lane, epoch, holder, leased_at) VALUES (free_lane, new_epoch, p_holder, p_now);
+    RETURN QUERY SELECT free_lane, new_epoch;
 END
 $function$
 -- may be called by: tokenworks_posting

@@ -71,6 +71,7 @@ TABLE supply.suppliers
     state text NOT NULL
     created_at timestamp with time zone NOT NULL
     changed_at timestamp with time zone NOT NULL
+    sends_call_id boolean NOT NULL DEFAULT false
     CONSTRAINT suppliers_http_only_when_vouched CHECK (base_url ~ '^https://'::text OR allow_private)
     CONSTRAINT suppliers_kind_known CHECK (kind = ANY (ARRAY['openai'::text, 'llama_cpp'::text]))
     CONSTRAINT suppliers_name_shape CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'::text)
@@ -80,4 +81,4 @@ TABLE supply.suppliers
     CONSTRAINT suppliers_state_known CHECK (state = ANY (ARRAY['active'::text, 'paused'::text]))
     CONSTRAINT suppliers_timeouts_range CHECK (connect_timeout_ms >= 1 AND connect_timeout_ms <= 3600000 AND first_byte_timeout_ms >= 1 AND first_byte_timeout_ms <= 3600000 AND idle_timeout_ms >= 1 AND idle_timeout_ms <= 3600000)
     CONSTRAINT suppliers_url_is_http CHECK (base_url ~ '^https?://'::text AND length(base_url) <= 2000)
-    GRANT INSERT, SELECT, UPDATE (allow_private), UPDATE (api_key_encrypted), UPDATE (base_url), UPDATE (changed_at), UPDATE (connect_timeout_ms), UPDATE (first_byte_timeout_ms), UPDATE (idle_timeout_ms), UPDATE (state) TO tokenworks_posting
+    GRANT INSERT, SELECT, UPDATE (allow_private), UPDATE (api_key_encrypted), UPDATE (base_url), UPDATE (changed_at), UPDATE (connect_timeout_ms), UPDATE (first_byte_timeout_ms), UPDATE (idle_timeout_ms), UPDATE (sends_call_id), UPDATE (state) TO tokenworks_posting

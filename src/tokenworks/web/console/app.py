@@ -25,6 +25,7 @@ from tokenworks.web.console.agents.inbox_page import add_inbox_page
 from tokenworks.web.console.agents.payment_page import add_payment_page
 from tokenworks.web.console.desk import ConsoleOptions, Desk
 from tokenworks.web.console.doors import OPEN_PATHS, OPEN_PREFIXES, add_doors, message_page
+from tokenworks.web.console.factory.page import add_factory_page
 from tokenworks.web.console.guard import Guard, session_of
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.live import add_live_page
@@ -59,6 +60,7 @@ def make_app(desk: Desk) -> FastAPI:
     add_inbox_page(desk)
     add_escrows_page(desk)
     add_payment_page(app, desk)
+    add_factory_page(app, desk)
     live_app.add_exception_handler(404, _on_unknown_page)
     live_app.add_exception_handler(Exception, _on_failure)
     ui.run_with(  # pyright: ignore[reportUnknownMemberType] - bare types of its own

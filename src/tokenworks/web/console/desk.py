@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tokenworks.foundation.clock import Clock
 from tokenworks.web.console.agents.feed import AgentFeed
+from tokenworks.web.console.factory.feed import FactoryFeed
 from tokenworks.web.console.feed import Feed
 from tokenworks.web.console.hub import Hub
 from tokenworks.web.console.sessions import LoginBrake, Session, Sessions
@@ -34,6 +35,10 @@ def _no_agent_feeds() -> dict[Session, AgentFeed]:
     return {}
 
 
+def _no_factory_feeds() -> dict[Session, FactoryFeed]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """
@@ -46,6 +51,7 @@ class Desk:
     brake: LoginBrake
     feeds: dict[Session, Feed] = field(default_factory=_no_feeds)
     agent_feeds: dict[Session, AgentFeed] = field(default_factory=_no_agent_feeds)
+    factory_feeds: dict[Session, FactoryFeed] = field(default_factory=_no_factory_feeds)
 
     def feed_of(self, session: Session) -> Feed:
         """
@@ -67,8 +73,18 @@ class Desk:
             feed = self.agent_feeds[session] = AgentFeed(self.hub, session, self.clock)
         return feed
 
+    def factory_of(self, session: Session) -> FactoryFeed:
+        """
+        Return what the session's pages know of the plant at work.
+        """
+        feed = self.factory_feeds.get(session)
+        if feed is None:
+            self._forget_ended()
+            feed = self.factory_feeds[session] = FactoryFeed(self.hub, session, self.clock)
+        return feed
+
     def _forget_ended(self) -> None:
-        # Not a dictionary of weak keys: a feed holds its session, so none would ever go.
-        for session in [each for each in (*self.feeds, *self.agent_feeds) if each.is_ended]:
-            self.feeds.pop(session, None)
-            self.agent_feeds.pop(session, None)
+        # Not dictionaries of weak keys: a feed holds its session, so none would ever go.
+        for feeds in (self.feeds, self.agent_feeds, self.factory_feeds):
+            for session in [each for each in feeds if each.is_ended]:
+                feeds.pop(session, None)

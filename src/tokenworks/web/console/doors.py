@@ -28,7 +28,14 @@ from tokenworks.foundation.errors import (
 from tokenworks.web.console import theme as themes
 from tokenworks.web.console.bill import to_bill
 from tokenworks.web.console.desk import Desk
-from tokenworks.web.console.guard import LIVE_PAGE, cookie_of, login_address, session_of
+from tokenworks.web.console.factory.call_energy import Addenda, read_energy
+from tokenworks.web.console.guard import (
+    LIVE_PAGE,
+    SCRIPTED_PAGE,
+    cookie_of,
+    login_address,
+    session_of,
+)
 from tokenworks.web.console.journal import own_journal, to_journal
 from tokenworks.web.console.model import Call, Document, Entry
 from tokenworks.web.console.pages import render
@@ -66,9 +73,12 @@ FLOOR_NAMES: Final[Mapping[str, tuple[str, str]]] = {
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{8,256}")
 _FACT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_LOCAL_PAGE: Final = re.compile(rf"{LIVE_PAGE.pattern}|/login|/(calls|payments)/{_FACT_ID.pattern}")
+_LOCAL_PAGE: Final = re.compile(
+    rf"{LIVE_PAGE.pattern}|{SCRIPTED_PAGE}|/login|/(calls|payments)/{_FACT_ID.pattern}"
+)
 
 Answer = TypeVar("Answer")
+Door: TypeAlias = "Callable[[Desk, Session, Request], Awaitable[Response]]"
 FactDoor: TypeAlias = "Callable[[Desk, Session, Request, str], Awaitable[Response]]"
 
 
@@ -196,21 +206,43 @@ async def with_session(
     """
     Answer for a session and a call or payment, and turn what goes wrong into a page.
     """
-    session = session_of(request.scope)
-    assert session is not None, "the guard lets nobody else in"
     missing = f"No such {what}"
     if _FACT_ID.fullmatch(fact_id) is None:
-        text = f"That is no {what}'s id."
+        text, session = f"That is no {what}'s id.", session_of(request.scope)
         return message_page(request, title=missing, text=text, status=404, session=session)
-    try:
+
+    async def with_fact(desk: Desk, session: Session, request: Request) -> Response:
         return await answer(desk, session, request, fact_id)
+
+    return await answered(desk, request, with_fact, missing=missing)
+
+
+async def answered(
+    desk: Desk, request: Request, answer: Door, *, missing: str, page: str | None = None
+) -> Response:
+    """
+    Answer for a session, and turn what goes wrong into a page.
+
+    Args:
+        desk: What the pages share.
+        request: Of a page, or of a part of it.
+        answer: Makes the page.
+        missing: The heading when the hub has no such thing.
+        page: Where to come back to after a login; ``None``: the request's own path.
+    """
+    session = session_of(request.scope)
+    assert session is not None, "the guard lets nobody else in"
+    try:
+        return await answer(desk, session, request)
     except NotFoundError as error:
         text = error.message
         return message_page(request, title=missing, text=text, status=404, session=session)
     except (UnauthenticatedError, ForbiddenError) as error:
         reason = "key_refused" if isinstance(error, UnauthenticatedError) else "forbidden"
         desk.sessions.end(session, reason)
-        return RedirectResponse(login_address(request.url.path, reason=reason), status_code=303)
+        return RedirectResponse(
+            login_address(page or request.url.path, reason=reason), status_code=303
+        )
     except TokenworksError as error:
         return message_page(
             request,
@@ -224,9 +256,10 @@ async def with_session(
 
 async def _call_page(desk: Desk, session: Session, request: Request, call_id: str) -> Response:
     hub, key, reader = desk.hub, session.key, session.reader
-    call, document, entries, published = await asyncio.gather(
+    call, document, addenda, entries, published = await asyncio.gather(
         hub.call(key, call_id),
         if_there(hub.receipt_document(key, call_id)),
+        if_there(hub.get(Addenda, key, f"/hub/v1/receipts/{call_id}/addenda")),
         if_there(hub.entries(key, call_id)) if reader.is_admin else nothing(),
         if_there(hub.published_keys()),
     )
@@ -238,6 +271,7 @@ async def _call_page(desk: Desk, session: Session, request: Request, call_id: st
         call=call,
         bill=to_bill(call),
         floor=_floor_rows(receipt),
+        energy=read_energy(addenda, published),
         outcome=str(receipt.get("outcome") or ""),
         journal=journal if journal and journal.groups else None,
         is_whole_journal=reader.is_admin,

@@ -26,12 +26,16 @@ _ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 LIVE_PAGE: Final = re.compile(rf"/(?:agents|inbox|escrows)?|/(?:agents|inbox|escrows)/{_ID}")
 """The pages NiceGUI keeps up to date."""
 
+SCRIPTED_PAGE: Final = "/factory"
+"""A plain page with a script of our own."""
+
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _COMMON_POLICY: Final = (
     "default-src 'none'; img-src 'self' data:; font-src 'self'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; "
 )
 PLAIN_POLICY: Final = _COMMON_POLICY + "style-src 'self'"
+SCRIPTED_POLICY: Final = PLAIN_POLICY + "; script-src 'self'; connect-src 'self'"
 # Live pages are NiceGUI's: Vue compiles their templates in the browser.
 LIVE_POLICY: Final = _COMMON_POLICY + (
     "style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -67,7 +71,7 @@ class Guard:
         headers = Headers(scope=scope)
         path: str = scope["path"]
         if scope["type"] == "http":
-            send = _with_headers(send, is_live=LIVE_PAGE.fullmatch(path) is not None)
+            send = _with_headers(send, policy=_policy_of(path))
         if not _is_from_here(scope, headers):
             await _refuse(scope, receive, send, 403, "This request came from another site.")
             return
@@ -136,11 +140,17 @@ def _without_client(scope: Scope) -> Scope:
     return dict(scope) | {"query_string": urlencode(query).encode()}
 
 
-def _with_headers(send: Send, *, is_live: bool) -> Send:
+def _policy_of(path: str) -> str:
+    if LIVE_PAGE.fullmatch(path) is not None:
+        return LIVE_POLICY
+    return SCRIPTED_POLICY if path == SCRIPTED_PAGE else PLAIN_POLICY
+
+
+def _with_headers(send: Send, *, policy: str) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            headers["content-security-policy"] = LIVE_POLICY if is_live else PLAIN_POLICY
+            headers["content-security-policy"] = policy
             headers["x-content-type-options"] = "nosniff"
             # With "no-referrer" a browser would hide the origin of our own forms, too.
             headers["referrer-policy"] = "same-origin"

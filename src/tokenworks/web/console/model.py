@@ -60,6 +60,23 @@ class Whoami(msgspec.Struct, frozen=True, kw_only=True):
         """
         return not self.is_supplier
 
+    @property
+    def has_plant(self) -> bool:
+        """
+        Return whether the reader runs machines, or answers for those who do.
+        """
+        return self.is_admin or self.is_supplier
+
+    @property
+    def ways(self) -> tuple[tuple[str, str], ...]:
+        """
+        Return the pages the header leads to, as path and name.
+        """
+        ways = [("/", "Live")]
+        ways += [("/factory", "Factory")] if self.has_plant else []
+        ways += [("/agents", "Agents"), ("/inbox", "Inbox")] if self.spends else []
+        return (*ways, ("/escrows", "Escrows"))
+
 
 class CallKey(msgspec.Struct, frozen=True, kw_only=True):
     """

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tokenworks.web.console import wording
 from tokenworks.web.console.agents import wording as agents_wording
+from tokenworks.web.console.factory import wording as factory_wording
 
 _FOLDER: Final = Path(__file__).parent / "templates"
 
@@ -43,6 +44,16 @@ _FILTERS: Final[dict[str, Any]] = {
     "ground": agents_wording.ground_text,
     "seconds": agents_wording.lasting_text,
     "pretty": agents_wording.pretty_text,
+    "dollars": factory_wording.dollars_text,
+    "scaled": factory_wording.scaled_text,
+    "percent": factory_wording.percent_text,
+    "floor": factory_wording.floor_text,
+    "why": factory_wording.why_text,
+    "caveats": factory_wording.caveats,
+    "boundary": factory_wording.boundary_text,
+    "method": factory_wording.method_text,
+    "source": factory_wording.source_text,
+    "joules": factory_wording.joules_text,
 }
 _environment.filters.update(_FILTERS)
 

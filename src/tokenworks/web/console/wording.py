@@ -35,6 +35,9 @@ PURPOSE_NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "limit_available": "limit, available",
         "limit_spent": "limit, spent",
         "limit_overrun": "limit, overrun",
+        "energy_metered": "energy, metered",
+        "energy_used": "energy, used by calls",
+        "energy_unattributed": "energy, used by no call",
     }
 )
 

@@ -36,7 +36,9 @@ from tokenworks.web.hub_api.routes import (
     brake,
     calls,
     corrections,
+    economics,
     escrows,
+    factory,
     keys,
     limits,
     mandates,
@@ -72,6 +74,8 @@ _ROUTERS: Final = (
     mandates.router,
     brake.router,
     reviews.router,
+    economics.router,
+    factory.router,
 )
 
 _log = structlog.get_logger("tokenworks.hub_api")

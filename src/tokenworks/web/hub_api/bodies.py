@@ -132,6 +132,7 @@ class SupplierIn(Body):
     base_url: Annotated[str, Field(max_length=2_000)]
     api_key: SecretStr | None = None
     allow_private: bool = False
+    sends_call_id: bool = False
 
 
 class SupplierPatch(Body):
@@ -143,6 +144,7 @@ class SupplierPatch(Body):
     api_key: SecretStr | None = None
     drop_api_key: bool = False
     allow_private: bool | None = None
+    sends_call_id: bool | None = None
 
 
 class SupplierTestIn(Body):

@@ -258,6 +258,7 @@ def to_supplier(supplier: Supplier, directory: Directory) -> shapes.SupplierShap
         kind=str(supplier.kind),
         base_url=supplier.base_url,
         allow_private=supplier.allow_private,
+        sends_call_id=supplier.sends_call_id,
         has_api_key=supplier.has_api_key,
         state=str(supplier.state),
         created_at=supplier.created_at,

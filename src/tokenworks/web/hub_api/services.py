@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenworks.agents.services import AgentServices
+from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.service import LiveFactory
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.ports import Upstream
@@ -46,6 +48,8 @@ class HubServices:
     directory: Directory
     opening: Opening
     agents: AgentServices
+    factory: LiveFactory
+    energy_proofs: EnergyProofs
 
 
 def make_services(
@@ -65,6 +69,8 @@ def make_services(
     receipts: Receipts,
     upstream: Upstream,
     agents: AgentServices,
+    factory: LiveFactory,
+    energy_proofs: EnergyProofs,
 ) -> HubServices:
     """
     Return the services with what this door makes of them.
@@ -87,4 +93,6 @@ def make_services(
         directory=Directory(identity),
         opening=Opening(pool=pool, identity=identity, ledger=ledger),
         agents=agents,
+        factory=factory,
+        energy_proofs=energy_proofs,
     )

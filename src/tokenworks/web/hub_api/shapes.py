@@ -288,6 +288,7 @@ class SupplierShape(Shape):
     kind: str
     base_url: str
     allow_private: bool
+    sends_call_id: bool
     has_api_key: bool
     state: str
     created_at: Moment

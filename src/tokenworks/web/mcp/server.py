@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Annotated, Any, Final, Literal, ParamSpec
+from typing import Any, Final, ParamSpec
 
 import httpx
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import ToolAnnotations
-from pydantic import BaseModel, Field
 
 from tokenworks import __version__
 from tokenworks.sdk import HubError, PaymentRefusedError, SdkError
-from tokenworks.web.mcp.till import NothingUndecidedError, Outcome, Till, UndecidedError
+from tokenworks.web.mcp.till import NothingUndecidedError, Till, UndecidedError
+from tokenworks.web.mcp.words import (
+    READ,
+    SPEND,
+    AmountText,
+    MaxTokens,
+    Messages,
+    Model,
+    Outcome,
+    Payee,
+    PaymentId,
+    Reference,
+    plain,
+)
 
 INSTRUCTIONS: Final = (
     "Pay for model calls and for other parties' work within your mandate. Ask `quote` before you"
@@ -28,26 +39,7 @@ INSTRUCTIONS: Final = (
     " not pay again."
 )
 
-MESSAGES_MAX: Final = 1_000
-READ: Final = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-SPEND: Final = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False)
-
 Parameters = ParamSpec("Parameters")
-
-
-class ChatMessage(BaseModel):
-    """
-    One message of a chat.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-Model = Annotated[str, Field(description="`model` or `model@tier`", max_length=200)]
-Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX)]
-MaxTokens = Annotated[int | None, Field(description="Most tokens of the answer", ge=1)]
-PaymentId = Annotated[str, Field(description="Id of a payment", max_length=64)]
 
 
 def make_server(till: Till) -> MCPServer[Any]:
@@ -62,35 +54,34 @@ def make_server(till: Till) -> MCPServer[Any]:
     @_told
     async def quote(model: Model, messages: Messages, max_tokens: MaxTokens = None) -> Outcome:
         """Say what a model call would cost at most; nothing is paid."""
-        return await till.quote_model(model, _plain(messages), max_tokens)
+        return await till.quote_model(model, plain(messages), max_tokens)
 
     @server.tool(annotations=SPEND)
     @_told
     async def call_model(model: Model, messages: Messages, max_tokens: MaxTokens = None) -> Outcome:
         """Buy a chat completion; only the tokens it used are charged."""
-        return await till.call_model(model, _plain(messages), max_tokens)
+        return await till.call_model(model, plain(messages), max_tokens)
 
     @server.tool(annotations=SPEND)
     @_told
-    async def pay(
-        payee: Annotated[str, Field(description="Party id of who is paid", max_length=64)],
-        amount: Annotated[str, Field(description='Whole units, e.g. "0.0025"', max_length=40)],
-        reference: Annotated[str | None, Field(max_length=200)] = None,
-    ) -> Outcome:
+    async def pay(payee: Payee, amount: AmountText, reference: Reference = None) -> Outcome:
         """Pay a party of the hub."""
         return await till.pay(payee, amount, reference)
 
     @server.tool(annotations=SPEND)
     @_told
     async def finish_payment(payment_id: PaymentId) -> Outcome:
-        """Go on with a payment that waited for a person or whose answer went missing."""
+        """
+        Go on with a payment that waited for a person or whose answer went missing; or say how
+        another one stands.
+        """
         return await till.finish(payment_id)
 
     @server.tool(annotations=READ)
     @_told
     async def balance() -> Outcome:
         """Say what is left of each of this agent's limits, and which payments are undecided."""
-        return {**await till.hub.balance(), "undecided_payments": list(till.undecided)}
+        return {**await till.hub.balance(), "undecided_payments": till.undecided}
 
     @server.tool(annotations=READ)
     @_told
@@ -107,10 +98,6 @@ def make_server(till: Till) -> MCPServer[Any]:
     # The decorator has registered them; the names are not used again.
     del quote, call_model, pay, finish_payment, balance, mandate, receipt
     return server
-
-
-def _plain(messages: list[ChatMessage]) -> list[dict[str, str]]:
-    return [message.model_dump() for message in messages]
 
 
 def _told(

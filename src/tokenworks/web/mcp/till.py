@@ -1,24 +1,26 @@
 """
 Pay through the sdk, and keep what is not decided yet.
 
-A payment that waits for a person, or whose answer went missing, keeps its signature here: the
-same signature sent again can never pay twice.
+A payment that waits for a person, or whose answer went missing, keeps its signature in a file:
+the same signature sent again, by this process or the next, can never pay twice.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any, Final
 
 import httpx
 
 from tokenworks.sdk import (
+    AnswerLostError,
     AsyncHubClient,
     ChatAnswer,
     HubError,
     PaymentInReviewError,
+    PaymentRefusedError,
     PaymentUncertainError,
     Quote,
     Settlement,
@@ -27,18 +29,19 @@ from tokenworks.sdk.asking import (
     CHAT_PATH,
     JSON_HEADERS,
     SETTLE_PATH,
+    UNDECIDED,
     chat_answer,
     chat_body,
     direct_payment,
     direct_settlement,
 )
 from tokenworks.sdk.model import JsonObject, to_units
+from tokenworks.sdk.paying import IN_REVIEW
 from tokenworks.sdk.signing import payment_id_of
+from tokenworks.sdk.spending import Reservation
+from tokenworks.web.mcp.undecided import UndecidedPayments
+from tokenworks.web.mcp.words import Outcome, options
 
-UNDECIDED_MAX: Final = 1_000
-"""Payments kept at once; with more the oldest is forgotten, and stays at the hub."""
-
-Outcome = dict[str, Any]
 Message = Mapping[str, Any]
 
 
@@ -55,7 +58,7 @@ class UndecidedError(Exception):
 
 class NothingUndecidedError(Exception):
     """
-    There is no such payment here.
+    There is no such payment, here or at the hub.
     """
 
 
@@ -65,18 +68,20 @@ class Till:
 
     Args:
         hub: The agent's client.
+        undecided: Keeps what is not decided yet.
     """
 
-    def __init__(self, hub: AsyncHubClient) -> None:
+    def __init__(self, hub: AsyncHubClient, undecided: UndecidedPayments) -> None:
         self.hub: Final = hub
-        self._undecided: OrderedDict[str, Callable[[], Awaitable[Outcome]]] = OrderedDict()
+        self._undecided = undecided
+        self._reservations: dict[str, Reservation] = {}
 
     @property
-    def undecided(self) -> tuple[str, ...]:
+    def undecided(self) -> list[str]:
         """
         Return the ids of payments that are not decided, oldest first.
         """
-        return tuple(self._undecided)
+        return self._undecided.ids()
 
     async def quote_model(
         self, model: str, messages: Sequence[Message], max_tokens: int | None
@@ -84,7 +89,7 @@ class Till:
         """
         Return what a chat completion would cost at most.
         """
-        quote = await self.hub.quote_model(model, messages, **_options(max_tokens))
+        quote = await self.hub.quote_model(model, messages, **options(max_tokens))
         return _to_quote(quote)
 
     async def quote_url(self, method: str, url: str, body: str) -> Outcome:
@@ -102,7 +107,7 @@ class Till:
         Raises:
             UndecidedError: In review, or no answer came.
         """
-        body = chat_body(model, messages, _options(max_tokens))
+        body = chat_body(model, messages, options(max_tokens))
         url = self.hub.url + CHAT_PATH
         request = self.hub.http.build_request("POST", url, content=body, headers=JSON_HEADERS)
         return await self._buy(request)
@@ -120,64 +125,99 @@ class Till:
         body, reservation = direct_payment(
             hub.desk, hub.url, payee, amount, reference=reference, nonce=nonce
         )
-
-        async def settle() -> Outcome:
-            try:
-                answer = await hub.http.post(hub.url + SETTLE_PATH, json=body)
-                settlement = direct_settlement(hub.desk, reservation, answer)
-            except httpx.TransportError as error:
-                message = f"No answer came ({type(error).__name__}); the payment may be made."
-                self._keep(payment_id, settle)
-                raise UndecidedError(message, payment_id=payment_id, is_in_review=False) from error
-            except HubError as error:
-                if error.reason != "payment_in_review":
-                    raise
-                self._keep(payment_id, settle)
-                message = f"Payment {payment_id} waits for a person's approval."
-                raise UndecidedError(message, payment_id=payment_id, is_in_review=True) from error
-            return _to_payment(settlement)
-
-        return await settle()
+        self._reservations[payment_id] = reservation
+        request = hub.http.build_request("POST", hub.url + SETTLE_PATH, json=body)
+        return await self._settle(request, payment_id)
 
     async def finish(self, payment_id: str) -> Outcome:
         """
-        Send an undecided payment again, with its first signature.
+        Send an undecided payment again, with its first signature; of others say what they are.
 
         Raises:
-            NothingUndecidedError: It is not here.
+            NothingUndecidedError: Nobody knows it.
             UndecidedError: It still is not decided.
         """
-        again = self._undecided.pop(payment_id, None)
-        if again is None:
-            message = f"No payment {payment_id} is undecided here."
-            raise NothingUndecidedError(message)
-        return await again()
+        try:
+            request = self._undecided.request(payment_id)
+        except ValueError as error:
+            message = f"{payment_id[:64]!r} is no id of a payment."
+            raise NothingUndecidedError(message) from error
+        if request is None:
+            return await self._look_up(payment_id)
+        if request.url.path == SETTLE_PATH:
+            return await self._settle(request, payment_id)
+        if self.hub.desk.resumed(request) is None:
+            self.hub.desk.adopt(request)
+        return await self._buy(request, payment_id)
 
-    async def _buy(self, request: httpx.Request) -> Outcome:
+    async def _settle(self, request: httpx.Request, payment_id: str) -> Outcome:
+        # What an earlier process signed was counted by its cap.
+        reservation = self._reservations.get(payment_id) or Reservation(amount=0)
         try:
             answer = await self.hub.http.send(request)
-            return _to_answer(chat_answer(answer))
+            settlement = direct_settlement(self.hub.desk, reservation, answer)
+        except httpx.TransportError as error:
+            self._undecided.keep(payment_id, request)
+            message = f"No answer came ({type(error).__name__}); the payment may be made."
+            raise UndecidedError(message, payment_id=payment_id, is_in_review=False) from error
+        except HubError as error:
+            if error.reason not in UNDECIDED:
+                self._decided(payment_id)
+                raise
+            self._undecided.keep(payment_id, request)
+            is_in_review = error.reason == IN_REVIEW
+            message = (
+                f"Payment {payment_id} waits for a person's approval."
+                if is_in_review
+                else f"The hub does not know yet what became of payment {payment_id}."
+            )
+            raise UndecidedError(
+                message, payment_id=payment_id, is_in_review=is_in_review
+            ) from error
+        self._decided(payment_id)
+        return _to_payment(settlement)
+
+    async def _buy(self, request: httpx.Request, payment_id: str | None = None) -> Outcome:
+        try:
+            answer = await self.hub.http.send(request)
+            outcome = _to_answer(chat_answer(answer))
         except PaymentInReviewError as error:
-            again = error.request
-            self._keep(error.review_id, lambda: self._buy(again))
+            self._undecided.keep(error.review_id, error.request)
             raise UndecidedError(
                 str(error), payment_id=error.review_id, is_in_review=True
             ) from error
         except PaymentUncertainError as error:
-            again = error.request
-            self._keep(error.payment_id, lambda: self._buy(again))
+            self._undecided.keep(error.payment_id, error.request)
             raise UndecidedError(
                 str(error), payment_id=error.payment_id, is_in_review=False
             ) from error
+        except (PaymentRefusedError, AnswerLostError):
+            self._decided(payment_id)
+            raise
+        self._decided(payment_id)
+        return outcome
 
-    def _keep(self, payment_id: str, again: Callable[[], Awaitable[Outcome]]) -> None:
-        self._undecided[payment_id] = again
-        if len(self._undecided) > UNDECIDED_MAX:
-            self._undecided.popitem(last=False)
+    async def _look_up(self, payment_id: str) -> Outcome:
+        """
+        Return what the hub's books say of a payment that is not kept here.
+        """
+        try:
+            payment = await self.hub.payment(payment_id)
+        except HubError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            message = f"No payment {payment_id} is undecided here, and the hub knows none."
+            raise NothingUndecidedError(message) from error
+        return {
+            "payment_id": payment_id,
+            "state": payment.get("state"),
+            "amount": payment.get("amount"),
+        }
 
-
-def _options(max_tokens: int | None) -> dict[str, object]:
-    return {} if max_tokens is None else {"max_tokens": max_tokens}
+    def _decided(self, payment_id: str | None) -> None:
+        if payment_id is not None:
+            self._undecided.forget(payment_id)
+            self._reservations.pop(payment_id, None)
 
 
 def _to_quote(quote: Quote) -> Outcome:

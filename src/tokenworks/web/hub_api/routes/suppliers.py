@@ -54,6 +54,7 @@ async def add_supplier(body: SupplierIn, services: Services) -> SupplierShape:
         kind=body.kind,
         api_key=_reveal(body.api_key),
         allow_private=body.allow_private,
+        sends_call_id=body.sends_call_id,
     )
     return await _shape(services, supplier)
 
@@ -103,6 +104,7 @@ async def change_supplier(
         api_key=_reveal(body.api_key),
         drop_api_key=body.drop_api_key,
         allow_private=body.allow_private,
+        sends_call_id=body.sends_call_id,
     )
     return await _shape(services, changed)
 

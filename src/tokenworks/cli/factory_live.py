@@ -1,0 +1,289 @@
+"""
+``tokenworks factory meter | energy``: power meters of suppliers, and what calls took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from time import sleep as wait
+from typing import Annotated, Any, Final
+
+import typer
+
+from tokenworks.cli.client import (
+    EXIT_COULD_NOT_RUN,
+    CommandError,
+    DataOption,
+    HubClient,
+    JsonOption,
+    KeyOption,
+    UrlOption,
+    hub_session,
+)
+from tokenworks.cli.rendering import Record, column, short_moment
+from tokenworks.factory.energy.model import Quantity, Reading
+from tokenworks.factory.live.model import MICRO, GridMethod, SourceKind, SourceSettings
+from tokenworks.factory.live.service import from_us
+from tokenworks.factory.ports import PowerSource
+from tokenworks.foundation.clock import SystemClock
+
+meter_app: Final = typer.Typer(help="Power meters of suppliers.", no_args_is_help=True)
+
+READINGS_SENT: Final = 500
+"""Kept back while the hub does not answer, the oldest lost first: then there is a gap."""
+
+
+def _grid_text(row: Record) -> str:
+    grid: Record | None = row.get("grid")
+    return "" if grid is None else f"{grid['co2e_g_per_kwh']} g/kWh, {grid['source']}"
+
+
+def _ratio(field: str) -> Any:  # noqa: ANN401 - a cell
+    def cell(row: Record) -> str:
+        value = row.get(field)
+        return "" if value is None else f"{value:.4g}"
+
+    return cell
+
+
+METER_COLUMNS: Final = (
+    column("Supplier"),
+    column("Name"),
+    column("Source"),
+    column("Measured", "is_measured"),
+    column("Boundary"),
+    column("Interval s", "interval_s", right=True),
+    column("Price per kWh", "price_per_kwh", right=True),
+    column("Grid", _grid_text),
+    column("Last reading", short_moment("last_reading_at")),
+    column("Retired", short_moment("retired_at")),
+    column("Id", "meter_id"),
+)
+MODEL_COLUMNS: Final = (
+    column("Model"),
+    column("Calls", right=True),
+    column("Tokens read", "input_tokens", right=True),
+    column("written", "output_tokens", right=True),
+    column("J/token", _ratio("joules_per_token"), right=True),
+    column("J/written", _ratio("joules_per_output_token"), right=True),
+    column("kWh/M", _ratio("kwh_per_million_tokens"), right=True),
+    column("Electricity/M", "electricity_cost_per_million", right=True),
+    column("Charged/M", "charge_per_million", right=True),
+    column("g CO2e", "co2e_g", right=True),
+    column("Divided by", "methods"),
+    column("Measured", "is_measured"),
+)
+
+MeterArgument = Annotated[str, typer.Argument(help="The meter's id.")]
+
+
+@meter_app.command("add")
+def add(
+    supplier: Annotated[str, typer.Argument(help="The supplier's name or id.")],
+    source: Annotated[SourceKind, typer.Option(help="How it is read; push: it is sent.")],
+    name: Annotated[str, typer.Option(help="What it is called.")] = "meter",
+    boundary: Annotated[str, typer.Option(help="What it sees: GPU boards, host, rack.")] = "",
+    url: Annotated[str | None, typer.Option("--exporter", help="Of dcgm: its /metrics.")] = None,
+    engine: Annotated[str | None, typer.Option(help="vLLM's /metrics, for its phases.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of model: where the engine listens.")] = None,
+    pid: Annotated[int | None, typer.Option(help="Of model: the process instead.")] = None,
+    tdp_w: Annotated[int | None, typer.Option(help="Of model: of the whole CPU.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="The exporter's address may be private.")
+    ] = False,
+    interval_s: Annotated[float | None, typer.Option(help="How much time is posted.")] = None,
+    gap_max_s: Annotated[float | None, typer.Option(help="Longer is a gap.")] = None,
+    power_max_w: Annotated[int | None, typer.Option(help="No device takes more.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="One that must be there. Repeat for more.")
+    ] = None,
+    price_per_kwh: Annotated[str | None, typer.Option(help="Of its electricity.")] = None,
+    grid_g_per_kwh: Annotated[str | None, typer.Option(help="CO2e of a kWh, grams.")] = None,
+    grid_source: Annotated[str | None, typer.Option(help="Who says so; place, year.")] = None,
+    grid_method: Annotated[GridMethod, typer.Option(help="Of the factor.")] = (
+        GridMethod.LOCATION_BASED
+    ),
+    hub_url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Add a supplier's power meter: the worker reads it, or `factory meter send` at the site does.
+    """
+    with hub_session(url=hub_url, key=key, data=data, as_json=as_json) as hub:
+        body = {
+            "supplier": supplier,
+            "name": name,
+            "source": source.value,
+            "boundary": boundary,
+            "url": url,
+            "engine_url": engine,
+            "port": port,
+            "pid": pid,
+            "tdp_w": tdp_w,
+            "allow_private": allow_private,
+            "interval_s": interval_s,
+            "gap_max_s": gap_max_s,
+            "power_max_w": power_max_w,
+            "devices": device,
+            "price_per_kwh": price_per_kwh,
+            "grid": _grid(grid_g_per_kwh, grid_source, grid_method),
+        }
+        hub.output.record(hub.post("factory/meters", body), METER_COLUMNS)
+
+
+@meter_app.command("list")
+def list_meters(
+    retired: Annotated[bool, typer.Option("--retired", help="Those too.")] = False,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    List power meters.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        rows = hub.get("factory/meters", retired=retired)["items"]
+        hub.output.records(rows, METER_COLUMNS, empty="No supplier has a power meter.")
+
+
+@meter_app.command("show")
+def show(
+    meter: MeterArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show a power meter, and until when it was read and posted.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        hub.output.record(hub.get(f"factory/meters/{meter}"), METER_COLUMNS)
+
+
+@meter_app.command("retire")
+def retire(
+    meter: MeterArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Read a meter no more; what it said is still posted.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        hub.output.record(hub.post(f"factory/meters/{meter}/retire"), METER_COLUMNS)
+
+
+class LocalSource(StrEnum):
+    """
+    What can be read where this command runs.
+    """
+
+    MODEL = "model"
+    RAPL = "rapl"
+    NVML = "nvml"
+    DCGM = "dcgm"
+
+
+@meter_app.command("send")
+def send(
+    meter: MeterArgument,
+    source: Annotated[LocalSource, typer.Option(help="What to read on this machine.")],
+    exporter: Annotated[str | None, typer.Option(help="Of dcgm: its /metrics.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of model: where the engine listens.")] = None,
+    tdp_w: Annotated[int | None, typer.Option(help="Of model: of the whole CPU.")] = None,
+    every_s: Annotated[float, typer.Option(min=0.05, max=3600, help="Between readings.")] = 0.5,
+    readings: Annotated[
+        int, typer.Option(min=0, help="So many, then stop; 0: until interrupted.")
+    ] = 0,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Read a meter on the engine's own machine and send it to the hub, until interrupted.
+
+    For a meter of the source push. What the hub does not take is sent again later, in its order.
+    """
+    from tokenworks.adapters.power_meters.opening import open_source
+
+    settings = SourceSettings(url=exporter, port=port, tdp_w=tdp_w)
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        kind = SourceKind(source.value)
+        sender = _Sender(hub, meter, open_source(kind, settings, SystemClock(), name=meter))
+        taken = 0
+        with contextlib.suppress(KeyboardInterrupt):
+            while readings == 0 or taken < readings:
+                if taken:
+                    wait(every_s)
+                sender.read_and_send()
+                taken += 1
+        hub.output.document({"sent": sender.sent, "not_sent": len(sender.waiting)})
+
+
+class _Sender:
+    def __init__(self, hub: HubClient, meter: str, source: PowerSource) -> None:
+        self.sent = 0
+        self.waiting: list[Reading] = []
+        self._hub = hub
+        self._meter = meter
+        self._source = source
+        self._is_told = False
+
+    def read_and_send(self) -> None:
+        self.waiting = [*self.waiting, *self._source.read()][-READINGS_SENT:]
+        body = {"readings": [_to_body(reading) for reading in self.waiting]}
+        try:
+            self._hub.post(f"factory/meters/{self._meter}/readings", body)
+        except CommandError as error:
+            if error.exit_code != EXIT_COULD_NOT_RUN:
+                raise
+            if not self._is_told:
+                self._hub.output.note(f"Kept for later: {error.message}")
+            self._is_told = True
+            return
+        self._is_told = False
+        self.sent += len(self.waiting)
+        self.waiting = []
+
+
+def energy(
+    hours: Annotated[int, typer.Option(min=1, max=744, help="So far back.")] = 24,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Show what each model's calls took: joules, kWh and electricity beside the charge.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        rows = hub.get("factory/models", hours=hours)["items"]
+        hub.output.records(rows, MODEL_COLUMNS, empty="No call's energy is known in that time.")
+        if any(not row["is_measured"] for row in rows):
+            hub.output.note("Not measured: the energy of some is a MODEL.")
+
+
+def _grid(grams: str | None, source: str | None, method: GridMethod) -> dict[str, str] | None:
+    if grams is None and source is None:
+        return None
+    if grams is None or source is None:
+        message = "A grid factor needs --grid-g-per-kwh and --grid-source."
+        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
+    return {"co2e_g_per_kwh": grams, "source": source, "method": method.value}
+
+
+def _to_body(reading: Reading) -> dict[str, str | None]:
+    value = None if reading.value is None else str(Decimal(reading.value) / MICRO)
+    moment: datetime = from_us(reading.at_us)
+    column_name = "watts" if reading.quantity is Quantity.POWER else "joules"
+    return {"time": moment.isoformat(), "device": reading.device, column_name: value}

@@ -1,0 +1,254 @@
+-- name: add_meter
+-- A supplier has one meter at a time.
+INSERT INTO factory.meters (
+    meter_id, supplier_id, name, source, settings, interval_us, gap_max_us, power_max_uw, devices, boundary,
+    price_nano_per_kwh, co2e_mg_per_kwh, co2e_source, co2e_method, actor, created_at)
+VALUES (
+    %(meter_id)s, %(supplier_id)s, %(name)s, %(source)s, %(settings)s, %(interval_us)s, %(gap_max_us)s, %(power_max_uw)s, %(devices)s,
+    %(boundary)s, %(price_nano_per_kwh)s, %(co2e_mg_per_kwh)s, %(co2e_source)s, %(co2e_method)s, %(actor)s, %(created_at)s)
+ON CONFLICT DO NOTHING
+RETURNING meter_id
+
+-- name: meters
+-- Meters, those in use first; retired ones too where they are asked for.
+SELECT
+    meter_id, supplier_id, name, source, settings, interval_us, gap_max_us, power_max_uw, devices, boundary,
+    price_nano_per_kwh, co2e_mg_per_kwh, co2e_source, co2e_method, actor, created_at, retired_at
+FROM factory.meters
+WHERE (%(with_retired)s OR retired_at IS NULL)
+    AND (%(meter_id)s::uuid IS NULL OR meter_id = %(meter_id)s)
+    AND (%(supplier_id)s::uuid IS NULL OR supplier_id = %(supplier_id)s)
+ORDER BY retired_at IS NOT NULL, created_at DESC, meter_id
+
+-- name: retire_meter
+-- It is not read any more; what was read is still divided and posted.
+UPDATE factory.meters SET retired_at = %(now)s WHERE meter_id = %(meter_id)s AND retired_at IS NULL
+
+-- name: add_readings
+-- Readings in the order in which they came.
+INSERT INTO factory.readings (received_at, meter_id, at_us, device, quantity, value, counter_range)
+SELECT %(received_at)s, %(meter_id)s, row.at_us, row.device, row.quantity, row.value, row.counter_range
+FROM unnest(%(at_us)s::bigint[], %(devices)s::text[], %(quantities)s::text[], %(values)s::numeric[], %(ranges)s::bigint[])
+    WITH ORDINALITY AS row (at_us, device, quantity, value, counter_range, place)
+ORDER BY row.place
+
+-- name: readings
+-- What a meter said of a time, in the order in which it came: with what came in between and is of
+-- another time, because a clock stepped, and with each device's last word before, because a counter
+-- that was silent for long still says how much it counted meanwhile.
+WITH inside AS (
+    SELECT received_at
+    FROM factory.readings
+    WHERE meter_id = %(meter_id)s AND at_us >= %(since_us)s AND at_us <= %(until_us)s
+), came AS (
+    SELECT reading.*, min(at_us) OVER (PARTITION BY received_at) AS batch_us
+    FROM factory.readings AS reading
+    WHERE meter_id = %(meter_id)s
+        AND received_at BETWEEN (SELECT min(received_at) FROM inside) AND (SELECT max(received_at) FROM inside)
+        AND (NOT %(by_batch)s OR received_at IN (SELECT received_at FROM inside))
+), before AS (
+    SELECT DISTINCT ON (device) *
+    FROM factory.readings
+    WHERE meter_id = %(meter_id)s
+        AND at_us < %(since_us)s
+        AND at_us >= %(oldest_us)s
+        AND value IS NOT NULL
+        AND received_at < (SELECT min(received_at) FROM inside)
+    ORDER BY device, at_us DESC, received_at DESC, reading_no DESC
+)
+SELECT at_us, device, quantity, value, counter_range
+FROM (
+    SELECT false AS is_inside, NULL::bigint AS batch_us, * FROM before
+    UNION ALL
+    SELECT
+        true, CASE WHEN %(by_batch)s THEN batch_us END,  -- what was sent late stands in its place
+        received_at, reading_no, meter_id, at_us, device, quantity, value, counter_range
+    FROM came
+) AS said
+ORDER BY is_inside, batch_us, received_at, reading_no
+LIMIT %(limit)s
+
+-- name: reading_span
+-- From when to when there are readings of a meter, by its own clock.
+SELECT
+    (SELECT at_us FROM factory.readings WHERE meter_id = %(meter_id)s AND at_us >= %(since_us)s ORDER BY at_us LIMIT 1),
+    (SELECT at_us FROM factory.readings WHERE meter_id = %(meter_id)s AND at_us <= %(until_us)s ORDER BY at_us DESC LIMIT 1)
+
+-- name: late_readings
+-- Starts of intervals for which readings came after they were divided.
+SELECT reading.at_us / %(interval_us)s * %(interval_us)s
+FROM factory.readings AS reading
+JOIN LATERAL (
+    SELECT coalesce(max(computed_at), '-infinity') AS computed_at
+    FROM factory.intervals
+    WHERE meter_id = %(meter_id)s AND start_us = reading.at_us / %(interval_us)s * %(interval_us)s
+) AS divided ON reading.received_at > divided.computed_at
+WHERE reading.meter_id = %(meter_id)s AND reading.received_at >= %(since)s AND reading.at_us < %(before_us)s
+GROUP BY 1
+HAVING max(reading.received_at) < %(quiet_since)s
+
+-- name: posted_until
+-- The end of a meter's last interval.
+SELECT max(end_us) FROM factory.intervals WHERE meter_id = %(meter_id)s
+
+-- name: add_interval
+-- Claim a revision; nothing when it is there already.
+INSERT INTO factory.intervals (
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at)
+VALUES (
+    %(interval_id)s, %(revision)s, %(meter_id)s, %(supplier_id)s, %(start_us)s, %(end_us)s, %(metered_uj)s, %(unattributed_uj)s,
+    %(unplaced_uj)s, %(covered_us)s, %(methods)s, %(is_measured)s, %(calls)s, %(input_tokens)s, %(output_tokens)s, %(faults)s, %(computed_at)s)
+ON CONFLICT DO NOTHING
+RETURNING interval_id
+
+-- name: add_shares
+-- What calls were given.
+INSERT INTO factory.shares (interval_id, revision, call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole)
+SELECT %(interval_id)s, %(revision)s, row.*
+FROM unnest(
+    %(call_ids)s::uuid[], %(organisation_ids)s::uuid[], %(energies)s::bigint[], %(prefills)s::bigint[], %(decodes)s::bigint[],
+    %(methods)s::text[], %(wholes)s::boolean[]) AS row
+
+-- name: intervals_to_post
+-- Claimed and not in the books yet, the oldest first.
+SELECT
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
+FROM factory.intervals
+WHERE posted_at IS NULL
+ORDER BY computed_at, revision
+LIMIT %(limit)s
+
+-- name: mark_posted
+-- It is in the books.
+UPDATE factory.intervals SET posted_at = %(now)s WHERE interval_id = %(interval_id)s AND revision = %(revision)s AND posted_at IS NULL
+
+-- name: latest_intervals
+-- The last revision of each interval of some meters.
+SELECT DISTINCT ON (start_us, meter_id)
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
+FROM factory.intervals
+WHERE meter_id = ANY (%(meter_ids)s) AND end_us > %(since_us)s AND start_us < %(until_us)s
+ORDER BY start_us, meter_id, revision DESC
+
+-- name: revisions
+-- Every revision of an interval.
+SELECT
+    interval_id, revision, meter_id, supplier_id, start_us, end_us, metered_uj, unattributed_uj, unplaced_uj, covered_us, methods,
+    is_measured, calls, input_tokens, output_tokens, faults, computed_at, posted_at
+FROM factory.intervals
+WHERE interval_id = %(interval_id)s
+ORDER BY revision
+
+-- name: sums_by_organisation
+-- What each buyer's calls got in one revision.
+SELECT organisation_id, sum(energy_uj)::bigint
+FROM factory.shares
+WHERE interval_id = %(interval_id)s AND revision = %(revision)s
+GROUP BY organisation_id
+ORDER BY organisation_id
+
+-- name: shares_of_interval
+-- Every call's share of one revision.
+SELECT call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole
+FROM factory.shares
+WHERE interval_id = %(interval_id)s AND revision = %(revision)s
+ORDER BY call_id
+
+-- name: call_totals
+-- What the calls of some intervals got, over the last revision of every interval they were in, and
+-- what was last signed of them.
+WITH touched AS (
+    SELECT DISTINCT call_id
+    FROM factory.shares
+    WHERE interval_id = ANY (%(interval_ids)s)
+), latest AS (
+    SELECT DISTINCT ON (share.interval_id, share.call_id) share.*, division.revision = head.revision AS is_current, division.is_measured, division.start_us, division.end_us
+    FROM touched
+    JOIN factory.shares AS share USING (call_id)
+    JOIN factory.intervals AS division ON division.interval_id = share.interval_id AND division.revision = share.revision
+    JOIN LATERAL (SELECT max(revision) AS revision FROM factory.intervals WHERE interval_id = share.interval_id) AS head ON true
+    ORDER BY share.interval_id, share.call_id, share.revision DESC
+), totals AS (
+    SELECT
+        call_id,
+        coalesce(sum(energy_uj) FILTER (WHERE is_current), 0)::bigint AS energy_uj,
+        coalesce(sum(prefill_uj) FILTER (WHERE is_current), 0)::bigint AS prefill_uj,
+        coalesce(sum(decode_uj) FILTER (WHERE is_current), 0)::bigint AS decode_uj,
+        array_agg(DISTINCT method ORDER BY method) FILTER (WHERE is_current) AS methods,
+        coalesce(bool_and(is_whole) FILTER (WHERE is_current), false) AS is_whole,
+        coalesce(bool_and(is_measured) FILTER (WHERE is_current), true) AS is_measured,
+        min(start_us) AS start_us,
+        max(end_us) AS end_us,
+        sum(end_us - start_us)::bigint AS metered_us
+    FROM latest
+    GROUP BY call_id
+)
+SELECT
+    totals.call_id, totals.energy_uj, totals.prefill_uj, totals.decode_uj, totals.methods, totals.is_whole, totals.is_measured,
+    totals.start_us, totals.end_us, totals.metered_us, coalesce(last.number, 0), last.energy_uj, last.is_whole
+FROM totals
+LEFT JOIN LATERAL (
+    SELECT number, energy_uj, is_whole
+    FROM factory.addenda
+    WHERE call_id = totals.call_id
+    ORDER BY number DESC
+    LIMIT 1
+) AS last ON true
+ORDER BY totals.call_id
+
+-- name: recent_intervals
+-- Intervals of a meter that were divided lately.
+SELECT DISTINCT interval_id
+FROM factory.intervals
+WHERE meter_id = %(meter_id)s AND end_us > %(since_us)s
+
+-- name: add_addendum
+-- The next addendum of a call, unless another process wrote it first.
+INSERT INTO factory.addenda (
+    call_id, number, supplier_id, organisation_id, model, tier, energy_uj, prefill_uj, decode_uj, method, is_measured, is_whole,
+    co2e_ug, electricity_quanta, input_tokens, output_tokens, charge_quanta, payable_quanta, ended_at, issued_at, jws)
+VALUES (
+    %(call_id)s, %(number)s, %(supplier_id)s, %(organisation_id)s, %(model)s, %(tier)s, %(energy_uj)s, %(prefill_uj)s, %(decode_uj)s,
+    %(method)s, %(is_measured)s, %(is_whole)s, %(co2e_ug)s, %(electricity_quanta)s, %(input_tokens)s, %(output_tokens)s,
+    %(charge_quanta)s, %(payable_quanta)s, %(ended_at)s, %(issued_at)s, %(jws)s)
+ON CONFLICT DO NOTHING
+
+-- name: addenda_of_call
+-- What was signed about a call, in its order.
+SELECT jws FROM factory.addenda WHERE call_id = %(call_id)s ORDER BY number
+
+-- name: energy_by_call_group
+-- Calls that ended in a time, by supplier, buyer, model and how they were measured; of each call
+-- its last addendum.
+SELECT
+    supplier_id,
+    organisation_id,
+    model,
+    method,
+    count(*),
+    count(*) FILTER (WHERE NOT is_whole),
+    sum(input_tokens)::bigint,
+    sum(output_tokens)::bigint,
+    sum(energy_uj)::bigint,
+    sum(prefill_uj)::bigint,
+    sum(decode_uj)::bigint,
+    CASE WHEN bool_and(co2e_ug IS NOT NULL) THEN sum(co2e_ug)::bigint END,
+    CASE WHEN bool_and(electricity_quanta IS NOT NULL) THEN sum(electricity_quanta)::bigint END,
+    sum(charge_quanta)::bigint,
+    sum(payable_quanta)::bigint,
+    bool_and(is_measured)
+FROM (
+    SELECT DISTINCT ON (call_id) *
+    FROM factory.addenda
+    WHERE ended_at >= %(since)s AND ended_at < %(until)s
+    ORDER BY call_id, number DESC
+) AS last
+GROUP BY supplier_id, organisation_id, model, method
+ORDER BY 9 DESC, 1, 2, 3, 4
+
+-- name: ensure_partitions
+-- Make the partitions of the ledger's months and of the coming day; drop old readings.
+SELECT factory.ensure_partitions_v1(%(now)s, %(keep_days)s)

@@ -1,0 +1,265 @@
+"""
+What the machines can do and what a million tokens cost, as people meet it.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.console.conftest import Console, Visitor, Visitors
+from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, SUPPLIER_KEY
+from tests.console.fake_hub_door import Server
+
+pytestmark = [pytest.mark.console, pytest.mark.timeout(120)]
+
+FRONT = {"gpu": "b200", "model": "DeepSeek-V4-Pro"}
+CHART = ".plot-wide"
+
+
+def ask(server: Server, path: str, **query: str) -> Any:  # noqa: ANN401 - whatever JSON has
+    """
+    Return what the hub says.
+    """
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    url = f"{server.url}/hub/v1/factory/{path}"
+    answer = httpx.get(url, params=FRONT | query, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def enter(visitor: Visitor, key: str = ADMIN_KEY, path: str = "/factory") -> None:
+    """
+    Open the page.
+    """
+    visitor.log_in(key, path)
+    visitor.page.wait_for_selector("#plan")
+
+
+def shown(visitor: Visitor, row: str) -> list[str]:
+    """
+    Return a row of the table by tier, what it was before left out.
+    """
+    cells = visitor.page.locator(".by-tier tr", has_text=row).locator("td")
+    return [text.split("\n")[0] for text in cells.all_inner_texts()]
+
+
+def costs_of(document: dict[str, Any]) -> list[Decimal | None]:
+    """
+    Return the hub's costs by tier.
+    """
+    texts = [tier["cost_usd_per_million"] for tier in document["tiers"]]
+    return [None if text is None else Decimal(text) for text in texts]
+
+
+def agrees(texts: list[str], figures: list[Decimal | None]) -> bool:
+    """
+    Tell whether what is shown is what was computed, to four digits.
+    """
+    return all(
+        (text == "–")
+        if figure is None
+        else Decimal(text.replace(",", "")) == pytest.approx(figure, rel=Decimal("0.001"))
+        for text, figure in zip(texts, figures, strict=True)
+    )
+
+
+def test_front_shows_points_tiers_and_what_is_out_of_reach(
+    console: Console, server: Server, visitors: Visitors
+) -> None:
+    """
+    Every point is drawn and stands in the table; a tier that no point serves says so.
+    """
+    frontier = ask(server, "frontier")
+    visitor = visitors.open(console)
+    enter(visitor)
+    page = visitor.page
+    rows = {point["row"] for point in frontier["points"]}
+    addresses = "all => all.map(each => each.getAttribute('href'))"
+    drawn = page.locator(f"{CHART} a.spot").evaluate_all(addresses)
+
+    assert {int(each.removeprefix("#point-")) for each in drawn} == rows
+    assert page.locator(".points tbody tr").count() == len(rows)
+    assert page.locator(f"{CHART} .floor-mark text").all_text_contents() == [
+        "standard 50",
+        "premium 100",
+        "high speed 200",
+        "elite 300",
+    ]
+    chips = page.locator(".floor .status").all_inner_texts()
+    assert chips == [tier["reach"] for tier in frontier["tiers"]]
+    assert "unreachable" in chips
+    assert page.locator(f"{CHART} .reach-unreachable").count() == chips.count("unreachable")
+    assert "begin too late" in page.locator(".floor", has_text="standard").inner_text()
+    assert "SemiAnalysis InferenceX" in page.locator(".source").first.inner_text()
+    axes = page.locator("[data-part=frontier] .plot-wide .axis").all_text_contents()
+    assert axes == ["tokens/s of one user", "tokens/s per GPU"]
+
+
+def test_focus_tells_the_facts_of_a_point_and_enter_leads_to_its_row(
+    console: Console, server: Server, visitors: Visitors
+) -> None:
+    """
+    With the keyboard alone: what a point is, where it is from, and its row in the table.
+    """
+    best = [point for point in ask(server, "frontier")["points"] if not point["dominated_by_row"]]
+    visitor = visitors.open(console)
+    enter(visitor)
+    page = visitor.page
+    spot = page.locator(f'{CHART} a[href="#point-{best[1]["row"]}"]')
+    spot.focus()
+    tip = page.locator(".tip:visible")
+    text = tip.inner_text()
+
+    for part in (best[1]["layout"], "GPU boards alone", "median", f"Row {best[1]['row']}."):
+        assert part in text
+    assert "SemiAnalysis" in text
+    assert str(spot.get_attribute("aria-label")).startswith(best[1]["engine"])
+    page.keyboard.press("Enter")
+    assert page.locator(".points tr:target").is_visible()
+    page.locator(f"{CHART} a.spot[tabindex]").first.hover()
+    assert "is better" in tip.inner_text()
+
+
+def test_slider_computes_without_a_reload_and_the_address_keeps_it(
+    console: Console, server: Server, visitors: Visitors
+) -> None:
+    """
+    What is shown after a slider moved is what the hub computes, and the same after a reload.
+    """
+    visitor = visitors.open(console)
+    enter(visitor)
+    page = visitor.page
+    page.evaluate("window.isTheSame = true")
+    before = costs_of(ask(server, "economics"))
+    assert agrees(shown(visitor, "Cost"), before)
+    slider = page.locator("input[data-of=utilisation]")
+    slider.focus()
+    slider.press("Home")
+    slider.press("ArrowRight")
+    page.wait_for_url(re.compile("utilisation=2&"))
+    now = costs_of(ask(server, "economics", utilisation="0.02"))
+
+    assert agrees(shown(visitor, "Cost"), now)
+    assert page.evaluate("document.activeElement.dataset.of") == "utilisation"
+    assert page.locator(f"{CHART} .was").count() == sum(cost is not None for cost in now)
+    assert page.evaluate("window.isTheSame") is True
+    page.fill("#power", "-20")
+    page.wait_for_url(re.compile("power=-20"))
+    page.reload()
+    supposed = {"utilisation": "0.02", "power_usd_per_mwh": "-20"}
+    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", **supposed)))
+    visitor.keep("factory-plan")
+
+
+def test_hardware_is_compared_on_the_same_model(console: Console, visitors: Visitors) -> None:
+    """
+    Another GPU has another front; the one it is compared with stays as a dotted line.
+    """
+    visitor = visitors.open(console)
+    enter(visitor, path="/factory")
+    page = visitor.page
+    page.select_option("#family", "gpt-oss-120b|mxfp4|gpqa")
+    page.locator("#gpu option", has_text="H100").wait_for(state="attached")
+    page.select_option("#gpu", "h100")
+    page.locator(f"{CHART} .ghost-name", has_text="B200").wait_for()
+    page.get_by_text("One H100 with its share").wait_for()
+    first_token = page.locator(".floor", has_text="standard").inner_text()
+
+    assert "First token not measured" in first_token
+    assert page.locator("#capital").get_attribute("placeholder") == "1.04"
+    assert page.locator(".was-figure").count() > 0
+
+
+def test_what_is_no_plant_is_said_and_nothing_is_computed(
+    console: Console, visitors: Visitors
+) -> None:
+    """
+    A word, and a value the hub refuses: a sentence each, and no figures beside it.
+    """
+    visitor = visitors.open(console)
+    enter(visitor)
+    page = visitor.page
+    alert = page.locator("[role=alert]")
+    page.fill("#pue", "low")
+    page.get_by_text("PUE: 'low' is no number.").wait_for()
+    page.fill("#pue", "0.9")
+    page.get_by_text("PUE is at least 1 and at most 10.").wait_for()
+
+    assert alert.count() == 1
+    assert page.locator(".by-tier").count() == 0
+    page.fill("#pue", "1.1")
+    page.locator(".by-tier").wait_for()
+    assert alert.count() == 0
+
+
+def test_page_works_without_a_script(console: Console, server: Server, visitors: Visitors) -> None:
+    """
+    The form has a button, the chart is a picture with titles, points lead to the table.
+    """
+    visitor = visitors.open(console, has_script=False)
+    enter(visitor)
+    page = visitor.page
+    page.fill("#utilisation", "50")
+    page.click("[data-without-script]")
+    titles = page.locator(f"{CHART} a.spot title").all_text_contents()
+
+    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", utilisation="0.5")))
+    assert all("Source: SemiAnalysis" in title for title in titles)
+    assert page.locator("input[type=range]:visible").count() == 0
+    page.locator(f"{CHART} a.spot:not([tabindex])").first.click()
+    assert page.locator(".points tr:target").count() == 1
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(800, "dark"), (390, "light")])
+def test_narrow_factory_needs_no_sideways_scrolling(
+    console: Console, visitors: Visitors, width: int, scheme: str
+) -> None:
+    """
+    At 800 and 390 pixels the page fits, with the longest name of a model.
+    """
+    visitor = visitors.open(console, width=width, scheme=scheme)
+    long = "Llama-4-Maverick-17B-128E-Instruct-FP8|fp8|lm-arena-chat"
+    enter(visitor)
+    visitor.page.goto(f"{console.url}/factory?family={long}&utilisation=40")
+    visitor.page.wait_for_selector(".by-tier")
+
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") == width
+    is_wide = visitor.page.locator(".plot-wide").first.is_visible()
+    assert is_wide == (width == 800)
+    visitor.keep(f"factory-{width}")
+
+
+def test_factory_is_for_who_runs_one(console: Console, visitors: Visitors) -> None:
+    """
+    A supplier sees what its machines can do; a buyer has no way there, and is told.
+    """
+    supplier = visitors.open(console)
+    enter(supplier, SUPPLIER_KEY)
+    assert supplier.page.locator(".ways a").all_inner_texts() == ["Live", "Factory", "Escrows"]
+    buyer = visitors.open(console)
+    buyer.log_in(BUYER_KEY, "/factory")
+    buyer.page.get_by_role("heading", name="Not for this key").wait_for()
+    assert "Factory" not in buyer.page.locator(".ways").inner_text()
+    buyer.mistakes.clear()  # Chromium logs every answer of 403
+
+
+def test_script_of_the_page_is_the_only_one_allowed(console: Console) -> None:
+    """
+    The page's policy names this process alone, without inline scripts; so does its part's.
+    """
+    with httpx.Client(base_url=console.url, follow_redirects=True) as client:
+        client.post("/login", data={"key": ADMIN_KEY})
+        page = client.get("/factory")
+        policy = page.headers["content-security-policy"]
+
+        assert page.status_code == 200
+        assert "script-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert client.get("/factory/plan").status_code == 200
+    stranger = httpx.get(console.url + "/factory/plan", headers={"accept": "*/*;q=0"})
+    assert stranger.status_code == 401

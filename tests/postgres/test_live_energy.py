@@ -1,0 +1,600 @@
+"""
+Energy of real calls through a hub: divided, posted once, signed, corrected by number.
+
+The suppliers are the stub's (SIMULATED); calls, books, receipts and readings are real rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from tests.postgres.gateway_rig import (
+    Behaviour,
+    Plant,
+    Rig,
+    completion,
+    fresh_database,
+    open_business,
+    open_plant,
+)
+from tokenworks.factory.energy.model import Quantity, Reading
+from tokenworks.factory.live.model import (
+    MICRO,
+    GridMethod,
+    Interval,
+    MeterTerms,
+    SourceKind,
+    SupplierMeter,
+    interval_id,
+)
+from tokenworks.factory.live.posting import EnergyPosting, EnergyReport, shares_hash
+from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.service import LiveFactory, to_us
+from tokenworks.foundation.clock import FakeClock, SystemClock
+from tokenworks.ledger.check import check_books
+from tokenworks.receipts.files import verify_paths
+from tokenworks.receipts.trust import TrustedKeys
+from tokenworks.receipts.views import BUYER
+from tokenworks.testing.supplier_behaviour import Content
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STEP_US = MICRO
+LLAMA = {"prompt_n": 3, "prompt_ms": 0.4, "predicted_n": 7, "predicted_ms": 0.8}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant(
+    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Plant]:
+    """
+    A hub and its suppliers.
+    """
+    with fresh_database(server_dsn, template_database) as dsn:
+        async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
+            yield plant
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rig(plant: Plant) -> AsyncGenerator[Rig]:
+    """
+    A business of the test's own.
+    """
+    async with open_business(plant) as rig:
+        yield rig
+
+
+class Site:
+    """
+    A supplier's meter, read by the test, and the job that a worker runs; two minutes later.
+    """
+
+    def __init__(self, rig: Rig, meter: SupplierMeter, clock: FakeClock) -> None:
+        hub = rig.hub
+        self.rig = rig
+        self.meter = meter
+        self.clock = clock
+        self.store = hub.factory.store
+        self.factory = LiveFactory(self.store, clock, hub.ids)
+        self.proofs = EnergyProofs(self.store, hub.engine_calls, hub.keys, clock)
+        self.start_us = to_us(SystemClock().now()) // STEP_US * STEP_US
+
+    async def run(self) -> EnergyReport:
+        """
+        Do what the worker does, as a worker that has just begun.
+        """
+        hub = self.rig.hub
+        posting = EnergyPosting(
+            self.store,
+            calls=hub.engine_calls,
+            ledger=hub.ledger,
+            supply=hub.supply,
+            proofs=self.proofs,
+            signer=await hub.keys.ensure_lane_key(hub.writer.lane),
+            clock=self.clock,
+        )
+        return await posting.run()
+
+    async def say(
+        self, *said: tuple[float, int | None], quantity: Quantity = Quantity.POWER
+    ) -> None:
+        """
+        Send readings: seconds since the start, and watts (or joules).
+        """
+        readings = [
+            Reading(
+                device="gpu0",
+                at_us=self.start_us + round(at * MICRO),
+                quantity=quantity,
+                value=None if value is None else value * MICRO,
+            )
+            for at, value in said
+        ]
+        self.clock.advance(timedelta(seconds=1))
+        await self.factory.take_readings(self.meter.meter_id, readings)
+        self.clock.advance(timedelta(seconds=1))
+
+    async def intervals(self) -> list[Interval]:
+        """
+        Return the last revision of every interval.
+        """
+        return await self.store.latest([self.meter.meter_id], 0, 1 << 62)
+
+    async def energy(self, party_id: UUID, purpose: str) -> int:
+        """
+        Return the balance of one of the accounts of energy.
+        """
+        balances = await self.rig.hub.ledger.balances(party_id)
+        return sum(b.balance for b in balances if (b.purpose, b.asset) == (purpose, "UJ"))
+
+    async def audit(self) -> int:
+        """
+        Check that the books have exactly what the intervals say; return what was metered.
+        """
+        meters = await self.store.meters(supplier_id=self.meter.supplier_id, with_retired=True)
+        intervals = await self.store.latest([meter.meter_id for meter in meters], 0, 1 << 62)
+        supplier = await self.rig.hub.supply.get_supplier(self.meter.supplier_id)
+        owner, buyer = supplier.party_id, self.rig.organisation.party_id
+        metered = sum(interval.metered_uj for interval in intervals)
+        rest = sum(interval.unattributed_uj for interval in intervals)
+        assert await self.energy(owner, "energy_metered") == metered
+        assert await self.energy(owner, "energy_unattributed") == rest
+        used = 0
+        for interval in intervals:
+            shares = await self.store.shares(interval.interval_id, interval.revision)
+            given = sum(share.energy_uj for share in shares)
+            used += sum(share.energy_uj for share in shares if share.organisation_id == buyer)
+            assert given + interval.unattributed_uj == interval.metered_uj
+            entries = await self.rig.hub.ledger.entries_of(interval.interval_id)
+            if entries and entries[-1].ordinal == interval.revision:
+                said = shares_hash([(share.call_id, share.energy_uj) for share in shares])
+                assert entries[-1].meta["shares_sha256"] == said
+        assert await self.energy(buyer, "energy_used") == used
+        report = await check_books(self.rig.dsn, clock=SystemClock())
+        assert not report.problems, report.problems
+        return sum(one.metered_uj for one in intervals if one.meter_id == self.meter.meter_id)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(rig: Rig) -> Site:
+    """
+    A meter of the first supplier.
+    """
+    clock = FakeClock(SystemClock().now() + timedelta(minutes=2))
+    terms = MeterTerms(
+        name="rack",
+        source=SourceKind.PUSH,
+        interval_us=STEP_US,
+        gap_max_us=STEP_US // 2,
+        boundary="gpu boards",
+        price_nano_per_kwh=120_000_000,
+        co2e_mg_per_kwh=400_000,
+        co2e_source="made up for this test",
+        co2e_method=GridMethod.LOCATION_BASED,
+    )
+    offer = rig.offers["north", "standard"]
+    for old in await rig.hub.factory.store.meters(supplier_id=offer.supplier_id):
+        # So long ago that the job does not look at it any more.
+        await rig.hub.factory.store.retire_meter(old.meter_id, clock.now() - timedelta(days=2))
+    meter = await rig.hub.factory.add_meter(offer.supplier_id, terms, actor="test")
+    return Site(rig, meter, clock)
+
+
+def steady(watts: int, *, until_s: float = 20) -> list[tuple[float, int]]:
+    """
+    Return the same power every tenth of a second.
+    """
+    return [(tenth / 10, watts) for tenth in range(int(until_s * 10) + 1)]
+
+
+def tampered(document: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return an addendum that shows another energy than was signed.
+    """
+    changed = json.loads(json.dumps(document))
+    changed["addendum"]["energy"]["energy_uj"] = "1"
+    return changed
+
+
+async def trusted(rig: Rig) -> TrustedKeys:
+    """
+    Return the hub's published keys.
+    """
+    return TrustedKeys.from_json(json.dumps(await rig.hub.keys.jwks()))
+
+
+async def test_calls_get_what_the_meter_says_and_it_is_posted_once(
+    rig: Rig, site: Site, tmp_path: Path
+) -> None:
+    """
+    From calls and readings to books and proof; whoever runs it again changes nothing.
+    """
+    answers = [await rig.ask() for _ in range(3)]
+    await rig.quiet()
+    await site.say(*steady(100))
+    first = await site.run()
+    again = await site.run()
+    both = await asyncio.gather(site.run(), site.run())
+
+    calls = {UUID(answer.headers["x-tokenworks-call-id"]) for answer in answers}
+    assert (first.posted, first.corrected, first.signed) == (21, 0, 3)
+    assert [again, *both] == [EnergyReport()] * 3
+    assert await site.audit() == 2_000 * MICRO
+    documents: list[dict[str, object]] = []
+    for call_id in sorted(calls):
+        documents.append(await rig.hub.receipts.receipt_document(call_id, BUYER))
+        (addendum,) = await site.proofs.documents(call_id)
+        documents.append(addendum)
+        energy: Any = addendum["addendum"]
+        uj = int(energy["energy"]["energy_uj"])
+        assert uj > 0
+        assert energy["energy"]["method"] == "overlap"
+        assert energy["energy"]["source"] == "measured"
+        assert energy["energy"]["is_whole"]
+        assert energy["supersedes"] is None
+        assert energy["emissions"] == {
+            "co2e_ug": str(uj * 400_000_000 // 3_600_000_000_000),
+            "g_per_kwh": "400",
+            "source": "made up for this test",
+            "method": "location_based",
+        }
+    file = tmp_path / "receipts.json"
+    file.write_text(json.dumps(documents), encoding="utf-8")
+    found = verify_paths([file], await trusted(rig))
+    assert all(one.ok for one in found), found
+    assert [one.number for one in found] == [None, 1] * 3
+
+
+async def test_what_an_addendum_must_not_pass_for(rig: Rig, site: Site, tmp_path: Path) -> None:
+    """
+    Another energy, another call's receipt, an addendum without its receipt.
+    """
+    calls = [UUID((await rig.ask()).headers["x-tokenworks-call-id"]) for _ in range(2)]
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.run()
+    receipts = [await rig.hub.receipts.receipt_document(call_id, BUYER) for call_id in calls]
+    (one,), (two,) = [await site.proofs.documents(call_id) for call_id in calls]
+    keys = await trusted(rig)
+
+    def codes(*documents: object) -> list[list[str]]:
+        file = tmp_path / "some.json"
+        file.write_text(json.dumps(documents), encoding="utf-8")
+        found = verify_paths([file], keys)
+        return [[str(problem.code) for problem in (*row.problems, *row.notes)] for row in found]
+
+    assert codes(tampered(one)) == [["field_differs"]]
+    assert codes(one) == [["receipt_not_here"]]
+    forged = json.loads(json.dumps(one)) | {"jws": two["jws"]}
+    assert codes(forged) == [["field_differs"]]
+    assert codes(one | {"note": "nobody signed this"}) == [["document_malformed"]]
+    assert codes(receipts[0], one, two)[1:] == [[], ["receipt_not_here"]]
+    broken = str(one["jws"])[:-4] + "AAAA"
+    assert codes(one | {"jws": broken}) in ([["signature_wrong"]], [["jws_malformed"]])
+
+
+async def test_timings_of_the_engine_are_used_and_stand_on_the_receipt(
+    rig: Rig, site: Site
+) -> None:
+    """
+    llama.cpp's phases tell prompt and answer apart; the client reads them as they came.
+    """
+    usage = completion(prompt_tokens=9, completion_tokens=7)
+    await rig.add_odd_supplier(usage | {"timings": LLAMA})
+    told = await rig.ask()
+    call = await rig.call()
+    assert call.receipt is not None
+    assert call.receipt["attempt.1"]["timings"] == {
+        "prompt_us": 400,
+        "predicted_us": 800,
+        "prompt_tokens": 3,
+        "predicted_tokens": 7,
+    }
+    (attempt,) = await rig.hub.engine_calls.by_id(call.attempts[0].supplier_id, [call.call_id])
+    assert attempt.timings is not None
+    assert told.json()["timings"] == LLAMA, "the client reads what the engine said"
+
+
+async def test_wrong_readings_are_flagged_and_nothing_is_made_up(rig: Rig, site: Site) -> None:
+    """
+    NaN, a gap, a duplicate, a contradiction, a clock that steps back and forth, a device that is
+    missing at the end: the energy of the good time alone is posted, each fault is kept.
+    """
+    await site.say(
+        *steady(100, until_s=1),
+        (1.1, None),
+        (1.2, 100),
+        (1.2, 100),
+        (1.3, 100),
+        (1.3, 900),
+        (1.4, 100),
+        (0.2, 100),
+        (1.5, 100),
+        (2.9, 100),
+        (3.0, 100),
+        (3.1, 100),
+    )
+    await site.run()
+    intervals = await site.intervals()
+
+    kinds = {str(fault["kind"]) for interval in intervals for fault in interval.faults}
+    assert kinds >= {
+        "not_a_number",
+        "duplicate",
+        "contradiction",
+        "time_backwards",
+        "gap",
+    }
+    seconds = [interval.metered_uj / MICRO for interval in intervals]
+    # From 1.0 to 1.2 is none, 1.2 to 1.3 contradicted, 1.4 to 1.5 holds a clock that stepped.
+    assert seconds[0] == 100
+    assert seconds[1] == 0
+    assert seconds[2] == 10
+    assert all(interval.covered_us < STEP_US for interval in intervals[1:])
+    await site.audit()
+
+
+async def test_counter_over_a_reset_and_a_silence(rig: Rig, site: Site) -> None:
+    """
+    A counter that was reset says nothing of that time; one that went on over a silence says how
+    much, not when: it is nobody's.
+    """
+    await site.say(
+        *((tenth / 10, tenth * 10) for tenth in range(11)),
+        (1.1, 0),
+        (1.2, 10),
+        (1.3, 20),
+        (3.5, 240),
+        (3.6, 250),
+        (3.7, 0),
+        (3.8, 10),
+        quantity=Quantity.COUNTER,
+    )
+    await site.run()
+    intervals = await site.intervals()
+
+    assert [interval.metered_uj // MICRO for interval in intervals] == [100, 20, 240]
+    assert [interval.unplaced_uj // MICRO for interval in intervals] == [0, 0, 220]
+    kinds = {str(fault["kind"]) for interval in intervals for fault in interval.faults}
+    assert kinds >= {"counter_reset", "gap"}
+    await site.audit()
+
+
+async def test_late_readings_correct_by_number(rig: Rig, site: Site, tmp_path: Path) -> None:
+    """
+    What was sent late fills the gap: a new revision, an entry for the difference, the next
+    addendum; the first one stays as it was signed.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await site.say(*steady(100, until_s=0))
+    await site.say((19.8, 100), (19.9, 100), (20.0, 100))
+    await site.run()
+    (before,) = await site.proofs.documents(call_id)
+    metered = await site.audit()
+
+    await site.say(*((tenth / 10, 200) for tenth in range(1, 198)))
+    site.clock.advance(timedelta(seconds=5))
+    corrected = await site.run()
+    first, second = await site.proofs.documents(call_id)
+
+    assert corrected.corrected > 0
+    assert first == before
+    one: Any = first["addendum"]
+    two: Any = second["addendum"]
+    assert (one["number"], two["number"], two["supersedes"]) == (1, 2, 1)
+    assert not one["energy"]["is_whole"]
+    assert two["energy"]["is_whole"]
+    assert int(two["energy"]["energy_uj"]) > int(one["energy"]["energy_uj"])
+    assert await site.audit() > metered
+    assert await site.run() == EnergyReport()
+    last = interval_id(site.meter.meter_id, site.start_us + 19 * STEP_US)
+    entries = await rig.hub.ledger.entries_of(last)
+    assert [entry.ordinal for entry in entries] == [0, 1]
+    file = tmp_path / "both.json"
+    receipt = await rig.hub.receipts.receipt_document(call_id, BUYER)
+    file.write_text(json.dumps([receipt, first, second]), encoding="utf-8")
+    found = verify_paths([file], await trusted(rig))
+    assert all(row.ok for row in found)
+    assert [[str(note.code) for note in row.notes] for row in found] == [
+        [],
+        ["addendum_superseded"],
+        [],
+    ]
+
+
+async def test_call_that_ends_late_is_added_by_a_correction(rig: Rig, site: Site) -> None:
+    """
+    A call that was still open when its interval was divided takes its part afterwards.
+    """
+    await site.say(*steady(100))
+    await site.run()
+    unused = await site.audit()
+    # In the hub's real time, so before the site's: as if its row had come after the division.
+    site.clock.advance(timedelta(seconds=-110))
+    later = FakeClock(SystemClock().now() + timedelta(minutes=3))
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await _divided_before(rig, site)
+    site.clock = later
+    site.factory = LiveFactory(site.store, later, rig.hub.ids)
+    corrected = await site.run()
+
+    assert corrected.corrected >= 1
+    assert corrected.signed == 1
+    assert await site.audit() == unused
+    (addendum,) = await site.proofs.documents(call_id)
+    shown: Any = addendum["addendum"]
+    assert int(shown["energy"]["energy_uj"]) > 0
+
+
+async def _divided_before(rig: Rig, site: Site) -> None:
+    """
+    Date the divisions before the call: rows are never changed, so as their owner and by force.
+    """
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(
+            "UPDATE factory.intervals SET computed_at = computed_at - interval '3 minutes'"
+            " WHERE meter_id = %s",
+            (site.meter.meter_id,),
+        )
+
+
+async def test_claimed_interval_is_posted_by_the_next_process(rig: Rig, site: Site) -> None:
+    """
+    A process that died between rows and books left something to do, and no harm.
+    """
+    await site.say(*steady(100))
+    posting = EnergyPosting(
+        site.store,
+        calls=rig.hub.engine_calls,
+        ledger=rig.hub.ledger,
+        supply=rig.hub.supply,
+        proofs=site.proofs,
+        signer=await rig.hub.keys.ensure_lane_key(rig.hub.writer.lane),
+        clock=site.clock,
+    )
+    await posting.divide_due(site.meter)
+    assert {interval.posted_at for interval in await site.intervals()} == {None}
+    # One of them had reached the books already.
+    claimed: Sequence[Interval] = await site.store.to_post(100)
+    await posting.post(claimed[0])
+    await _forget_posted(rig, claimed[0])
+
+    await site.run()
+    assert all(interval.posted_at for interval in await site.intervals())
+    assert await site.audit() == 2_000 * MICRO
+
+
+async def _forget_posted(rig: Rig, interval: Interval) -> None:
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(
+            "UPDATE factory.intervals SET posted_at = NULL WHERE interval_id = %s",
+            (interval.interval_id,),
+        )
+
+
+async def test_history_of_energy_does_not_change(rig: Rig, site: Site) -> None:
+    """
+    Neither an interval, nor a share, nor an addendum is edited or deleted.
+    """
+    await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.run()
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        for statement in (
+            "UPDATE factory.intervals SET metered_uj = metered_uj + 1",
+            "UPDATE factory.intervals SET posted_at = NULL",
+            "DELETE FROM factory.intervals",
+            "UPDATE factory.shares SET energy_uj = energy_uj + 1",
+            "DELETE FROM factory.shares",
+            "UPDATE factory.addenda SET energy_uj = 0",
+            "DELETE FROM factory.addenda",
+        ):
+            with pytest.raises(psycopg.Error):
+                await connection.execute(statement)
+
+
+async def test_check_finds_a_share_that_was_changed(rig: Rig, site: Site) -> None:
+    """
+    The ledger has buyers only, and still a call's microjoule cannot move to another call.
+    """
+    for _ in range(2):
+        await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.run()
+    await site.audit()
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+
+        async def change(by_uj: int, *, also_rest: bool) -> None:
+            cursor = await connection.execute(
+                "UPDATE factory.shares SET energy_uj = energy_uj + %s"
+                " WHERE (interval_id, call_id) = (SELECT interval_id, call_id FROM factory.shares"
+                " JOIN factory.intervals USING (interval_id, revision)"
+                " WHERE meter_id = %s AND energy_uj > 1 ORDER BY 1, 2 LIMIT 1)"
+                " RETURNING interval_id",
+                (by_uj, site.meter.meter_id),
+            )
+            ((interval,),) = await cursor.fetchall()
+            if also_rest:
+                await connection.execute(
+                    "UPDATE factory.intervals SET unattributed_uj = unattributed_uj - %s"
+                    " WHERE interval_id = %s",
+                    (by_uj, interval),
+                )
+
+        async def found() -> set[str]:
+            report = await check_books(rig.dsn, clock=SystemClock())
+            assert {str(problem.code) for problem in report.problems} <= {"energy_differs"}
+            return {problem.message for problem in report.problems}
+
+        await change(1, also_rest=False)
+        assert await found() == {"Its calls and its rest are not what was metered."}
+        await change(-1, also_rest=False)
+        assert await found() == set()
+        await change(1, also_rest=True)
+        changed = "Its calls' shares are not those that its entry was posted with."
+        assert await found() == {changed}
+        await change(-1, also_rest=True)
+        assert await found() == set()
+
+
+async def test_counters_of_an_engine_divide_its_phases(rig: Rig, site: Site) -> None:
+    """
+    VLLM's way: the engine counted, half of the tokens came from elsewhere; where its counters begin
+    again, spans are used.
+    """
+    await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    names = ("prompt_tokens", "generation_tokens", "prefill_seconds", "decode_seconds")
+    for second in range(21):
+        counted = 0 if second >= 10 else 1_000 + second
+        counters = [
+            (name, site.start_us + second * MICRO, counted * 1_000 * MICRO) for name in names
+        ]
+        await site.store.add_readings(
+            site.meter.meter_id, (), ranges={}, counters=counters, received_at=site.clock.now()
+        )
+    await site.run()
+    methods = {method for interval in await site.intervals() for method in interval.methods}
+
+    assert methods <= {"vllm_metrics", "overlap"}
+    assert "vllm_metrics" in methods
+    await site.audit()
+
+
+async def test_answer_without_a_token_has_its_energy(rig: Rig, site: Site) -> None:
+    """
+    Zero tokens cost nothing, and their joules are on the receipt all the same.
+    """
+    rig.first.set_behaviour(Behaviour(content=Content.EMPTY))
+    try:
+        answer = await rig.ask()
+    finally:
+        rig.first.set_behaviour(Behaviour())
+    await rig.quiet()
+    call = await rig.call()
+    assert (call.charge_quanta, call.output_tokens) == (0, 0)
+    await site.say(*steady(100))
+    await site.run()
+    (addendum,) = await site.proofs.documents(UUID(answer.headers["x-tokenworks-call-id"]))
+    shown: Any = addendum["addendum"]
+    assert int(shown["energy"]["energy_uj"]) > 0
