@@ -1,8 +1,8 @@
 """
 An agent hires three others through escrow, with real model calls, and a person holds the brake.
 
-    tokenworks up --demo                # in another terminal, or `make run`
-    python examples/agent_team.py       # or: agent_team.py DATA/demo.json
+    make run                                      # in another terminal
+    .venv/bin/python examples/agent_team.py       # or: agent_team.py DATA/demo.json
 
 A studio's orchestrator has a budget. A guild's three agents work for it: each buys model calls
 with its own money and hands in what came of them. One is paid in parts, by its metered tokens;
@@ -325,4 +325,9 @@ class Hired:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except FileNotFoundError as error:
+        sys.exit(f"{error.filename} is not there: start a hub (`make run`), or name its demo.json")
+    except httpx.ConnectError:
+        sys.exit("no hub answers at the address in demo.json: start it with `make run`")

@@ -1,8 +1,8 @@
 """
 An agent with a wallet buys three answers by x402, without an API key, and prints what it paid.
 
-    tokenworks up --demo                    # in another terminal, or `make run`
-    python examples/pay_for_answers.py      # or: pay_for_answers.py DATA/demo.json
+    make run                                      # in another terminal
+    .venv/bin/python examples/pay_for_answers.py      # or: pay_for_answers.py DATA/demo.json
 
 The owner's part (an API key, once): add an agent with the wallet's address, and a mandate. From
 then on the agent signs, within its mandate and within the cap of its own process.
@@ -84,4 +84,9 @@ def post(api: httpx.Client, path: str, body: Mapping[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except FileNotFoundError as error:
+        sys.exit(f"{error.filename} is not there: start a hub (`make run`), or name its demo.json")
+    except httpx.ConnectError:
+        sys.exit("no hub answers at the address in demo.json: start it with `make run`")

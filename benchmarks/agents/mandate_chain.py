@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -26,6 +25,8 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.ledger.business import settings_of
 from benchmarks.ledger.server import EMPTY, Database, Server, running_server
@@ -64,21 +65,25 @@ class Effort:
     paths: tuple[int, ...]  # how many different ones, for each measurement
 
 
-QUICK: Final = Effort(rounds=3, holds=256, in_flight=32, paths=(1, 8))
-FULL: Final = Effort(rounds=11, holds=768, in_flight=32, paths=(1, 32))
+QUICK: Final = Effort(rounds=7, holds=512, in_flight=32, paths=(1, 32))
+FULL: Final = Effort(rounds=21, holds=768, in_flight=32, paths=(1, 32))
+KINDS: Final = {
+    "plain": "plain: four scopes, a limit on each",
+    "chain_of_8_leaf_limited": "eight mandates, as many limits as plain",
+    "chain_of_8_root_and_leaf_limited": "eight mandates, limits on root and leaf",
+    "chain_of_8_all_limited": "eight mandates, a budget on every one",
+}
 
 
-async def measure(
-    hub: Hub, effort: Effort, cpu_s: Callable[[], float] = time.process_time
-) -> dict[str, Any]:
+async def measure(hub: Hub, effort: Effort, cpu_s: Callable[[], float]) -> dict[str, Any]:
     """
     Return microseconds a hold for each kind, and what a chain adds to a plain one.
 
     Args:
         hub: Open on a fresh database; parties, mandates and holds are added to it.
         effort: How much.
-        cpu_s: Processor time used so far, best that of this process and the server's: on a
-            machine with neighbours it says more than the time that passed.
+        cpu_s: Processor time used so far by this process and the server: on a machine with
+            neighbours it says more than the time that passed.
     """
     await _open_parties(hub)
     return {
@@ -298,10 +303,40 @@ async def _predicates_us(hub: Hub, times: int = 2_000) -> float:
     return (time.perf_counter() - began) / times * 1e6
 
 
-async def _measure_alone(server: Server, database: Database, effort: Effort) -> dict[str, Any]:
+async def measure_on(server: Server, database: Database, effort: Effort) -> dict[str, Any]:
+    """
+    Open a hub on a fresh database and measure.
+    """
     settings = settings_of(server.data_dir)
     async with open_hub(settings, database.dsn_posting, name="mandate chain") as hub:
         return await measure(hub, effort, lambda: server.cpu_s() + time.process_time())
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """
+    Return the target's figures, a line for each kind of path.
+    """
+    target = figures["target_added"]
+    title = f"what a chain of eight mandates adds to a hold (wanted: at most {target:.0%})"
+    found = Table(title=title)
+    found.add_column("path")
+    headings = ("paths", "us a hold", "added", "CPU us a hold", "CPU added", "wanted")
+    for heading in headings:
+        found.add_column(heading, justify="right")
+    for paths, row in figures["by_paths"].items():
+        for kind, text in KINDS.items():
+            added = row["added_to_plain"].get(kind)
+            cpu_added = row["cpu_added_to_plain"].get(kind)
+            found.add_row(
+                text,
+                paths,
+                f"{row['microseconds_per_hold'][kind]:g}",
+                "" if added is None else f"{added:+.0%}",
+                f"{row['cpu_microseconds_per_hold'][kind]:g}",
+                "" if cpu_added is None else f"{cpu_added:+.0%}",
+                "" if added is None else "met" if added <= target else "missed",
+            )
+    return found
 
 
 def main() -> None:
@@ -310,8 +345,10 @@ def main() -> None:
     """
     effort = QUICK if "--quick" in sys.argv[1:] else FULL
     with running_server() as server, server.copy(EMPTY) as database:
-        figures = asyncio.run(_measure_alone(server, database, effort))
-        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+        figures = asyncio.run(measure_on(server, database, effort))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print_json(data=figures)
+    console.print(table(figures))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,8 @@ from benchmarks import machine
 from benchmarks.agents import mandate_chain, official, scoring
 from benchmarks.agents.business import Business, Size, open_business
 from benchmarks.agents.settling import IN_FLIGHT, Span, load
-from benchmarks.ledger.business import settings_of
 from benchmarks.ledger.server import EMPTY, running_server
 from benchmarks.rig import ROOT, Hub, check_books, data_root, default_command, running_rig
-from tokenworks.bootstrap import open_hub
 
 HUB_RATE_AT_MOST: Final = 2_500
 """Settlements a second that are prepared for; when they run out, the report says so."""
@@ -192,14 +190,7 @@ class Bench:
     def _chain(self) -> dict[str, Any]:
         self._say("holds along chains of mandates and along plain paths")
         with running_server() as server, server.copy(EMPTY) as database:
-            return asyncio.run(
-                _measure_chain(database.dsn_posting, server.data_dir, self._plan.effort)
-            )
-
-
-async def _measure_chain(dsn: str, data_dir: Path, effort: mandate_chain.Effort) -> dict[str, Any]:
-    async with open_hub(settings_of(data_dir), dsn, name="mandate chain") as hub:
-        return await mandate_chain.measure(hub, effort)
+            return asyncio.run(mandate_chain.measure_on(server, database, self._plan.effort))
 
 
 def _medians(rounds: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -251,12 +242,8 @@ def print_results(results: dict[str, Any], console: Console) -> None:
     if size := results.get("size"):
         console.print(_size_table(size))
     if chain := results.get("chain"):
-        for paths, kinds in chain["by_paths"].items():
-            console.print(f"holds along {paths} path(s): {kinds}", highlight=False)
-        console.print(
-            f"eight mandates' predicates alone {chain['predicates_us']:g} us; wanted: a chain adds"
-            f" at most {chain['target_added']:.0%} to a hold"
-        )
+        console.print(mandate_chain.table(chain))
+        console.print(f"eight mandates' predicates alone {chain['predicates_us']:g} us")
     if score := results.get("scoring"):
         speed = score["speed"]
         console.print(

@@ -11,6 +11,7 @@ too, by sums that are known before: what then is left of the difference is decid
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -133,10 +134,26 @@ class BareTables:
         rows = await self._fetch(sql.SQL("SELECT batch FROM ledger.lanes WHERE lane = %s"), lane)
         return int(rows[0][0])
 
-    async def insert(self, written: Written) -> None:
+    async def insert(self, batches: Sequence[Written], *, is_ahead: bool) -> None:
         """
-        Insert one batch in one durable transaction.
+        Insert batches, each in one durable transaction.
+
+        Args:
+            batches: In their order.
+            is_ahead: Whether the next one is packed while PostgreSQL works, as posting does it.
         """
+        ahead: dict[str, Any] | None = None
+        for number, written in enumerate(batches, start=1):
+            parameters = ahead or self._packed(written)
+            call = asyncio.create_task(self._execute(parameters))
+            await asyncio.sleep(0)
+            ahead = self._packed(batches[number]) if is_ahead and number < len(batches) else None
+            await call
+
+    async def _execute(self, parameters: dict[str, Any]) -> None:
+        await self._connection.execute(self._insert, parameters, prepare=True)
+
+    def _packed(self, written: Written) -> dict[str, Any]:
         parameters: dict[str, Any] = {
             f"e{index}": _PACKS[kind](values)
             for index, ((_, kind), values) in enumerate(
@@ -156,7 +173,7 @@ class BareTables:
                 "hash": batch["hash"],
                 "lane": batch["lane"],
             }
-        await self._connection.execute(self._insert, parameters, prepare=True)
+        return parameters
 
     def _statement(self) -> LiteralString:
         columns = self._columns["entries"]

@@ -9,6 +9,7 @@ the content hashes, the packing, ``ledger.post_v2``, the commit.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import statistics
@@ -22,6 +23,7 @@ from benchmarks.ledger.server import Counters, Database, Server
 from benchmarks.ledger.ways import require_done
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
+from tokenworks.foundation.limits import BATCH_OPERATIONS_MAX
 from tokenworks.ledger.model import Posting, PostingKind, Transfer
 from tokenworks.ledger.service import PLATFORM_ID, Ledger
 from tokenworks.ledger.writer import Writer
@@ -30,6 +32,8 @@ from tokenworks.postgres.pool import open_pool
 ACCOUNTS: Final = 1_000
 DEPOSIT_QUANTA: Final = 10**15
 LEGS: Final = 6
+LISTS_AT_ONCE: Final = 40
+"""Formed before the clock starts, then posted without a pause."""
 WARM_UP_S: Final = 0.2
 _SEED: Final = 7
 
@@ -45,6 +49,13 @@ class PostScenario:
     transfers: int
     """Of one entry, between bounded accounts chosen at random."""
     target_ratio: float | None = None
+
+    @property
+    def callers(self) -> int:
+        """
+        Return how many lists wait at a time: two, where they stay batches of their own.
+        """
+        return 2 if self.batch_size == BATCH_OPERATIONS_MAX else 1
 
 
 SCENARIOS: Final = (
@@ -109,6 +120,8 @@ class Bench:
     bare: BareTables
     updating: BareTables
     """As ``bare``, with the updates of accounts and lane."""
+    in_turn: BareTables
+    """As ``bare``, by a program that packs, waits for the commit, and packs again."""
     random: random.Random = field(default_factory=lambda: random.Random(_SEED))
 
     def postings(self, scenario: PostScenario) -> list[Posting]:
@@ -128,12 +141,18 @@ class Bench:
         debit, credit = self.random.sample(self.accounts, 2)
         return Transfer(debit=debit, credit=credit, quanta=self.random.randint(1, 10**6))
 
-    async def post(self, postings: Sequence[Posting]) -> None:
+    async def post(self, lists: Sequence[Sequence[Posting]], *, callers: int) -> None:
         """
-        Post one batch, for one caller: it is not divided.
+        Post lists, each a batch: a list of the largest size is neither divided nor joined.
         """
-        for outcome in await self.writer.post_all(postings):
-            require_done(outcome)
+        waiting = iter(lists)
+
+        async def call() -> None:
+            for postings in waiting:
+                for outcome in await self.writer.post_all(postings):
+                    require_done(outcome)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
 
     async def slice(self, scenario: PostScenario, duration_s: float) -> list[Side]:
         """
@@ -144,23 +163,34 @@ class Bench:
         batches = self.writer.batches
         before = self.server.counters()
         while posted.took_s < duration_s:
-            postings = self.postings(scenario)
-            await posted.time(lambda p=postings: self.post(p), entries=len(postings))
+            lists = [self.postings(scenario) for _ in range(LISTS_AT_ONCE)]
+            await posted.time(
+                lambda given=lists: self.post(given, callers=scenario.callers),
+                entries=sum(map(len, lists)),
+            )
         self._count(posted, before)
         written = await self.bare.written(lane=lane, after_batch=last_batch)
         assert len(written) == self.writer.batches - batches, "one batch, one commit"
         assert {len(w.entries[0]) for w in written} == {scenario.batch_size}, "batches are whole"
+        is_ahead = scenario.callers > 1
         return [
             posted,
-            await self._write_barely(written, self.bare),
-            await self._write_barely(written, self.updating),
+            await self._write_barely(written, self.bare, is_ahead=is_ahead),
+            await self._write_barely(written, self.updating, is_ahead=is_ahead),
+            await self._write_barely(written, self.in_turn, is_ahead=False),
         ]
 
-    async def _write_barely(self, written: Sequence[Written], tables: BareTables) -> Side:
+    async def _write_barely(
+        self, written: Sequence[Written], tables: BareTables, *, is_ahead: bool
+    ) -> Side:
         side = Side()
         before = self.server.counters()
-        for batch in written:
-            await side.time(lambda b=batch: tables.insert(b), entries=len(batch.entries[0]))
+        for first in range(0, len(written), LISTS_AT_ONCE):
+            batches = written[first : first + LISTS_AT_ONCE]
+            await side.time(
+                lambda some=batches: tables.insert(some, is_ahead=is_ahead),
+                entries=sum(len(batch.entries[0]) for batch in batches),
+            )
         self._count(side, before)
         return side
 
@@ -195,13 +225,19 @@ async def open_bench(server: Server, database: Database) -> AsyncGenerator[Bench
             )
         tables = [
             await BareTables.make(database.dsn_owner, schema=schema, with_updates=with_updates)
-            for schema, with_updates in (("bare", False), ("updating", True))
+            for schema, with_updates in (("bare", False), ("updating", True), ("in_turn", False))
         ]
         for table in tables:
             stack.push_async_callback(table.close)
-        bare, updating = tables
+        bare, updating, in_turn = tables
         yield Bench(
-            server=server, writer=writer, ids=ids, accounts=accounts, bare=bare, updating=updating
+            server=server,
+            writer=writer,
+            ids=ids,
+            accounts=accounts,
+            bare=bare,
+            updating=updating,
+            in_turn=in_turn,
         )
 
 
@@ -226,7 +262,7 @@ def summarise(scenario: PostScenario, rounds: Sequence[Sequence[Side]]) -> dict[
         "entries": sum(sides[0].entries for sides in rounds),
         "bytes_of_wal_per_entry": round(median(s[0].wal_bytes / s[0].entries for s in rounds), 1),
     }
-    for index, name in enumerate(("post", "bare", "updating")):
+    for index, name in enumerate(("post", "bare", "updating", "in_turn")):
         sides = [round_[index] for round_ in rounds]
         rate = median(side.rate_per_s for side in sides)
         entries = sum(side.entries for side in sides)
@@ -236,6 +272,7 @@ def summarise(scenario: PostScenario, rounds: Sequence[Sequence[Side]]) -> dict[
             f"{name}_python_us": round(sum(s.python_s for s in sides) / entries * 1e6, 2),
             f"{name}_postgres_us": round(sum(s.postgres_s for s in sides) / entries * 1e6, 2),
         }
-    for index, name in ((1, "ratio_to_bare"), (2, "ratio_to_updating")):
+    ratios = ((1, "ratio_to_bare"), (2, "ratio_to_updating"), (3, "ratio_to_in_turn"))
+    for index, name in ratios:
         figures[name] = round(median(r[0].rate_per_s / r[index].rate_per_s for r in rounds), 3)
     return figures

@@ -110,6 +110,13 @@ class Database:
         with psycopg.connect(self.dsn_owner, autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE)")
 
+    def checkpoint(self) -> None:
+        """
+        Write everything out: the next change of each page is logged with the whole page.
+        """
+        with psycopg.connect(self.dsn_owner, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+
     def stop_autovacuum(self) -> None:
         """
         Keep this database as it is: no statistics, however long it waits to be copied.

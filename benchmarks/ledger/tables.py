@@ -60,6 +60,7 @@ def _postings(rows: Sequence[Row]) -> Table:
         "target",
         "bare+upd/s",
         "ratio to it",
+        "ratio to bare in turn",
         "x batch 1",
         "py us",
         "PG us",
@@ -77,6 +78,7 @@ def _postings(rows: Sequence[Row]) -> Table:
             _target(row["target_ratio"], is_reached=_reaches(row, "ratio_to_bare")),
             row["updating_entries_per_s"],
             row["ratio_to_updating"],
+            row["ratio_to_in_turn"],
             row["post_entries_per_s"] / single if single else None,
             row["post_python_us"],
             row["post_postgres_us"],
@@ -170,7 +172,7 @@ def _cpu_us(row: Row) -> float:
 
 
 def _growth(rows: Sequence[Row]) -> Table:
-    smallest = rows[0]
+    by_name = {row["name"]: row for row in rows}
     table = _table(
         f"a call in growing books, {WAITERS} waiters (to be flat within {RATIO_MAX:g})",
         "books",
@@ -187,6 +189,7 @@ def _growth(rows: Sequence[Row]) -> Table:
         "cores had",
     )
     for row in rows:
+        smallest = by_name[row["against"]]
         ratio = _cpu_us(row) / _cpu_us(smallest)
         _add(
             table,

@@ -15,11 +15,29 @@ if (question === undefined) {
   process.exit(2);
 }
 
-const supported = await (await fetch(`${hub}/x402/supported`)).json();
-const network = supported.kinds.map((kind) => kind.network).find((name) => name.startsWith("hub:"));
+/** @type {(message: string) => never} */
+const giveUp = (message) => {
+  console.error(message);
+  process.exit(2);
+};
+const supported = await fetch(`${hub}/x402/supported`)
+  .then((answer) => answer.json())
+  .catch((error) => giveUp(`no hub answers at ${hub} (${error.cause?.code ?? error.message})`));
+const network = supported.kinds
+  ?.map((/** @type {{ network: string }} */ kind) => kind.network)
+  .find((/** @type {string} */ name) => name.startsWith("hub:"));
+if (network === undefined) giveUp(`${hub} is no hub: it names no network of its own`);
 
+/** @returns {Wallet} */
+const open = () => {
+  try {
+    return new Wallet(walletPath);
+  } catch (error) {
+    return giveUp(`${walletPath} is no wallet's file: ${/** @type {Error} */ (error).message}`);
+  }
+};
 const client = new x402Client();
-const witness = register(client, new Wallet(walletPath), network);
+const witness = register(client, open(), network);
 client.setSpendControls({ maxAmountPerPayment: /** @type {any} */ (cap) });
 const payingFetch = wrapFetchWithPayment(witness.fetch(), client);
 

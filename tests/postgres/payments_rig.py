@@ -200,6 +200,7 @@ async def make_payments(rig: PaymentsRig, ledger: Ledger) -> Payments:
         parties=rig.identity,
         receipts=ReceiptIssuer(rig.keys, b"s" * 32),
         clock=rig.clock,
+        ids=rig.books.ids,
         network=NETWORK,
         attesting=Attesting(signer, rig.keys.jwks, network=NETWORK, clock=rig.clock),
         claim_key=b"c" * 32,

@@ -94,6 +94,19 @@ async def test_other_payload_of_a_judged_payment_is_refused(rig: Rig) -> None:
         await rig.brake.judge(replace(payment, digest=bytes(32)))
 
 
+async def test_other_payload_of_an_allowed_payment_is_judged_for_itself(rig: Rig) -> None:
+    """
+    A small payment was allowed and not held: under its nonce a large one waits for a person.
+    """
+    await rig.rules({"new_payee": {"action": "hold", "above": "1"}})
+    small = rig.payment(quanta=DOLLAR // 100)
+    large = replace(small, quanta=500 * DOLLAR, digest=bytes(32))
+
+    assert (await rig.brake.judge(small)).action is Action.ALLOW
+    assert (await rig.second_brake().judge(small)).action is Action.ALLOW
+    assert (await rig.brake.judge(large)).action is Action.HOLD
+
+
 async def test_what_was_captured_is_learned_before_the_next_judgement(rig: Rig) -> None:
     """
     A capture waits for a judgement to share its transaction, and goes first in it.

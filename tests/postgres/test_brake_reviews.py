@@ -175,6 +175,24 @@ async def test_two_persons_are_needed_above_the_amount(rig: Rig) -> None:
     assert (await rig.brake.judge(review.subject)).action is Action.ALLOW
 
 
+async def test_who_approved_first_may_still_deny(rig: Rig) -> None:
+    """
+    Before the second person has spoken; nothing is paid, and the review says whose word it was.
+    """
+    review = await held(rig, quanta=101 * DOLLAR)
+    await approve(rig, review, rig.user)
+
+    ended = await rig.brake.deny(
+        review.review_id, digest=review.subject.digest, actor="key 1", person=rig.user, note="no"
+    )
+
+    assert (ended.state, ended.note) == (
+        ReviewState.DENIED,
+        "Approval withdrawn by key 1. no",
+    )
+    assert (await rig.brake.judge(review.subject)).action is Action.DENY
+
+
 async def test_two_persons_at_once_are_two(rig: Rig) -> None:
     """
     Twenty approvals of two persons at the same time are two, and end the review once.

@@ -44,7 +44,11 @@ from tokenworks.agents.escrow.model import (
     Share,
 )
 from tokenworks.agents.mandates.model import Authority
-from tokenworks.agents.payments.errors import BindingMismatchError, PaymentInReviewError
+from tokenworks.agents.payments.errors import (
+    AuthorisationExpiredError,
+    BindingMismatchError,
+    PaymentInReviewError,
+)
 from tokenworks.agents.payments.model import Payment
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import InsufficientFundsError, TokenworksError
@@ -234,6 +238,42 @@ async def test_payee_cannot_keep_back_a_statement_against_it(rig: EscrowRig) -> 
         escrow.escrow_id, {"m0": 0}, reason="failed its tests", by=rig.operator
     )
     assert escrow.state is EscrowState.REFUNDED
+
+
+async def test_junk_leaves_room_for_the_verifier_that_objects(rig: EscrowRig) -> None:
+    """
+    A payee that fills its submission with refused statements is stopped, the verifier is not.
+    """
+    condition = "has(result.attested.tests) ? result.attested.tests.ok : true"
+    escrow = await rig.open(("0.0003", condition), review_window_s=600)
+    result = {"status": 200}
+    junk = [
+        rig.attest(escrow, result, {"n": n}, key=Ed25519PrivateKey.generate()) for n in range(9)
+    ]
+    with pytest.raises(EscrowStateError, match="as many that were refused"):
+        await rig.submit(escrow, result, *junk)
+    escrow = await rig.submit(escrow, result, *junk[:8])
+    objection = rig.attest(escrow, result, {"ok": False})
+    escrow = await rig.escrows.attest(escrow.escrow_id, "m0", [objection], by=rig.payer)
+    assert escrow.milestones[0].state is MilestoneState.NOT_MET
+
+
+async def test_each_side_has_room_for_its_evidence(rig: EscrowRig) -> None:
+    """
+    What one side hands in takes nothing from the other.
+    """
+    escrow = await rig.submit(await rig.open(review_window_s=600))
+    page = [Evidence(sha256="0" * 64, uri=f"https://x.example/{n}") for n in range(32)]
+
+    async def dispute(evidence: list[Evidence], by: Actor) -> None:
+        await rig.escrows.dispute(
+            escrow.escrow_id, ["m0"], reason="see there", evidence=evidence, by=by
+        )
+
+    await dispute(page, rig.payer)
+    with pytest.raises(EscrowStateError, match="Each side has at most 32"):
+        await dispute(page[:1], rig.payer)
+    await dispute(page, rig.payee)
 
 
 async def test_forged_statements_are_kept_with_the_reason_and_seen_by_no_condition(
@@ -519,6 +559,21 @@ async def test_opening_is_refused_for_funds_and_goes_on_when_they_are_there(
     escrow = await rig.escrows.open(jws, terms)
     assert escrow.state is EscrowState.FUNDED
     await rig.escrows.cancel(escrow.escrow_id, by=rig.payee)
+
+
+async def test_expired_authorisation_holds_nothing_more(rig: EscrowRig) -> None:
+    """
+    It was refused for funds; when they are there its time is over, and a new one is signed.
+    """
+    terms = rig.terms(("0.002", CONDITION))
+    jws = rig.sign(terms)
+    with pytest.raises(InsufficientFundsError):
+        await rig.escrows.open(jws, terms)
+    await rig.pay.books.deposit(rig.pay.organisation.party_id, MONEY)
+    rig.clock.advance(timedelta(seconds=61))
+    with pytest.raises(AuthorisationExpiredError):
+        await rig.escrows.open(jws, terms)
+    assert (await rig.pay.cash(rig.pay.organisation))[0] == 2 * MONEY
 
 
 async def test_escrow_that_was_never_held_lapses(rig: EscrowRig) -> None:

@@ -13,10 +13,11 @@ from typing import Any, LiteralString
 import pytest
 import structlog
 
-from tests.simulation.books import USD_ID, Books, open_books
+from tests.simulation.books import LIMIT_USD_ID, USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import BATCH_QUEUE_OPERATIONS_MAX
+from tokenworks.foundation.money import LIMIT_USD
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import (
     Placement,
@@ -139,6 +140,43 @@ async def test_writer_that_lost_its_lane_is_stopped_and_recovers(books: Books) -
         "SELECT DISTINCT lane FROM ledger.accounts WHERE main_account_id = %s", revenue
     )
     assert rows == [(books.writer.lane,)]
+
+
+async def test_accounts_along_a_path_are_not_asked_about(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A party's cash and its windows have no lanes; accounts named one by one may have.
+    """
+    buyer = await books.buyer(100)
+    path, cash = await books.path(buyer), await books.cash(buyer)
+    await books.ledger.set_limit(
+        scope_id=path, asset=LIMIT_USD, quanta=50, window="ever", actor="test"
+    )
+    revenue = await books.platform("platform_revenue")
+    asked: list[set[int]] = []
+    learn = Writer._learn_lanes
+
+    async def note(writer: Writer, account_ids: set[int]) -> None:
+        asked.append(account_ids - writer._lane_accounts.keys())
+        await learn(writer, account_ids)
+
+    monkeypatch.setattr(Writer, "_learn_lanes", note)
+    wishes = Reservation(asset_id=USD_ID, quanta=5), Reservation(asset_id=LIMIT_USD_ID, quanta=5)
+    held = books.placement(*wishes, path_id=path)
+    books.writer._lane_accounts.clear()
+    assert len((await books.place(held)).parts) == 2
+    asked.clear()
+    pay = Transfer(debit=cash, credit=revenue, quanta=5)
+    assert (await books.capture(held.hold_id, pay)).code == "ok"
+    other = await books.cash(stranger := await books.buyer(100))
+    books.writer._lane_accounts.clear()
+    named = await books.hold_cash(stranger, 5)
+    pay = Transfer(debit=other, credit=revenue, quanta=5)
+    assert (await books.capture(named, pay)).code == "ok"
+    assert cash not in asked[0]
+    assert other in asked[-1]
+    assert (await books.counters(revenue))[2] == 10
 
 
 async def test_lane_returns_to_its_holder_in_a_new_epoch(books: Books) -> None:

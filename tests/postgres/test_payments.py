@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from psycopg import conninfo
 from tests.postgres.payments_rig import (
     NOTHING,
     PRICE,
+    URL,
     PaymentsRig,
     make_payments,
     open_payments,
@@ -34,6 +35,7 @@ from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.identity.model import Level, PartyKind, PartyState
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.archive import archive_months
+from tokenworks.ledger.model import Outcome, Placement
 from tokenworks.ledger.writer import Writer
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.verify import verify_chain
@@ -156,6 +158,47 @@ async def test_a_claim_is_given_once(rig: PaymentsRig) -> None:
     }
     await rig.payments.settle(jws, asked)
     assert await code_of(rig.payments.claim(jws, asked)) == "payment_already_settled"
+
+
+def lose_next_answer(writer: Writer) -> None:
+    """
+    Let the answer to the next batch of holds be lost after its commit.
+    """
+    run = writer._run_placements
+
+    async def run_and_lose(batch: Sequence[Placement]) -> list[Outcome]:
+        vars(writer)["_run_placements"] = run
+        await run(batch)
+        raise psycopg.OperationalError("the answer was lost")
+
+    vars(writer)["_run_placements"] = run_and_lose
+
+
+async def test_a_claim_whose_answer_was_lost_is_still_its_own(rig: PaymentsRig) -> None:
+    """
+    The ledger is asked again and says it is done: the first caller has it, and nobody else.
+    """
+    jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
+    lose_next_answer(rig.books.writer)
+
+    claimed = await rig.payments.claim(jws, asked)
+
+    assert claimed.state is PaymentState.HELD
+    assert await code_of(rig.payments.claim(jws, asked)) == "payment_already_claimed"
+
+
+async def test_an_attested_claim_whose_answer_was_lost_is_still_its_own(rig: PaymentsRig) -> None:
+    """
+    Likewise where the claim extends a hold that is there already.
+    """
+    jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
+    attestation = await rig.payments.attest(jws, asked, URL)
+    lose_next_answer(rig.books.writer)
+
+    await rig.payments.claim_attested(attestation, asked)
+
+    again = rig.payments.claim_attested(attestation, asked)
+    assert await code_of(again) == "payment_already_claimed"
 
 
 async def test_a_process_that_died_between_hold_and_capture_is_followed_by_another(
@@ -442,6 +485,23 @@ async def test_a_payment_that_people_denied_is_over(rig: PaymentsRig, state: Rev
     assert await code_of(captured) == "payment_denied"
     await rig.payments.release(review.review_id, reason="denied")
     assert await rig.cash(rig.organisation) == (1_000_000, 1_000_000)
+
+
+async def test_a_review_whose_time_is_over_denies_before_anybody_noticed(
+    rig: PaymentsRig,
+) -> None:
+    """
+    Whether or not the worker ended it.
+    """
+    rig.brake.action = Action.HOLD
+    jws, asked = rig.wallet.pay(rig.shop.party_id), requirements(rig.shop.party_id)
+    assert await code_of(rig.payments.claim(jws, asked)) == "payment_in_review"
+    (review,) = rig.brake.reviews.values()
+    rig.clock.advance(review.expires_at - rig.clock.now())
+
+    captured = rig.payments.capture(review.review_id, quanta=PRICE)
+    assert await code_of(captured) == "payment_denied"
+    await rig.payments.release(review.review_id, reason="over")
 
 
 async def test_an_approval_of_another_payload_is_not_used(rig: PaymentsRig) -> None:

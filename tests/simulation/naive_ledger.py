@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 from uuid import UUID
 
@@ -112,6 +112,8 @@ class NaiveLedger:
     facts: dict[tuple[UUID, str, int], tuple[bytes, Result]] = field(
         default_factory=dict[tuple[UUID, str, int], tuple[bytes, Result]]
     )
+    closed_through: date | None = None
+    """The last accounting date that takes no more entries."""
 
     # ------------------------------------------------------------------ holds
 
@@ -202,7 +204,8 @@ class NaiveLedger:
         """
         path = self.paths.get(self._path_of(wish) or (UUID(int=0), 0))
         refusals: set[str] = set()
-        found: list[tuple[int, int, int]] = []  # order, account, quanta
+        # Money first, then the limits by asset, root first; of two as tight the first is named.
+        found: list[tuple[tuple[int, int], int, int]] = []  # order, account, quanta
         for item in wish.reservations:
             if item.quanta < 0:
                 refusals.add("amount_invalid")
@@ -214,7 +217,7 @@ class NaiveLedger:
                     for place, account in enumerate(hold.held, start=1)
                     if self.accounts[account].asset == item.asset_id
                 ]
-                found += [(place, account, item.quanta) for place, account in places]
+                found += [((0, place), account, item.quanta) for place, account in places]
                 if not places and item.asset_id < 10:
                     refusals.add("funding_account_missing")
             elif item.account_id is not None:
@@ -223,16 +226,16 @@ class NaiveLedger:
                     refusals.add("account_unknown")
                 elif account.asset != item.asset_id:
                     refusals.add("asset_mismatch")
-                found.append((0, item.account_id, item.quanta))
+                found.append(((0, 0), item.account_id, item.quanta))
             else:
                 funding = path.funding if path else []
                 paying = [a for a in funding if self.accounts[a].asset == item.asset_id]
                 if not paying and item.asset_id < 10:
                     refusals.add("funding_account_missing")
-                found += [(0, account, item.quanta) for account in paying]
+                found += [((0, 0), account, item.quanta) for account in paying]
                 for depth, scope in enumerate(path.scopes if path else [], start=1):
                     found += [
-                        (depth, account, item.quanta)
+                        ((item.asset_id, depth), account, item.quanta)
                         for of, account in (path.limits if path else [])
                         if of == scope and self.accounts[account].asset == item.asset_id
                     ]
@@ -251,7 +254,7 @@ class NaiveLedger:
             if code in refusals:
                 return code
         parts: dict[int, int] = {}
-        order: dict[int, int] = {}
+        order: dict[int, tuple[int, int]] = {}
         for place, account, quanta in found:
             parts[account] = parts.get(account, 0) + quanta
             order[account] = min(place, order.get(account, place))
@@ -294,6 +297,9 @@ class NaiveLedger:
     def _post(self, wish: Posting) -> Result:
         if wish.deadline is not None and wish.deadline < self.now:
             return Result("deadline_passed")
+        closed, named = self.closed_through, wish.accounting_date
+        if closed is not None and named is not None and named <= closed:
+            return Result("date_closed")
         kind = wish.kind.value
         hold = None if kind == "post" else self.holds.get(wish.fact_id)
         transfers = list(wish.transfers)

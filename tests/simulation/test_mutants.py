@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.mutants.catalogue import MUTANTS, Mutant
+from tests.simulation.mutants.catalogue import MUTANTS
 from tests.simulation.mutants.find import find
+from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.patching import AnchorMissingError, patch_function
 from tests.simulation.simulator.database import OpenDatabase, databases_of
 

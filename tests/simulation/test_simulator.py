@@ -22,7 +22,7 @@ from tests.simulation.simulator.shrink import shrink
 
 IS_LONG = bool(os.environ.get("TOKENWORKS_LONG_TESTS"))
 SEEDS = range(1, 41 if IS_LONG else 9)
-STEPS = 1_000 if IS_LONG else 150
+STEPS = 1_000 if IS_LONG else 200
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
-from tokenworks.cli import client as cli_client
 from tokenworks.cli.call import write_lines
 from tokenworks.cli.client import CommandError
 from tokenworks.cli.key import parse_expiry, split_models
@@ -64,7 +63,7 @@ def wire(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Wire:
         assert transport is None, "commands use the network"
         return real(transport=httpx.MockTransport(wire.answer), **arguments)
 
-    monkeypatch.setattr(cli_client.httpx, "Client", client)
+    monkeypatch.setattr(httpx, "Client", client)
     monkeypatch.chdir(tmp_path)
     for name in ("TOKENWORKS_URL", "TOKENWORKS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)

@@ -4,6 +4,7 @@ The suite finds what a facilitator leaves out, and finds nothing with a careful 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tests.unit.simulated_facilitator import NETWORK, PAYEE
 from tests.unit.simulated_hub import SimulatedHub
 from tokenworks.cli import x402 as cli_x402
 from tokenworks.cli.main import app
+from tokenworks.conformance import facilitator as facilitator_module
 from tokenworks.conformance.errors import AuditImpossibleError
 from tokenworks.conformance.facilitator import Facilitator
 from tokenworks.conformance.ground import GivenPurse, Ground
@@ -325,4 +327,49 @@ def test_address_that_is_no_facilitator_is_named() -> None:
     """
     done = CliRunner().invoke(app, ["x402", "audit", "http://127.0.0.1:9"])
     assert done.exit_code == 2, done.output
-    assert "does not answer as an x402 facilitator" in done.output
+    assert "/supported cannot be reached: " in done.output
+    done = CliRunner().invoke(app, ["x402", "audit", "127.0.0.1:9"])
+    assert done.exit_code == 2, done.output
+    assert "begins with http:// or https://" in done.output
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "content", "says"),
+    [
+        (404, {}, b"", "status 404, nothing"),
+        (200, {"content-type": "text/html; charset=utf-8"}, b"<p>", "status 200, text/html"),
+        (200, {"content-type": "application/json"}, b"[1]", "JSON with 'kinds'"),
+        (302, {"location": "https://other/"}, b"", "sends on to https://other/"),
+    ],
+)
+async def test_what_is_no_facilitator_is_told_what_it_answered(
+    status: int, headers: dict[str, str], content: bytes, says: str
+) -> None:
+    """
+    Whoever mistypes the address learns what stands there.
+    """
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, headers=headers, content=content)
+
+    transport = httpx.MockTransport(answer)
+    async with Facilitator("http://x", connections=1, transport=transport) as facilitator:
+        with pytest.raises(AuditImpossibleError) as told:
+            await facilitator.read_kinds()
+    assert says in told.value.message
+
+
+async def test_facilitator_that_answers_in_drops_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A time for the whole answer, not for each of its pieces.
+    """
+    monkeypatch.setattr(facilitator_module, "SUPPORTED_TIMEOUT_S", 0.01)
+
+    async def drip(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody waits so long")
+
+    transport = httpx.MockTransport(drip)
+    async with Facilitator("http://x", connections=1, transport=transport) as facilitator:
+        with pytest.raises(AuditImpossibleError, match="does not answer within"):
+            await facilitator.read_kinds()

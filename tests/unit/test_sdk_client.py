@@ -8,11 +8,14 @@ import inspect
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+import tokenworks.sdk
 from tests.unit.sdk_seller import NETWORK, PAYEE, offer, paid, payment_required
 from tokenworks.sdk import (
     AsyncHubClient,
@@ -25,7 +28,7 @@ from tokenworks.sdk import (
     SpendCapError,
     Wallet,
 )
-from tokenworks.sdk.signing import from_base64url
+from tokenworks.sdk.signing import from_base64url, payment_id_of
 
 URL = "http://hub.example"
 QUESTION = [{"role": "user", "content": "?"}]
@@ -281,3 +284,113 @@ async def test_asynchronous_client_buys() -> None:
     async with client as hub:
         bought = await hub.call_model("m", QUESTION)
     assert (bought.text, bought.charge) == ("wet", Decimal("0.0000007"))
+
+
+def test_both_clients_have_the_same_words() -> None:
+    """
+    What one can do the other can, with the same arguments; only opening and closing differ.
+    """
+
+    def words(client: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(method).parameters)
+            for name, method in inspect.getmembers(client, inspect.isfunction)
+            if not name.startswith("_") and name not in {"close", "aclose"}
+        }
+
+    assert words(HubClient) == words(AsyncHubClient)
+
+
+TERMS = {"milestones": [{"name": "all", "amount": "0.25", "condition": "true"}]}
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_escrow_whose_answer_is_lost_is_opened_with_the_same_signature(lost: int) -> None:
+    """
+    Sent again as it is; after the last try it counts as spent, and the error names the payment.
+    """
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        if len(bodies) <= lost:
+            raise httpx.ReadError("gone")
+        return httpx.Response(201, json={"escrow_id": "e"})
+
+    transport = httpx.MockTransport(answer)
+    cap = SpendCap(per_payment="1")
+    asynchronous = AsyncHubClient(
+        URL, Wallet.generate(), network=NETWORK, cap=cap, transport=transport
+    )
+    synchronous = client_of(answer)
+    named: list[str] = []
+    signed: list[str] = []
+    for open_one in (synchronous.open_escrow, asynchronous.open_escrow):
+        bodies.clear()
+        try:
+            opened: Any = open_one(PAYEE, TERMS)
+            opened = await opened if inspect.isawaitable(opened) else opened
+            assert opened == {"escrow_id": "e"}
+        except PaymentUncertainError as error:
+            named.append(error.payment_id)
+        assert len(set(bodies)) == 1
+        claims = claims_of(json.loads(bodies[0])["authorisation"])
+        signed.append(str(payment_id_of(claims["iss"], UUID(claims["jti"]))))
+    assert named == (signed if lost == 3 else [])
+    for hub in (synchronous, asynchronous):
+        used = hub.desk.cap.spent + hub.desk.cap.reserved
+        assert used == Decimal("0.25")
+
+
+@pytest.mark.parametrize(("status", "kept"), [(400, "0"), (402, "0"), (503, "0.25"), (500, "0.25")])
+def test_escrow_that_may_be_held_all_the_same_keeps_its_part_of_the_cap(
+    status: int, kept: str
+) -> None:
+    """
+    A refusal gives it back; a hub that broke may have held the money before.
+    """
+    with client_of(lambda _: httpx.Response(status, json={"code": "x"})) as hub:
+        with pytest.raises(HubError):
+            hub.open_escrow(PAYEE, TERMS)
+        assert hub.desk.cap.reserved == Decimal(kept)
+
+
+def test_stream_is_refused_before_anything_is_signed() -> None:
+    """
+    ``call_model`` could not read it, and it would be paid.
+    """
+    with client_of(lambda _: httpx.Response(500)) as hub, pytest.raises(ValueError, match="stream"):
+        hub.call_model("m", QUESTION, stream=True)
+
+
+def test_what_was_bought_and_is_no_completion_is_told() -> None:
+    """
+    An error of this package, not a KeyError.
+    """
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "payment-signature" not in request.headers:
+            return payment_required(offer(request))
+        return paid("5")
+
+    with client_of(answer) as hub:
+        with pytest.raises(MalformedOfferError):
+            hub.call_model("m", QUESTION)
+        assert hub.desk.cap.spent == Decimal("0.000000005")
+
+
+async def test_asynchronous_client_connects_through_the_given_transport() -> None:
+    """
+    Also to ask for the network: a proxy or a certificate counts for all.
+    """
+    transport = httpx.MockTransport(supported(NETWORK))
+    hub = await AsyncHubClient.connect(URL, Wallet.generate(), transport=transport, timeout_s=3)
+    assert hub.network == NETWORK
+    await hub.aclose()
+
+
+def test_package_says_that_it_is_typed() -> None:
+    """
+    Else a type checker believes nothing of it.
+    """
+    assert (Path(tokenworks.sdk.__file__).parents[1] / "py.typed").is_file()

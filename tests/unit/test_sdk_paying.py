@@ -32,6 +32,7 @@ from tokenworks.sdk import (
     PaymentInReviewError,
     PaymentRefusedError,
     PaymentUncertainError,
+    SdkError,
     SpendCap,
     SpendCapError,
     Wallet,
@@ -445,3 +446,27 @@ async def test_review_that_nobody_decides_stays_in_review() -> None:
         with pytest.raises(PaymentRefusedError):
             await wait_for_review_async(client, review.value, tries=2, sleep=sleep)
     assert desk.cap.reserved == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"extra": None}, {"extra": []}, {"amount": "9" * 5_000}],
+)
+def test_odd_offer_is_an_error_of_this_package(changes: dict[str, object]) -> None:
+    """
+    Whatever a seller sends, nothing is signed and nothing else is raised.
+    """
+    seller = Seller(**changes)
+    with client_of(seller, make_desk()) as client, pytest.raises(SdkError):
+        client.get(URL)
+    assert seller.paid == []
+
+
+def test_odd_charge_counts_as_the_whole() -> None:
+    """
+    A settlement whose amount is no number in ASCII says nothing: the cap loses what was signed.
+    """
+    desk = make_desk()
+    with client_of(Seller(paid("²")), desk) as client:
+        assert client.get(URL).is_success
+    assert desk.cap.spent == Decimal("0.000001")

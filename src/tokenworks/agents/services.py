@@ -102,6 +102,7 @@ async def open_agent_services(
         parties=identity,
         receipts=ReceiptIssuer(keys, salt_key),
         clock=clock,
+        ids=ids,
         network=network,
         attesting=Attesting(
             await keys.ensure_lane_key(ledger.lane), keys.jwks, network=network, clock=clock

@@ -199,6 +199,9 @@ async def _find_target(
             " For a hub of yours an admin key does it too: --key."
         )
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
+    if not (amount.isascii() and amount.isdigit() and int(amount) > 0):
+        message = f"--amount {amount!r} is no whole number of the asset's smallest unit."
+        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
     sale = Sale(
         scheme="exact",
         network=chosen,
@@ -345,15 +348,10 @@ async def _run(
 
 
 def _hub(target: Target, key: str) -> HubBusiness:
-    try:
-        price = int(target.sale.amount)
-    except ValueError as error:
-        message = f"--amount {target.sale.amount!r} is no number."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
     return HubBusiness(
         target.url.rstrip("/").removesuffix("/x402"),
         key,
-        price=price,
+        price=int(target.sale.amount),
         mint=IdentifierSource(SystemClock()).mint,
         random_bytes=os.urandom,
     )

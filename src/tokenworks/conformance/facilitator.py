@@ -4,6 +4,7 @@ A client of a foreign facilitator that believes nothing: every answer is kept as
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _OK: Final = 200
 _FAULT: Final = 500
 
 ANSWER_TIMEOUT_S: Final = 60.0
+"""For a whole answer: one that comes in drops is none."""
+SUPPORTED_TIMEOUT_S: Final = 10.0
 UNFINISHED: Final = frozenset({"settlement_pending", "idempotency_in_flight"})
 IMPATIENT_S: Final = 0.001
 """How long a client waits that hangs up while its payment is settled."""
@@ -144,12 +147,30 @@ class Facilitator:
         Raises:
             AuditImpossibleError: The address is no facilitator's.
         """
-        answer = await self._ask("GET", "/supported")
-        kinds = answer.document.get("kinds")
-        if answer.status != _OK or not isinstance(kinds, list):
+        where = f"{self.url}/supported"
+        if not self.url.startswith(("http://", "https://")):
+            message = f"{self.url!r} is no address: it begins with http:// or https://."
+            raise AuditImpossibleError(message)
+        try:
+            async with asyncio.timeout(SUPPORTED_TIMEOUT_S):
+                response = await self._client.get(where)
+        except httpx.InvalidURL as error:
+            raise AuditImpossibleError(f"{self.url} is no address: {error}.") from error
+        except (TimeoutError, httpx.TimeoutException) as error:
+            message = f"{where} does not answer within {SUPPORTED_TIMEOUT_S:.0f} s."
+            raise AuditImpossibleError(message) from error
+        except httpx.HTTPError as error:
+            message = f"{where} cannot be reached: {str(error) or type(error).__name__}."
+            raise AuditImpossibleError(message) from error
+        kinds = _decode(response).get("kinds")
+        if response.is_redirect:
+            message = f"{where} sends on to {response.headers.get('location')}: audit that address."
+            raise AuditImpossibleError(message)
+        if response.status_code != _OK or not isinstance(kinds, list):
+            kind = response.headers.get("content-type", "nothing").partition(";")[0]
             message = (
-                f"{self.url}/supported does not answer as an x402 facilitator"
-                f" (status {answer.status}); a hub's address ends in /x402."
+                f"{where} does not answer as an x402 facilitator: status {response.status_code},"
+                f" {kind}, where x402 has 200 and JSON with 'kinds'. A hub's address ends in /x402."
             )
             raise AuditImpossibleError(message)
         found = cast("list[object]", kinds)
@@ -206,17 +227,18 @@ class Facilitator:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         try:
-            response = await self._client.request(
-                method,
-                f"{self.url}{path}",
-                content=content,
-                headers=headers,
-                timeout=waits or ANSWER_TIMEOUT_S,
-            )
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                response = await self._client.request(
+                    method,
+                    f"{self.url}{path}",
+                    content=content,
+                    headers=headers,
+                    timeout=waits or ANSWER_TIMEOUT_S,
+                )
         except httpx.InvalidURL as error:
             message = f"{self.url} is no address: {error}."
             raise AuditImpossibleError(message) from error
-        except httpx.HTTPError as error:
+        except (TimeoutError, httpx.HTTPError) as error:
             return Answer(status=0, document={}, error=type(error).__name__)
         return Answer(status=response.status_code, document=_decode(response))
 

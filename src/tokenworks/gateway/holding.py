@@ -173,6 +173,7 @@ class Holding:
 def _reservations(
     call: OpenCall, quanta: int, tokens: int, *, payments: int = 0
 ) -> tuple[Reservation, ...]:
+    # In the order of the assets: so the ledger takes them by sets.
     return tuple(
         Reservation(asset_id=asset_id, quanta=amount)
         for asset_id, amount in (

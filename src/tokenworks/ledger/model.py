@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from functools import cached_property
 from typing import Final
 from uuid import UUID
 
@@ -132,7 +131,7 @@ class Placement:
         """
         return "extend" if self.extension else "place"
 
-    @cached_property
+    @property
     def content(self) -> bytes:
         """
         Return the hash by which a repeat is told from a contradiction.
@@ -194,7 +193,7 @@ class Posting:
             "only an entry of its own names a date"
         )
 
-    @cached_property
+    @property
     def content(self) -> bytes:
         """
         Return the hash by which a repeat is told from a contradiction.
@@ -212,7 +211,7 @@ def _content_hash(*parts: object) -> bytes:
     return hashlib.sha256(msgspec.json.encode(parts)).digest()
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """
     What a hold has taken from one account.
     """

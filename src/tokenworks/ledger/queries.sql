@@ -12,6 +12,12 @@ FROM ledger.post_v2(
     %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %s::text, %b, %b, %b, %b, %b, %b, %b
 )
 
+-- name: post_plain
+-- Post a batch of entries that cannot refuse each other, at once; NULL when it is no such batch.
+SELECT ledger.post_plain_v1(
+    %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b
+)
+
 -- name: lease_lane
 -- Take a lane; its epoch goes up, so whoever had it before is stopped by its next batch.
 SELECT lane, epoch

@@ -43,13 +43,14 @@ from tokenworks.foundation.limits import (
 )
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import (
-    NO_ACCOUNT,
+    OK,
     Outcome,
     Part,
     Placement,
     Posting,
     Refusal,
 )
+from tokenworks.ledger.packing import Columns, accounts_of, plain_columns, post_columns
 from tokenworks.postgres import arrays
 from tokenworks.postgres.fence import Fence, ServerRefusedError
 from tokenworks.postgres.pool import Connection, connect
@@ -64,6 +65,8 @@ LEASE_RENEWAL_S: Final = 8.0
 OVERDUE_CHECK_S: Final = 0.25
 RECONNECT_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 RERUNS_MAX: Final = 8
+PLAIN_PAUSE_BATCHES: Final = 16
+"""After a batch that was not plain, so many are not tried: those that come next are often alike."""
 TOGETHER_FROM: Final = 32
 """Plain entries in a batch from which on the database decides them by sets: below it costs more."""
 
@@ -84,6 +87,7 @@ What a single malformed operation can cause, in the server or while it is packed
 the batch was done.
 """
 _RECORDED: Final = re.compile(r"(entries|holds)_\d{4}_\d{2}_pkey")
+_NOT_PLAIN: Final = "TW030"
 _LANE_LOST: Final = "TW002"
 _CLOCK_SKEWED: Final = "TW003"
 
@@ -195,6 +199,9 @@ class Writer:
         self._renew_at_s = 0.0
         self._postings: deque[_Waiting[Posting]] = deque()
         self._placements: deque[_Waiting[Placement]] = deque()
+        self._ahead: list[_Waiting[Posting]] = []
+        self._columns: Columns | None = None  # of what is ahead
+        self._plain_pause = 0  # batches until a plain one is tried again
         self._timed: deque[tuple[float, asyncio.Future[Outcome]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -350,14 +357,14 @@ class Writer:
     async def _run(self) -> None:
         answered = 0
         while True:
-            waiting = len(self._postings) + len(self._placements)
+            waiting = len(self._ahead) + len(self._postings) + len(self._placements)
             if not waiting:
                 if self._is_closing:
                     return
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), LEASE_RENEWAL_S)
-            if waiting <= answered or not waiting:
+            if (waiting <= answered and not self._ahead) or not waiting:
                 # One turn of the loop lets callers that are already awake join this batch. Where
                 # more wait than were answered just now, the database need not stand still until
                 # these have gone on: they do so while the next batch is committed.
@@ -369,13 +376,20 @@ class Writer:
     async def _commit_one_round(self) -> None:
         if self._clock.monotonic_s() >= self._renew_at_s:
             await self._until_settled(self._renew_lease)
-        size = self._postings_size()
-        if batch := _gather(self._postings, size, key=_fact_of_posting, is_withdrawable=False):
+        batch, self._ahead = self._ahead or self._gather_postings(), []
+        if batch:
             await self._until_settled(lambda: self._execute(batch, self._run_postings))
         if round_ := _gather(
             self._placements, BATCH_OPERATIONS_MAX, key=_fact_of_placement, is_withdrawable=True
         ):
             await self._until_settled(lambda: self._execute(round_, self._run_placements))
+
+    def _gather_postings(self) -> list[_Waiting[Posting]]:
+        size = self._postings_size()
+        return _gather(self._postings, size, key=_fact_of_posting, is_withdrawable=False)
+
+    def _is_list_next(self) -> bool:
+        return bool(self._postings) and isinstance(self._postings[0].answer, _Place)
 
     def _postings_size(self) -> int:
         """
@@ -386,7 +400,7 @@ class Writer:
         placements, on which first tokens wait, all at once. A few are not divided, since a
         batch has a price of its own; nor is the list of one caller, who could not work meanwhile.
         """
-        if self._postings and isinstance(self._postings[0].answer, _Place):
+        if self._is_list_next():
             return BATCH_OPERATIONS_MAX
         waiting = len(self._postings) + len(self._placements)
         return min(BATCH_OPERATIONS_MAX, max(BATCH_UNDIVIDED_OPERATIONS, waiting // 4))
@@ -597,62 +611,96 @@ class Writer:
                 arrays.int8_array([item.quanta for _, item in reservations]),
             ),
         )
-        return [_from_row(row) for row in rows]
+        outcomes = [_from_row(row) for row in rows]
+        self._learn_path_accounts(batch, outcomes)
+        return outcomes
 
     async def _run_postings(self, batch: Sequence[Posting]) -> list[Outcome]:
         assert self._lane is not None, "leased before any work"
-        await self._learn_lanes(
-            {
-                account
-                for posting in batch
-                if not posting.is_exact
-                for item in posting.transfers
-                for account in (item.debit, item.credit, item.fallback)
-                if account != NO_ACCOUNT
-            }
-        )
-        share = self._lane_accounts.get
-        transfers = [
-            (position, item.debit, item.credit, item.quanta, item.fallback)
-            if posting.is_exact
-            else (
-                position,
-                share(item.debit, NO_ACCOUNT),
-                share(item.credit, NO_ACCOUNT),
-                item.quanta,
-                share(item.fallback, item.fallback),
-            )
-            for position, posting in enumerate(batch, start=1)
-            for item in posting.transfers
-        ]
-        rows = await self._call(
+        columns = self._take_columns(batch)
+        if columns is None:
+            await self._learn_lanes(accounts_of(batch))
+            columns = self._pack(batch)
+        if columns.plain is not None:
+            outcome = await self._post_plain(columns.plain)
+            if outcome is not None:
+                return [outcome] * len(batch)
+            self._plain_pause = PLAIN_PAUSE_BATCHES
+        rows = await self._call_ahead(
             QUERIES["post"],
             (
                 self._lane.number,
                 self._lane.epoch,
                 self._clock.now(),
-                min(item.fact_id for item in batch),
-                max(item.fact_id for item in batch),
-                arrays.uuid_array([item.fact_id for item in batch]),
-                arrays.text_array([item.kind.value for item in batch]),
-                arrays.int4_array([item.ordinal for item in batch]),
-                arrays.bytea_array([item.content for item in batch]),
-                arrays.timestamp_array([item.deadline for item in batch]),
-                arrays.bool_array([item.closes for item in batch]),
-                arrays.bytea_array([item.receipt_root for item in batch]),
-                arrays.text_array([item.meta for item in batch]),
-                arrays.text_array([item.rider_row for item in batch]),
-                self._rider,
-                _dates(batch),
-                arrays.int4_array([transfer[0] for transfer in transfers]),
-                arrays.int8_array([transfer[1] for transfer in transfers]),
-                arrays.int8_array([transfer[2] for transfer in transfers]),
-                arrays.int8_array([transfer[3] for transfer in transfers]),
-                arrays.int8_array([transfer[4] for transfer in transfers]),
+                *post_columns(batch, self._lane_accounts, self._rider),
                 self._together_from,
             ),
         )
         return _in_order(rows, len(batch))
+
+    async def _post_plain(self, columns: tuple[Any, ...]) -> Outcome | None:
+        """
+        Post a batch that seems to be plain; ``None``: it is not, and nothing was written.
+        """
+        assert self._lane is not None, "leased before any work"
+        parameters = (self._lane.number, self._lane.epoch, self._clock.now(), *columns)
+        try:
+            rows = await self._call_ahead(QUERIES["post_plain"], parameters)
+        except psycopg.Error as error:
+            if error.sqlstate != _NOT_PLAIN:
+                raise
+            return None
+        moment: datetime | None = rows[0][0]
+        if moment is None:
+            return None
+        return Outcome(code=OK, recorded_at=moment, lane=self._lane.number)
+
+    async def _call_ahead(self, query: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+        """
+        Do as ``_call`` does; while PostgreSQL works, pack the list that is to come next.
+
+        Before that the callers of the batch before have gone on, who may bring it.
+        """
+        asyncio.get_running_loop().call_soon(self._pack_ahead)
+        return await self._call(query, parameters)
+
+    def _pack_ahead(self) -> None:
+        if self._ahead or not self._is_list_next():
+            return
+        self._ahead = self._gather_postings()
+        operations = [waiting.operation for waiting in self._ahead]
+        # A malformed operation is found again, and told apart, when its batch is run.
+        with contextlib.suppress(*_ALARMS):
+            if accounts_of(operations) <= self._lane_accounts.keys():
+                self._columns = self._pack(operations)
+
+    def _pack(self, batch: Sequence[Posting]) -> Columns:
+        assert self._lane is not None, "leased before any work"
+        is_tried = not self._plain_pause and len(batch) >= self._together_from
+        plain = plain_columns(batch, self._lane_accounts) if is_tried else None
+        self._plain_pause = max(0, self._plain_pause - 1)
+        return Columns(operations=batch, lane=self._lane.number, plain=plain)
+
+    def _take_columns(self, batch: Sequence[Posting]) -> Columns | None:
+        columns, self._columns = self._columns, None
+        assert self._lane is not None, "leased before any work"
+        if columns is None or columns.lane != self._lane.number:
+            return None
+        return columns if columns.operations == batch else None
+
+    def _learn_path_accounts(self, batch: Sequence[Placement], outcomes: Sequence[Outcome]) -> None:
+        """
+        Note that accounts along a path have no lanes: they are a party's cash, and windows.
+
+        They are what the holds' captures debit; with many buyers to ask about them cost as much
+        as to insert an entry.
+        """
+        for placement, outcome in zip(batch, outcomes, strict=True):
+            is_new = outcome.code == OK and not placement.extension
+            if is_new and all(item.account_id is None for item in placement.reservations):
+                self._lane_accounts.update(
+                    {part.account_id: part.account_id for part in outcome.parts}
+                )
 
     async def _learn_lanes(self, account_ids: set[int]) -> None:
         """
@@ -702,12 +750,6 @@ def _places_of_paths(batch: Sequence[Placement]) -> dict[tuple[UUID | None, int 
     named = (item for item in batch if item.path_id is not None)
     paths = dict.fromkeys((item.path_id, item.path_version) for item in named)
     return {path: place for place, path in enumerate(paths, start=1)}
-
-
-def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:
-    # Only corrections name one: a batch without any sends nothing.
-    dates = [posting.accounting_date for posting in batch]
-    return arrays.date_array(dates) if any(dates) else None
 
 
 def _gather(
@@ -769,14 +811,7 @@ def _from_row(row: Sequence[Any]) -> Outcome:
         receipt_sequence,
         receipt_previous,
     ) = row
-    parts = (
-        tuple(
-            Part(account_id=account, asset_id=asset, quanta=quanta)
-            for account, asset, quanta in zip(accounts, assets, amounts, strict=True)
-        )
-        if accounts
-        else ()
-    )
+    parts = tuple(map(Part, accounts, assets, amounts)) if accounts else ()
     return Outcome(
         code=code,
         recorded_at=recorded_at,

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -145,7 +146,12 @@ def receipt_path(payment: JsonObject) -> str:
 def chat_body(model: str, messages: Sequence[Message], options: Mapping[str, object]) -> bytes:
     """
     Return the body of a chat request.
+
+    Raises:
+        ValueError: It asks for a stream, which this call could not read.
     """
+    if options.get("stream"):
+        raise ValueError("call_model returns whole answers; stream through the client's http.")
     return json.dumps({"model": model, "messages": list(messages), **options}).encode()
 
 
@@ -181,10 +187,12 @@ def chat_answer(answer: httpx.Response) -> ChatAnswer:
     settlement = answer.extensions.get(SETTLEMENT_EXTENSION)
     if not isinstance(settlement, Settlement):
         raise MalformedOfferError("The answer does not say what it cost.")
-    message = document["choices"][0]["message"]
-    return ChatAnswer(
-        text=str(message.get("content") or ""), settlement=settlement, document=document
-    )
+    try:
+        text = str(document["choices"][0]["message"].get("content") or "")
+    except (LookupError, TypeError, AttributeError) as error:
+        message = "What was bought is no chat completion."
+        raise MalformedOfferError(message) from error
+    return ChatAnswer(text=text, settlement=settlement, document=document)
 
 
 def direct_requirements(
@@ -334,11 +342,23 @@ def direct_settlement(
     raise HubError(message, status=answer.status_code, reason=reason, details=document)
 
 
+def conclude_refused(desk: PaymentDesk, reservation: Reservation, error: HubError) -> None:
+    """
+    Give a refused escrow's part of the cap back, unless it may be held all the same.
+    """
+    may_be_held = error.reason == IN_REVIEW or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if not may_be_held:
+        desk.cap.conclude(reservation, charged=0)
+
+
 def unanswered(request: httpx.Request, error: Exception) -> PaymentUncertainError:
     """
-    Return what is raised when a direct payment gets no answer; its reservation stays.
+    Return what is raised when a payment that was signed here gets no answer; its reservation
+    stays.
     """
-    claims = payload_of(json.loads(request.content)["paymentPayload"]["payload"]["authorization"])
+    body = json.loads(request.content)
+    jws = body.get("authorisation") or body["paymentPayload"]["payload"]["authorization"]
+    claims = payload_of(jws)
     payment_id = payment_id_of(claims["iss"], UUID(claims["jti"]))
     message = (
         f"Payment {payment_id} may be made: no answer came ({type(error).__name__}). "

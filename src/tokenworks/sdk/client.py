@@ -25,6 +25,7 @@ from tokenworks.sdk.asking import (
     Message,
     chat_answer,
     chat_body,
+    conclude_refused,
     direct_payment,
     direct_settlement,
     escrow_opening,
@@ -39,7 +40,7 @@ from tokenworks.sdk.asking import (
 )
 from tokenworks.sdk.errors import HubError
 from tokenworks.sdk.model import ChatAnswer, JsonObject, Quote, Settlement
-from tokenworks.sdk.paying import IN_REVIEW, PaymentDesk
+from tokenworks.sdk.paying import PaymentDesk
 from tokenworks.sdk.spending import SpendCap
 from tokenworks.sdk.transport import REPEATS, AsyncPayingTransport, PayingTransport
 from tokenworks.sdk.wallet import Wallet
@@ -58,6 +59,7 @@ class HubClient:
         mandate: Which mandate pays; the wallet's only one when omitted.
         network: The hub's network; asked for once when omitted.
         transport: Sends; httpx's own when omitted. It is closed with this client.
+        timeout_s: How long each step of a request may take; a paid call is sent again after it.
     """
 
     def __init__(
@@ -69,11 +71,12 @@ class HubClient:
         mandate: str | None = None,
         network: str | None = None,
         transport: httpx.BaseTransport | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.url: Final = url.rstrip("/")
         self.wallet: Final = wallet
         transport = transport or httpx.HTTPTransport()
-        self._http = httpx.Client(transport=transport, timeout=TIMEOUT_S)
+        self._http = httpx.Client(transport=transport, timeout=timeout_s)
         if network is None:
             network = network_of(read_json(self._http.get(self.url + SUPPORTED_PATH)))
         self.network: Final = network
@@ -81,7 +84,7 @@ class HubClient:
             wallet, network=network, cap=cap or SpendCap(per_payment=0), mandate=mandate
         )
         self._paying = httpx.Client(
-            transport=PayingTransport(self.desk, transport), timeout=TIMEOUT_S
+            transport=PayingTransport(self.desk, transport), timeout=timeout_s
         )
 
     def __enter__(self) -> Self:
@@ -227,16 +230,23 @@ class HubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which; it goes on by itself).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = escrow_opening(self.desk, payee, terms)
-        try:
-            opened = self.ask("POST", "escrows", body=body)
-        except HubError as error:
-            if error.reason != IN_REVIEW:
-                self.desk.cap.conclude(reservation, charged=0)
-            raise
-        self.desk.cap.conclude(reservation, charged=reservation.amount)
-        return opened
+        request = self._signed("POST", "escrows", body=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                opened = read_json(self._http.send(request))
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            except HubError as error:
+                conclude_refused(self.desk, reservation, error)
+                raise
+            self.desk.cap.conclude(reservation, charged=reservation.amount)
+            return opened
+        raise AssertionError("the last attempt returns or raises")
 
     def act_on_escrow(self, escrow: str | UUID, act: str, body: JsonObject) -> JsonObject:
         """
@@ -258,9 +268,19 @@ class HubClient:
         Raises:
             HubError: The hub's problem document.
         """
-        url = f"{self.url}/hub/v1/{path}"
-        request = signed_request(self.wallet, self.network, method, url, body=body, query=query)
+        request = self._signed(method, path, body=body, query=query)
         return read_json(self._http.send(request))
+
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        query: Mapping[str, str | int] | None = None,
+    ) -> httpx.Request:
+        url = f"{self.url}/hub/v1/{path}"
+        return signed_request(self.wallet, self.network, method, url, body=body, query=query)
 
 
 class AsyncHubClient:
@@ -274,6 +294,7 @@ class AsyncHubClient:
         cap: What may be spent locally; without one nothing is paid.
         mandate: Which mandate pays; the wallet's only one when omitted.
         transport: Sends; httpx's own when omitted. It is closed with this client.
+        timeout_s: How long each step of a request may take; a paid call is sent again after it.
     """
 
     def __init__(
@@ -285,17 +306,18 @@ class AsyncHubClient:
         cap: SpendCap | None = None,
         mandate: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self.url: Final = url.rstrip("/")
         self.wallet: Final = wallet
         self.network: Final = network
         transport = transport or httpx.AsyncHTTPTransport()
-        self._http = httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S)
+        self._http = httpx.AsyncClient(transport=transport, timeout=timeout_s)
         self.desk: Final = PaymentDesk(
             wallet, network=network, cap=cap or SpendCap(per_payment=0), mandate=mandate
         )
         self._paying = httpx.AsyncClient(
-            transport=AsyncPayingTransport(self.desk, transport), timeout=TIMEOUT_S
+            transport=AsyncPayingTransport(self.desk, transport), timeout=timeout_s
         )
 
     @classmethod
@@ -306,13 +328,25 @@ class AsyncHubClient:
         *,
         cap: SpendCap | None = None,
         mandate: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> Self:
         """
         Ask the hub for its network and return a client.
         """
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as once:
-            supported = read_json(await once.get(url.rstrip("/") + SUPPORTED_PATH))
-        return cls(url, wallet, network=network_of(supported), cap=cap, mandate=mandate)
+        transport = transport or httpx.AsyncHTTPTransport()
+        # Not closed here: the client that is returned goes on with its connections.
+        once = httpx.AsyncClient(transport=transport, timeout=timeout_s)
+        supported = read_json(await once.get(url.rstrip("/") + SUPPORTED_PATH))
+        return cls(
+            url,
+            wallet,
+            network=network_of(supported),
+            cap=cap,
+            mandate=mandate,
+            transport=transport,
+            timeout_s=timeout_s,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -457,16 +491,23 @@ class AsyncHubClient:
 
         Raises:
             HubError: Refused, or in review (``reason`` says which; it goes on by itself).
+            PaymentUncertainError: Nobody answered, nor the repeats of the same signature.
         """
         body, reservation = escrow_opening(self.desk, payee, terms)
-        try:
-            opened = await self.ask("POST", "escrows", body=body)
-        except HubError as error:
-            if error.reason != IN_REVIEW:
-                self.desk.cap.conclude(reservation, charged=0)
-            raise
-        self.desk.cap.conclude(reservation, charged=reservation.amount)
-        return opened
+        request = self._signed("POST", "escrows", body=body)
+        for attempt in range(REPEATS + 1):
+            try:
+                opened = read_json(await self._http.send(request))
+            except httpx.TransportError as error:
+                if attempt == REPEATS:
+                    raise unanswered(request, error) from error
+                continue
+            except HubError as error:
+                conclude_refused(self.desk, reservation, error)
+                raise
+            self.desk.cap.conclude(reservation, charged=reservation.amount)
+            return opened
+        raise AssertionError("the last attempt returns or raises")
 
     async def act_on_escrow(self, escrow: str | UUID, act: str, body: JsonObject) -> JsonObject:
         """
@@ -488,6 +529,16 @@ class AsyncHubClient:
         Raises:
             HubError: The hub's problem document.
         """
-        url = f"{self.url}/hub/v1/{path}"
-        request = signed_request(self.wallet, self.network, method, url, body=body, query=query)
+        request = self._signed(method, path, body=body, query=query)
         return read_json(await self._http.send(request))
+
+    def _signed(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: JsonObject | None = None,
+        query: Mapping[str, str | int] | None = None,
+    ) -> httpx.Request:
+        url = f"{self.url}/hub/v1/{path}"
+        return signed_request(self.wallet, self.network, method, url, body=body, query=query)

@@ -12,12 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 from tokenworks.sdk.errors import MalformedOfferError
 
 X402_VERSION: Final = 2
 DECIMALS: Final = 9
+AMOUNT_CHARACTERS_MAX: Final = 40
 SCHEMES: Final = ("upto", "exact")
 """What a wallet can sign, the one that may cost less first."""
 
@@ -49,6 +50,7 @@ class Requirements:
     max_timeout_s: int
     binding: Binding | None  # ``None``: not a seller that this hub clears for
     document: JsonObject  # exactly as it came, to be echoed
+    decimals: object = DECIMALS  # of the amount, as the seller says
 
     @property
     def price(self) -> Decimal:
@@ -182,7 +184,7 @@ def from_requirements(document: JsonObject) -> Requirements:
         extra = cast("JsonObject", document.get("extra") or {})
         bound = cast("JsonObject | None", extra.get("binding"))
         amount, timeout_s = document["amount"], document["maxTimeoutSeconds"]
-        if not (isinstance(amount, str) and amount.isascii() and amount.isdigit()):
+        if not _is_atomic(amount):
             raise MalformedOfferError("The seller's amount is not a text of digits.")
         if not isinstance(timeout_s, int):
             raise MalformedOfferError("The seller's maxTimeoutSeconds is not an integer.")
@@ -193,6 +195,7 @@ def from_requirements(document: JsonObject) -> Requirements:
             asset=str(document["asset"]),
             pay_to=str(document["payTo"]),
             max_timeout_s=timeout_s,
+            decimals=extra.get("decimals", DECIMALS),
             binding=None
             if bound is None
             else Binding(
@@ -205,6 +208,18 @@ def from_requirements(document: JsonObject) -> Requirements:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         message = f"The seller's requirements lack or spoil {error}."
         raise MalformedOfferError(message) from error
+
+
+def _is_atomic(amount: object) -> TypeGuard[str]:
+    """
+    Return whether this is an amount as x402 writes it: ASCII digits, and not endlessly many.
+    """
+    return (
+        isinstance(amount, str)
+        and amount.isascii()
+        and amount.isdigit()
+        and len(amount) <= AMOUNT_CHARACTERS_MAX
+    )
 
 
 def from_payment_response(header: str) -> Settlement:
@@ -226,7 +241,7 @@ def from_settlement(document: JsonObject) -> Settlement:
         is_success=document.get("success") is True,
         transaction=str(document.get("transaction") or ""),
         network=str(document.get("network") or ""),
-        amount=int(amount) if isinstance(amount, str) and amount.isdigit() else None,
+        amount=int(amount) if _is_atomic(amount) else None,
         payer=document.get("payer"),
         error_reason=document.get("errorReason"),
         document=document,
@@ -260,7 +275,7 @@ def read_header(header: str, name: str) -> dict[str, Any]:
     """
     try:
         document: object = json.loads(base64.b64decode(header, validate=True))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"The seller's {name} is not base64 of JSON."
         raise MalformedOfferError(message) from error
     if not isinstance(document, dict):
@@ -278,7 +293,7 @@ def object_of(content: bytes) -> JsonObject | None:
     """
     try:
         document: object = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("JsonObject", document) if isinstance(document, dict) else None
 

@@ -26,6 +26,7 @@ from tokenworks.sdk.errors import (
     PaymentUncertainError,
 )
 from tokenworks.sdk.model import (
+    DECIMALS,
     SCHEMES,
     Binding,
     PaymentRequired,
@@ -145,7 +146,7 @@ class PaymentDesk:
             if one.scheme == scheme
             and one.network == self.network
             and one.asset == self.cap.asset
-            and one.document.get("extra", {}).get("decimals", 9) == 9
+            and one.decimals == DECIMALS
         ]
         if not payable:
             offered = sorted(

@@ -4,61 +4,22 @@ The mutants: each breaks one law in one place, and has to be found.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from unittest import mock
 
 from tests.simulation.mutants import broken_python
-from tests.simulation.mutants.patching import patch_function
+from tests.simulation.mutants.hub_catalogue import HUB_MUTANTS
+from tests.simulation.mutants.mutant import SIMULATOR, STRESS, Mutant
 from tests.simulation.simulator.laws import Law
 from tokenworks.gateway import settlement, settling
 from tokenworks.ledger import writer
 from tokenworks.ledger.service import Ledger
 
-SIMULATOR: Final = "simulator"
-STRESS: Final = "stress"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """
-    One way to break the hub.
-    """
-
-    name: str
-    meaning: str
-    found_by: str
-    laws: frozenset[Law]
-    """Any of these may catch it first."""
-    function: str = ""
-    patches: Sequence[tuple[str, str]] = ()
-    """Of the SQL function: anchors and what stands there instead."""
-    replace: Callable[[], Any] | None = field(default=None, repr=False)
-    """Returns a patcher of Python."""
-    seed: int = 1
-    steps_max: int = 400
-
-    @contextlib.contextmanager
-    def applied(self, dsn: str) -> Generator[None]:
-        """
-        Break a fresh database, or this process for as long as the block runs.
-        """
-        if self.patches:
-            patch_function(dsn, self.function, self.patches)
-        with contextlib.ExitStack() as stack:
-            if self.replace is not None:
-                stack.enter_context(self.replace())
-            yield
-
-
-def _laws(*laws: Law) -> frozenset[Law]:
-    return frozenset(laws)
-
-
 _ALL_BALANCES: Final = (
     "CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END"
+)
+_REMAINDER: Final = (
+    "CASE WHEN s.no_overdraft THEN s.credits_posted - s.debits_posted - s.debits_pending END"
 )
 _LOCKS: Final = """SELECT *
         FROM ledger.balances
@@ -81,20 +42,23 @@ _LOCKS_FROM_EITHER_END: Final = (
     "ORDER BY account_id"
 )
 
-MUTANTS: Final = (
+LEDGER_MUTANTS: Final = (
     Mutant(
         name="holds_ignored",
         meaning="what is held counts as available",
         found_by=SIMULATOR,
-        laws=_laws(Law.AVAILABLE, Law.LIMITED, Law.WINDOW),
+        laws=frozenset({Law.AVAILABLE, Law.LIMITED, Law.WINDOW}),
         function="place_v2",
-        patches=((_ALL_BALANCES, _ALL_BALANCES.replace(" - b.debits_pending", "")),),
+        patches=(
+            (_ALL_BALANCES, _ALL_BALANCES.replace(" - b.debits_pending", "")),
+            (_REMAINDER, _REMAINDER.replace(" - s.debits_pending", "")),
+        ),
     ),
     Mutant(
         name="expiry_by_wall_clock",
         meaning="holds expire when the server's clock says so",
         found_by=SIMULATOR,
-        laws=_laws(Law.LEDGER_TIME),
+        laws=frozenset({Law.LEDGER_TIME}),
         function="post_v2",
         patches=(
             ("part_expiries[first_part] > moment", "part_expiries[first_part] > clock_timestamp()"),
@@ -103,16 +67,16 @@ MUTANTS: Final = (
     Mutant(
         name="retry_without_id",
         meaning="each telling of a payment has an id of its own",
+        seed=2,
         found_by=SIMULATOR,
-        laws=_laws(Law.FACT_ONCE),
+        laws=frozenset({Law.FACT_ONCE}),
         replace=lambda: mock.patch.object(Ledger, "_claim", broken_python.forgetful_claim),
     ),
     Mutant(
         name="partial_settle_twice",
         meaning="a hold forgets what was captured from it in part",
-        seed=4,
         found_by=SIMULATOR,
-        laws=_laws(Law.HOLD_ONCE, Law.AVAILABLE, Law.OVERRUN),
+        laws=frozenset({Law.HOLD_ONCE, Law.AVAILABLE, Law.OVERRUN}),
         function="post_v2",
         patches=(
             (
@@ -125,7 +89,7 @@ MUTANTS: Final = (
         name="lost_leg",
         meaning="the last leg of a call is not paid",
         found_by=SIMULATOR,
-        laws=_laws(Law.LEGS),
+        laws=frozenset({Law.LEGS}),
         replace=lambda: mock.patch.object(
             settling, "settlement_legs", broken_python.forgetful_legs
         ),
@@ -133,16 +97,15 @@ MUTANTS: Final = (
     Mutant(
         name="rounding_per_leg",
         meaning="each leg is rounded for itself",
-        seed=5,
         found_by=SIMULATOR,
-        laws=_laws(Law.LEGS),
+        laws=frozenset({Law.LEGS}),
         replace=lambda: mock.patch.object(settlement, "split_by_shares", broken_python.leg_by_leg),
     ),
     Mutant(
         name="unsorted_locks",
         meaning="every second writer locks accounts from the other end",
         found_by=STRESS,
-        laws=_laws(Law.LOCK_ORDER),
+        laws=frozenset({Law.LOCK_ORDER}),
         function="post_v2",
         patches=((_LOCKS, _LOCKS_FROM_EITHER_END),),
     ),
@@ -150,39 +113,41 @@ MUTANTS: Final = (
         name="no_dedupe_in_a_batch",
         meaning="two operations on one fact may share a batch",
         found_by=SIMULATOR,
-        laws=_laws(Law.ONE_FACT_A_BATCH),
+        laws=frozenset({Law.ONE_FACT_A_BATCH}),
         replace=lambda: mock.patch.object(writer, "_gather", broken_python.gather_everything),
     ),
     Mutant(
         name="swallowed_commit_error",
         meaning="an error at commit is not listened to",
         found_by=SIMULATOR,
-        laws=_laws(Law.DURABLE),
+        laws=frozenset({Law.DURABLE}),
         replace=lambda: mock.patch.object(writer.Writer, "_call", broken_python.deaf_call),
     ),
     Mutant(
         name="reused_lane",
         meaning="a lane is given to a writer although another one holds it",
         found_by=STRESS,
-        laws=_laws(Law.CHAIN),
+        laws=frozenset({Law.CHAIN}),
         function="lease_lane_v1",
         patches=(("l.leased_until < p_now OR l.holder = p_holder", "true"),),
     ),
     Mutant(
         name="stale_spend_path",
         meaning="a hold may name a version of its path that is no longer current",
+        seed=4,
         found_by=SIMULATOR,
-        laws=_laws(Law.SPEND_PATH),
+        laws=frozenset({Law.SPEND_PATH}),
         function="place_v2",
         patches=(("WHEN NOT path.is_current THEN", "WHEN false THEN"),),
     ),
     Mutant(
         name="window_reset",
         meaning="a new window resets the one before it, open holds or not",
-        seed=4,
         found_by=SIMULATOR,
-        laws=_laws(Law.WINDOW, Law.LIMITED, Law.ANSWERED),
+        laws=frozenset({Law.WINDOW, Law.LIMITED, Law.ANSWERED}),
         function="open_windows",
         patches=((_OPENED, _RESET + _OPENED),),
     ),
 )
+
+MUTANTS: Final = (*LEDGER_MUTANTS, *HUB_MUTANTS)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.mutants.catalogue import MUTANTS, STRESS, Mutant
+from tests.simulation.mutants.catalogue import MUTANTS
+from tests.simulation.mutants.mutant import STRESS, Mutant
 from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
 from tests.simulation.simulator.laws import BrokenLawError
 from tests.simulation.simulator.run import run_steps

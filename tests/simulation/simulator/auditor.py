@@ -8,19 +8,19 @@ its answer. What was moved is kept until the simulation has said what it meant t
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import LiteralString, TypeVar
+from datetime import UTC, date, datetime
+from typing import TypeVar
 from uuid import UUID
 
 import psycopg
 
 from tests.simulation.naive_ledger import Account, NaiveLedger, Path, Result
+from tests.simulation.simulator.failing_commits import failing_commits
 from tests.simulation.simulator.laws import BrokenLawError, Law, law_of_codes
-from tests.simulation.simulator.naive_windows import NaiveLimits, NaiveWindow
+from tests.simulation.simulator.naive_windows import NaiveLimit, NaiveLimits, NaiveWindow
 from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.model import NO_ACCOUNT, Outcome, Placement, Posting, PostingKind, Transfer
 from tokenworks.ledger.service import Ledger
@@ -40,8 +40,11 @@ LANED = PAYABLES | {
 }
 ROLES = {"cash": 1, "safeguarded": 2}
 PLATFORM = UUID(int=1)
+BEFORE_EVERYTHING = datetime.min.replace(tzinfo=UTC)
 Operation = Placement | Posting
 Kind = TypeVar("Kind", Placement, Posting)
+LimitTerms = tuple[int, str, int]
+"""Of a limit: asset, kind of window, quanta."""
 Name = tuple[UUID, str, int]
 """An account, lanes aside: whose, what for, of which asset."""
 
@@ -70,22 +73,6 @@ class Answered:
     expected: Result
 
 
-FAILING_COMMITS: LiteralString = """
-CREATE TABLE public.simulated_faults (is_failing boolean NOT NULL);
-CREATE FUNCTION public.simulate_fault() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    IF EXISTS (SELECT FROM public.simulated_faults) THEN
-        RAISE EXCEPTION 'SIMULATED: the disk does not write' USING ERRCODE = 'io_error';
-    END IF;
-    RETURN NULL;
-END
-$$;
-CREATE CONSTRAINT TRIGGER simulated_fault AFTER UPDATE ON ledger.lanes
-DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.simulate_fault();
-"""
-"""Lets a batch fail at its commit and not before, when ``simulated_faults`` has a row."""
-
-
 @dataclass
 class Auditor:
     """
@@ -102,6 +89,10 @@ class Auditor:
     mains: dict[int, int] = field(default_factory=dict[int, int])
     scope_expiries: dict[UUID, datetime] = field(default_factory=dict[UUID, datetime])
     scope_states: dict[UUID, str] = field(default_factory=dict[UUID, str])
+    awaited: dict[UUID, Counter[LimitTerms]] = field(
+        default_factory=dict[UUID, "Counter[LimitTerms]"]
+    )
+    """Scopes that are opened with limits, and with which; ``learn_limits`` compares."""
     lose_next: str | None = None
     """
     ``request``: the next batch does not arrive; ``answer``: its answer does not; ``commit``: the
@@ -113,6 +104,14 @@ class Auditor:
     moves: list[Move] = field(default_factory=list[Move])
     breaches: list[BrokenLawError] = field(default_factory=list[BrokenLawError])
     operations: int = 0
+    last_time: datetime = BEFORE_EVERYTHING
+    """Of the last batch that recorded anything."""
+    journal: list[tuple[date, Name, Name, int]] = field(
+        default_factory=list[tuple[date, Name, Name, int]]
+    )
+    """Everything that was moved, with the date it counts in."""
+    booked: set[date] = field(default_factory=set[date])
+    """Dates that anything was booked on, or counts in."""
     _last_account: int = 0
     _last_window: int = 0
 
@@ -162,33 +161,23 @@ class Auditor:
         lost, self.lose_next = self.lose_next, None
         if lost == "request":
             raise psycopg.OperationalError("SIMULATED: the request was lost")
-        async with self._failing_commit(is_wished=lost == "commit"):
+        async with failing_commits(self.connection, is_wished=lost == "commit"):
             outcomes = await run(batch)
         if lost == "commit":
             await self._require_recorded(batch, outcomes)
         self.operations += len(batch)
-        self.naive.now = self.clock.now()
-        for wish, outcome, expected in zip(batch, outcomes, await decide(batch, lane), strict=True):
+        # Ledger time never runs backwards, whatever the clock does: it stands still instead.
+        self.naive.now = max(self.clock.now(), self.last_time)
+        decided = await decide(batch, lane)
+        if any(result.code == "ok" for result in decided):
+            self.last_time = self.naive.now
+        for wish, outcome, expected in zip(batch, outcomes, decided, strict=True):
             self._compare(wish, outcome, expected)
             self.answered.append(Answered(wish, outcome, expected))
             self._note_moves(wish, expected)
         if lost == "answer":
             raise psycopg.OperationalError("SIMULATED: the answer was lost")
         return outcomes
-
-    @contextlib.asynccontextmanager
-    async def _failing_commit(self, *, is_wished: bool) -> AsyncGenerator[None]:
-        """
-        Let commits of batches fail for as long as the block runs.
-        """
-        if not is_wished:
-            yield
-            return
-        await self.connection.execute("INSERT INTO public.simulated_faults VALUES (true)")
-        try:
-            yield
-        finally:
-            await self.connection.execute("DELETE FROM public.simulated_faults")
 
     async def _require_recorded(
         self, batch: Sequence[Operation], outcomes: Sequence[Outcome]
@@ -246,6 +235,7 @@ class Auditor:
             closes=wish.closes,
             deadline=wish.deadline,
             meta=wish.meta,
+            accounting_date=wish.accounting_date,
         )
         # What tells a repeat from a contradiction is what the caller asked, not the lane.
         posting.__dict__["content"] = wish.content
@@ -280,7 +270,9 @@ class Auditor:
             if isinstance(wish, Placement):
                 held = self.naive.holds[wish.hold_id].held
                 parts = {part.account_id: part.quanta for part in outcome.parts}
-                self._note(parts == held, Law.HOLD_ONCE, f"{said}; held {parts}, naively {held}")
+                uncounted = {self.names[n][1] for n in held.keys() - parts.keys()}
+                law = Law.LIMITED if "limit_available" in uncounted else Law.HOLD_ONCE
+                self._note(parts == held, law, f"{said}; held {parts}, naively {held}")
 
     def _note(self, is_lawful: bool, law: Law, message: str) -> None:
         if not is_lawful:
@@ -288,10 +280,22 @@ class Auditor:
             self.on_breach()
 
     def _note_moves(self, wish: Operation, result: Result) -> None:
+        if result.code == "ok":
+            self.booked.add(self.naive.now.date())
+        dated = wish.accounting_date if isinstance(wish, Posting) else None
+        day = dated or self.naive.now.date()
         for debit, credit, quanta in result.moves:
             self.moves.append(
                 Move(_fact(wish), _kind(wish), self.names[debit], self.names[credit], quanta)
             )
+            self.journal.append((day, self.names[debit], self.names[credit], quanta))
+            self.booked.add(day)
+
+    def ledger_now(self) -> datetime:
+        """
+        Return what ledger time would be now.
+        """
+        return max(self.clock.now(), self.last_time)
 
     # ------------------------------------------------------------------ meeting accounts
 
@@ -346,7 +350,29 @@ class Auditor:
 
     # ------------------------------------------------------------------ limits and scopes
 
+    async def learn_limits(self) -> None:
+        """
+        Read the limits of scopes that were opened with some; they have to be those.
+        """
+        if not self.awaited:
+            return
+        cursor = await self.connection.execute(
+            "SELECT scope_id, limit_id, asset_id, window_kind, quanta, time_zone, opened_at "
+            "FROM ledger.limits WHERE scope_id = ANY (%s) ORDER BY limit_id",
+            (list(self.awaited),),
+        )
+        found: dict[UUID, Counter[LimitTerms]] = {}
+        for scope, limit_id, asset, kind, quanta, zone, opened_at in await cursor.fetchall():
+            found.setdefault(scope, Counter())[asset, kind, quanta] += 1
+            self.limits.limits[limit_id] = NaiveLimit(
+                limit_id, scope, asset, quanta, kind, zone, opened_at
+            )
+        for scope, limits in found.items():
+            meant = self.awaited.pop(scope)
+            self._note(limits == meant, Law.LIMITED, f"limits {limits}, naively {meant}")
+
     async def _open_windows(self, batch: Sequence[Placement], lane: int) -> None:
+        await self.learn_limits()
         scopes: set[UUID] = set()
         for wish in batch:
             if not wish.extension and wish.path_id is not None:
@@ -381,6 +407,11 @@ class Auditor:
             n
             for n, name in self.names.items()
             if name == (PLATFORM, "limit_source", limit.asset) and self.mains[n] == n
+        )
+        self.last_time = self.naive.now
+        self.booked.add(self.naive.now.date())
+        self.journal.append(
+            (self.naive.now.date(), self.names[source], self.names[account], limit.quanta)
         )
         self.naive.accounts[account].credits += limit.quanta
         self.naive.accounts[self.shares[source, lane]].debits += limit.quanta

@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tests.simulation.simulator.auditor import Answered, Move
+from tests.simulation.simulator.auditor import Answered, Move, Name
 from tests.simulation.simulator.naive_prices import input_ceiling
 from tests.simulation.simulator.scripts import Performance, Told, perform
 from tests.simulation.simulator.world import SimulatedKey
@@ -26,6 +26,30 @@ if TYPE_CHECKING:
     from tests.simulation.simulator.simulation import Simulation
 
 ATTEMPTS_MAX = 4
+
+
+@dataclass(kw_only=True)
+class Sale:
+    """
+    A settled call, for what is made of it later.
+    """
+
+    paid: int
+    owed: int
+    """To the supplier that answered, its power producer's part included."""
+    supplier: UUID
+    units: list[tuple[Name, int]]
+    """What was taken of each limit's window."""
+    refunds: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    """By reference: how much, and who bears it."""
+    is_billed: bool = False
+
+    @property
+    def refunded(self) -> int:
+        """
+        Return how much was given back.
+        """
+        return sum(quanta for quanta, _ in self.refunds.values())
 
 
 @dataclass
@@ -61,6 +85,8 @@ class Call:
     opening: list[Answered] = field(default_factory=list[Answered])
     """What the ledger answered while the call was being opened."""
     is_judged: bool = False
+    sale: Sale | None = None
+    """What it came to, once it is judged."""
 
     @property
     def call_id(self) -> UUID | None:
@@ -170,7 +196,7 @@ def draw_call(simulation: Simulation, random: Random, key: SimulatedKey) -> Call
         body=json.dumps(request).encode(),
         is_stream=is_stream,
         max_tokens=max_tokens,
-        prices=simulation.world.prices[model, tier],
+        prices=simulation.world.prices_at(model, tier, simulation.clock.now()),
         offers=count_offers(simulation, model, tier),
         performances=[Performance.draw(random) for _ in range(ATTEMPTS_MAX)],
     )

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from tests.simulation.simulator.auditor import PLATFORM, Answered, Name
-from tests.simulation.simulator.calls import ATTEMPTS_MAX, Call
+from tests.simulation.simulator.calls import ATTEMPTS_MAX, Call, Sale
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.naive_prices import MILLION, charge, divide, half_even, most
 from tests.simulation.simulator.naive_windows import NaiveLimit
@@ -60,6 +60,8 @@ _CODES: Mapping[str, str] = {
     "scope_closed": "scope_closed",
     "account_frozen": "account_frozen",
     "spend_path_stale": "spend_path_stale",
+    # Ledger time is ahead of a clock that was set back: it sells nothing, and says so.
+    "deadline_passed": "ledger_unavailable",
 }
 
 
@@ -71,15 +73,20 @@ def _judge_refusal(call: Call, simulation: Simulation) -> str:
         _judge_door(call, simulation, code)
     elif refused:
         last = refused[-1].expected
-        expected = _CODES.get(last.code) or _short_code(call, simulation, refused[-1])
+        expected = short_code(simulation, refused[-1])
         _require(code == expected, Law.REFUSAL, call, f"refused as {code}, not {expected}")
         if last.code == "insufficient":
             _judge_shortage(call, simulation, refused[-1])
     return f"refused {code}"
 
 
-def _short_code(call: Call, simulation: Simulation, answered: Answered) -> str:
+def short_code(simulation: Simulation, answered: Answered) -> str:
+    """
+    Return what a door has to say of a hold that the ledger refused.
+    """
     last = answered.expected
+    if last.code in _CODES:
+        return _CODES[last.code]
     if last.code != "insufficient" or last.refused_account is None:
         return f"ledger's {last.code}"
     if simulation.auditor.names[last.refused_account][1] == "cash":
@@ -134,6 +141,8 @@ def _judge_door(call: Call, simulation: Simulation, code: str) -> None:
     expires_at = call.key.key.expires_at
     if expires_at is not None and expires_at <= simulation.clock.now():
         reasons.add("key_expired")
+    if not call.prices:
+        reasons.add("price_missing")
     if not call.offers:
         # With another tier to offer, the client is told to take that one.
         reasons |= {"no_supplier_available", "model_not_found"}
@@ -293,6 +302,13 @@ def _judge_moves(
     _require(taken["cash"] == paid, Law.CHARGE, call, f"took {taken['cash']}, not {paid}")
     _require(taken["own_funds"] == paid, Law.CLIENT_MONEY, call, "own funds are not the charge")
     _require(taken["overrun"] == rated - paid, Law.OVERRUN, call, f"overrun {taken['overrun']}")
+    offer = call.open.attempts[-1].offer
+    call.sale = Sale(
+        paid=paid,
+        owed=_owed(offer, rated=rated, counts=counts),
+        supplier=offer.supplier_party_id,
+        units=[(m.debit, m.quanta) for m in call.moves if m.credit[1] == "limit_spent"],
+    )
     # An answer that is free to the buyer leaves the limits alone only as far as money goes.
     _judge_limits(call, simulation, paid=paid, tokens=sum(counts.values()))
 

@@ -31,6 +31,17 @@ class Law(Enum):
     SPEND_PATH = ("19", "a hold passes every current limit of a current path, nothing stopped")
     CHARGE = ("21", "a call's charge is usage times price, rounded once")
     LEGS = ("21", "a charge's legs sum to it, and each goes to its owner")
+    PAYMENT = ("9", "a payment pays once what was signed, to whom it was signed for, or nothing")
+    MANDATE = ("19", "what is paid counts in every mandate above it, and in force are all of them")
+    REVIEW = (
+        "12",
+        "what waits for people is paid when they approved exactly it, in time, or never",
+    )
+    ESCROW = ("12", "an escrow pays each milestone once, by its verdict; the rest goes back")
+    CORRECTION = ("5", "what was booked is reversed once, by an entry with its reason and actor")
+    STATEMENT = ("22", "a statement changes what is owed once, when a person accepted it")
+    REFUND = ("25", "refunds stay within the charge, and units return to their own windows")
+    CLOSED = ("13", "a closed date takes nothing more, and its close is its trial balance")
     CHAIN = ("28", "one writer a lane: its batches are one gapless chain")
     BOOKS = ("28", "the books rebuilt from their records are the books")
 
@@ -68,6 +79,7 @@ _BY_CODE: Final = {
     "deadline_passed": Law.LEDGER_TIME,
     "hold_closed": Law.HOLD_ONCE,
     "hold_unknown": Law.HOLD_ONCE,
+    "date_closed": Law.CLOSED,
     "conflict": Law.FACT_ONCE,
     "replayed": Law.FACT_ONCE,
     "internal": Law.ANSWERED,

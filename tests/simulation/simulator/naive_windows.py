@@ -5,7 +5,7 @@ Limits and their windows, naively: when a window begins, and what was granted to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -35,8 +35,15 @@ class NaiveLimit:
             return self.opened_at
         local = moment.astimezone(ZoneInfo(self.zone))
         year, month, day = local.year, local.month, local.day
-        month = 1 if self.kind == "year" else month
-        day = day if self.kind == "day" else 1
+        if self.kind == "hour":
+            # Of the zones that are drawn none is off by part of an hour.
+            return moment.replace(minute=0, second=0, microsecond=0)
+        if self.kind == "week":
+            monday = local.date() - timedelta(days=local.weekday())
+            year, month, day = monday.year, monday.month, monday.day
+        elif self.kind != "day":
+            day = 1
+            month = {"year": 1, "quarter": month - (month - 1) % 3}.get(self.kind, month)
         return datetime(year, month, day, tzinfo=ZoneInfo(self.zone)).astimezone(UTC)
 
 

@@ -19,8 +19,7 @@ from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.plan import OPERATIONS, Plan
 from tests.simulation.simulator.simulation import BEGINS, Simulation, open_simulation
 from tests.simulation.simulator.trace import Trace
-from tests.simulation.simulator.virtual_time import VirtualTimeLoop
-from tokenworks.foundation.clock import FakeClock
+from tests.simulation.simulator.virtual_time import JumpingClock, VirtualTimeLoop
 from tokenworks.ledger import writer as writer_module
 
 AUDIT_EVERY = 10
@@ -69,7 +68,7 @@ def run_steps(
         on_step: Is told the state after each step.
         wish_to_stop: Asked after each step.
     """
-    clock = FakeClock(BEGINS)
+    clock = JumpingClock(BEGINS)
     run = Run(seed=seed)
     with (
         quiet_logs(),
@@ -94,7 +93,7 @@ async def _run(
     run: Run,
     steps: Iterable[int],
     dsn: str,
-    clock: FakeClock,
+    clock: JumpingClock,
     *,
     audit_every: int,
     on_step: Progress,

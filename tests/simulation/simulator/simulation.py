@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -21,18 +21,14 @@ from psycopg import conninfo
 
 from tests.simulation.books import fake_time
 from tests.simulation.naive_ledger import NaiveLedger
-from tests.simulation.simulator.auditor import (
-    FAILING_COMMITS,
-    Answered,
-    Auditor,
-    Move,
-    Name,
-    tally,
-)
+from tests.simulation.simulator.auditor import Answered, Auditor, Move, Name, tally
+from tests.simulation.simulator.failing_commits import FAILING_COMMITS
 from tests.simulation.simulator.laws import BrokenLawError, Law
+from tests.simulation.simulator.virtual_time import JumpingClock
 from tests.simulation.simulator.world import World, open_world
 from tokenworks.bootstrap import Hub, open_hub
 from tokenworks.foundation.clock import FakeClock
+from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import UpstreamRequest
@@ -46,6 +42,8 @@ if TYPE_CHECKING:
 
 BEGINS = datetime(2031, 3, 28, 12, tzinfo=UTC)
 """A few days before a month ends, and a clock changes in Europe."""
+Model = TypeVar("Model")
+Answer = TypeVar("Answer")
 GRANTED_TOKENS = 48
 HOLD_LIFETIME_S = 300
 
@@ -58,7 +56,7 @@ class Simulation:
 
     seed: int
     dsn: str
-    clock: FakeClock
+    clock: JumpingClock
     dice: Dice
     process: Process
     auditor: Auditor
@@ -68,16 +66,19 @@ class Simulation:
     """Every call that was tried, the oldest first."""
     expected: Counter[tuple[Name, Name]] = field(default_factory=Counter[tuple[Name, Name]])
     """What this step's operations should have moved, calls aside."""
+    law: Law | None = None
+    """Which law is broken when something else is moved in this step; ``None``: a fact's."""
     direct: set[UUID] = field(default_factory=set[UUID])
     """Facts that were sent to the ledger as they are; the naive ledger alone judges them."""
     placed: list[Placement] = field(default_factory=list[Placement])
     posted: list[Posting] = field(default_factory=list[Posting])
-    payments: list[Payment] = field(default_factory=list["Payment"])
     answers: list[Answered] = field(default_factory=list[Answered])
     """What the ledger answered in this step."""
     sorted_answers: int = 0
     others: list[Move] = field(default_factory=list[Move])
     """What was moved in this step for something else than a call."""
+    models: dict[type, object] = field(default_factory=dict[type, object])
+    """What families of operations know of their own, by class."""
     main: asyncio.Task[object] | None = field(default_factory=asyncio.current_task)
     background: set[asyncio.Task[object]] = field(default_factory=set[asyncio.Task[object]])
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,6 +119,23 @@ class Simulation:
         await self.process.kill()
         await self.open_hub()
         return lost
+
+    def model(self, kind: type[Model]) -> Model:
+        """
+        Return what a family of operations knows; empty at first.
+        """
+        found = self.models.setdefault(kind, kind())
+        assert isinstance(found, kind), "kept under its class"
+        return found
+
+    async def ask(self, work: Awaitable[Answer]) -> tuple[Answer | None, str | None]:
+        """
+        Return an answer, or the code of its refusal.
+        """
+        try:
+            return await work, None
+        except TokenworksError as error:
+            return None, error.code
 
     # ------------------------------------------------------------------ time
 
@@ -165,9 +183,10 @@ class Simulation:
         others, self.others = self.others, []
         moved, expected = tally(others), +self.expected
         self.expected.clear()
+        law, self.law = self.law or Law.FACT_ONCE, None
         if moved != expected:
             message = f"moved {self._shown(moved)}, meant {self._shown(expected)}"
-            raise BrokenLawError(Law.FACT_ONCE, message)
+            raise BrokenLawError(law, message)
 
     def collect_calls(self) -> None:
         """
@@ -283,20 +302,6 @@ class Simulation:
             raise BrokenLawError(Law.HOLD_ONCE, message)
 
 
-@dataclass(kw_only=True)
-class Payment:
-    """
-    A payment from or to the outside world that was told to the hub.
-    """
-
-    kind: str
-    party: UUID
-    purpose: str
-    quanta: int
-    reference: str
-    is_done: bool
-
-
 class Dice:
     """
     All chance in a simulation: each step has its own, so that others may be left out.
@@ -326,7 +331,7 @@ def _fact(answered: Answered) -> UUID:
 
 
 @contextlib.asynccontextmanager
-async def open_simulation(seed: int, dsn: str, clock: FakeClock) -> AsyncGenerator[Simulation]:
+async def open_simulation(seed: int, dsn: str, clock: JumpingClock) -> AsyncGenerator[Simulation]:
     """
     Open a hub with its world on a fresh database, on a loop that runs on the same clock.
     """
@@ -393,6 +398,8 @@ class Process:
         End without a word: the lane stays leased, what was queued is lost.
         """
         if self.hub is not None:
+            # What is learned behind an answer would wait for a time that never comes.
+            await _drop(list(self.hub.agents.payments._capturing._learning))
             writer, self.hub = self.hub.writer, None
             await _drop([writer._task])
             writer._task = None
@@ -410,4 +417,4 @@ async def _drop(tasks: Iterable[asyncio.Task[None] | None]) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-__all__ = ["Payment", "Simulation", "open_simulation"]
+__all__ = ["Simulation", "open_simulation"]

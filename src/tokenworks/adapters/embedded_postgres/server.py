@@ -43,6 +43,7 @@ from tokenworks.adapters.embedded_postgres.postmaster import (
     read_postmaster,
     running_postmaster,
 )
+from tokenworks.adapters.embedded_postgres.server_settings import SETTINGS, THROWAWAY_SETTINGS
 from tokenworks.adapters.embedded_postgres.system_user import (
     ServerUser,
     let_through,
@@ -59,33 +60,6 @@ START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 INITDB_TIMEOUT_S: Final = 120.0
 ORPHANS_TIMEOUT_S: Final = 10.0
-
-SETTINGS: Final[Mapping[str, str]] = {
-    "listen_addresses": "",
-    "unix_socket_permissions": "0700",
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
-    "wal_level": "replica",
-    "max_wal_size": "1GB",
-    # What a standby that is away may keep from being removed; beyond it, it is made anew.
-    "max_slot_wal_keep_size": "8GB",
-    "shared_buffers": "128MB",
-    "max_connections": "100",
-    "jit": "off",
-    "log_timezone": "UTC",
-    "timezone": "UTC",
-}
-"""Pinned on the command line: neither a file nor ALTER SYSTEM can weaken them."""
-
-THROWAWAY_SETTINGS: Final[Mapping[str, str]] = {
-    **SETTINGS,
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "shared_buffers": "64MB",
-}
-"""For tests: fast, and lost with the machine."""
 
 _PORT_MAX: Final = 65_535
 _SOCKET_PATH_BYTES_MAX: Final = 107

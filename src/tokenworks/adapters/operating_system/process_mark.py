@@ -57,10 +57,12 @@ def _surroundings() -> str | None:
     """
     try:
         boot = _BOOT.read_text(encoding="ascii").strip()
-        pids, time = (Path(f"/proc/self/ns/{name}").stat().st_ino for name in ("pid", "time"))
+        pids = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return None
-    return f"{socket.gethostname()}/{boot}/{pids}/{time}"
+    # Kernels before 5.6 have no namespaces of time: the ticks are the machine's.
+    times = Path("/proc/self/ns/time")
+    return f"{socket.gethostname()}/{boot}/{pids}/{times.stat().st_ino if times.exists() else 0}"
 
 
 def _stat(pid: int) -> list[str] | None:

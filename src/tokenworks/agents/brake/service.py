@@ -40,7 +40,13 @@ from tokenworks.agents.brake.model import (
 )
 from tokenworks.agents.brake.notifying import Webhooks
 from tokenworks.agents.brake.ports import HoldRelease, LedgerLimits, LimitRaiser
-from tokenworks.agents.brake.reviewing import Approval, agreed, check_decision, check_note
+from tokenworks.agents.brake.reviewing import (
+    NOTE_CHARACTERS_MAX,
+    Approval,
+    agreed,
+    check_decision,
+    check_note,
+)
 from tokenworks.agents.brake.rule_documents import StoredRules, default_rules, parse_rules
 from tokenworks.agents.brake.rule_sets import (
     RuleSet,
@@ -304,7 +310,7 @@ class Brake:
         self, review_id: UUID, *, digest: bytes, actor: str, person: UUID, note: str = ""
     ) -> Review:
         """
-        Let a payment not be made; one person is enough.
+        Let a payment not be made; one person is enough, also one that approved it before.
 
         Raises:
             ReviewNotFoundError, ApproverNotAllowedError, ReviewDigestMismatchError,
@@ -314,16 +320,22 @@ class Brake:
         now = self._clock.now()
         async with self._deciding(review_id) as (connection, review):
             check_decision(review, person=person, digest=digest, now=now)
-            said = store.Said(
-                word="deny",
-                actor=actor,
-                person_id=person,
-                scope=Scope.ONCE,
-                note=note,
-                digest=digest,
-                decided_at=now,
-            )
-            await store.add_said(connection, review_id, said)
+            given = await store.approvals(connection, review_id)
+            if person in {before.person for before in given}:
+                # Of each person one word is kept for good: the review itself says that it is
+                # taken back, and by whom.
+                note = f"Approval withdrawn by {actor}. {note}".strip()[:NOTE_CHARACTERS_MAX]
+            else:
+                said = store.Said(
+                    word="deny",
+                    actor=actor,
+                    person_id=person,
+                    scope=Scope.ONCE,
+                    note=note,
+                    digest=digest,
+                    decided_at=now,
+                )
+                await store.add_said(connection, review_id, said)
             await store.end_review(connection, review_id, ReviewState.DENIED, note=note, now=now)
             await store.enqueue_deliveries(connection, review_id, "denied", now=now)
             ended = await _found(connection, review_id)

@@ -27,6 +27,7 @@ Rules that are easy to break:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -34,7 +35,7 @@ from typing import Final
 
 from tokenworks.agents.escrow.errors import EscrowStateError
 from tokenworks.agents.escrow.model import (
-    ATTESTATIONS_MAX,
+    ATTESTATIONS_OF_ONE_MAX,
     EVIDENCE_MAX,
     FINAL_STATES,
     SUBMISSIONS_MAX,
@@ -95,8 +96,8 @@ def submit(
     if last is not None and is_same_result:
         # What was stated about this result stays, whatever calls are named for it now.
         known = {item.sha256: item for item in (*last.attestations, *submission.attestations)}
-        _check_count(len(known))
         submission = replace(submission, attestations=tuple(known.values()))
+    _check_count(submission.attestations)
     event = _event(EventKind.SUBMITTED, actor, now, milestone=milestone, submission=submission)
     return [replace(event, result=result)]
 
@@ -123,13 +124,20 @@ def attest(
     new = tuple(item for item in attestations if item.sha256 not in known)
     if not new or before.state in {MilestoneState.DECIDED, MilestoneState.DISPUTED}:
         return []
-    _check_count(len(known) + len(new))
+    _check_count((*before.submission.attestations, *new))
     return [_event(EventKind.ATTESTED, actor, now, milestone=milestone, attestations=new)]
 
 
-def _check_count(attestations: int) -> None:
-    if attestations > ATTESTATIONS_MAX:
-        message = f"A submission has at most {ATTESTATIONS_MAX} attestations."
+def _check_count(attestations: Sequence[Attestation]) -> None:
+    """
+    Bound what is kept, for each by itself: nobody fills the room of a verifier that objects.
+    """
+    origins = Counter(item.verifier if item.refusal is None else None for item in attestations)
+    if origins and max(origins.values()) > ATTESTATIONS_OF_ONE_MAX:
+        message = (
+            f"Of one submission at most {ATTESTATIONS_OF_ONE_MAX} statements of each verifier are"
+            " kept, and as many that were refused."
+        )
         raise EscrowStateError(message)
 
 
@@ -155,9 +163,11 @@ def dispute(
     allowed = {*LIVE_STATES, MilestoneState.DISPUTED}
     if by == PAYEE:
         allowed.add(MilestoneState.NOT_MET)
-    known = sum(len(event.evidence) for event in escrow.events)
+    # For each side by itself: nobody uses up the other's room.
+    known = sum(len(event.evidence) for event in escrow.events if event.disputed_by == by)
     if known + len(evidence) * len(milestones) > EVIDENCE_MAX * len(escrow.milestones):
-        raise EscrowStateError(f"A milestone has at most {EVIDENCE_MAX} pieces of evidence.")
+        message = f"Each side has at most {EVIDENCE_MAX} pieces of evidence for a milestone."
+        raise EscrowStateError(message)
     events: list[EscrowEvent] = []
     for place in milestones:
         before = escrow.milestones[place]

@@ -203,7 +203,7 @@ class Delivering:
         self, escrow: Escrow, place: int, result_sha256: str, attestations: Sequence[str]
     ) -> tuple[Attestation, ...]:
         if len(attestations) > ATTESTATIONS_MAX:
-            message = f"A submission has at most {ATTESTATIONS_MAX} attestations."
+            message = f"A request has at most {ATTESTATIONS_MAX} attestations."
             raise InvalidError(message, param="attestations")
         return tuple(
             judge_attestation(

@@ -21,8 +21,11 @@ VERIFIERS_MAX: Final = 16
 CALLS_MAX: Final = 100
 """Of one submission."""
 ATTESTATIONS_MAX: Final = 32
-"""Of one submission, counting those that were refused."""
+"""Of one request."""
+ATTESTATIONS_OF_ONE_MAX: Final = 8
+"""Of one submission: from each verifier, and of those that were refused."""
 EVIDENCE_MAX: Final = 32
+"""From each side, for each milestone."""
 SUBMISSIONS_MAX: Final = 100
 """Of one milestone."""
 SHARE_NUMBER_MAX: Final = 10**18

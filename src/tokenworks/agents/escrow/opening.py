@@ -188,6 +188,7 @@ class Opening:
 
     async def _fund(self, stored: StoredEscrow, authorisation: Authorisation) -> None:
         escrow = stored.escrow
+        await self._require_in_time(authorisation)
         authority = await self._authority(authorisation)
         binding = authorisation.binding
         subject = Subject(
@@ -214,6 +215,17 @@ class Opening:
             jws=authorisation.jws,
         )
         await self._add_once(escrow.escrow_id, EventKind.OPENED, actor=authorisation.payer)
+
+    async def _require_in_time(self, authorisation: Authorisation) -> None:
+        """
+        Refuse to hold anything new by an authorisation that has expired.
+
+        What is held already, e.g. until people have decided, goes on.
+        """
+        try:
+            await self._purse.get(authorisation.payment_id)
+        except NotFoundError:
+            check_times(authorisation, now=self._clock.now())
 
     async def _add_once(self, escrow_id: UUID, kind: EventKind, *, actor: str) -> None:
         """

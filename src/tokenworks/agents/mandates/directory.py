@@ -9,7 +9,7 @@ word on what is granted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from tokenworks.agents.mandates import paths, store
@@ -21,6 +21,9 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.identity.service import Identity
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Connection, Pool
+
+_Spender: TypeAlias = tuple[UUID, str | None, UUID | None]
+"""A mandate, the wallet that acts for its agent, and the payee where payees are counted."""
 
 WALLETS_MAX: Final = 32_768
 MANDATES_MAX: Final = 32_768
@@ -40,6 +43,7 @@ class KnownChain:
     party_chain: tuple[UUID, ...]  # from the organisation down to the mandate's agent
     parties: tuple[UUID, ...]  # those of every agent of the chain, each once, root first
     merged: MergedChain  # for the one question of each payment
+    counts_payees: bool  # whether a mandate limits what one payee gets
 
     @property
     def mandate(self) -> Mandate:
@@ -64,7 +68,7 @@ class Directory:
         self._usable: Remembered[UUID, tuple[UUID, ...]] = Remembered(
             MANDATES_MAX, lifetime_s=USABLE_LIFETIME_S
         )
-        self._versions: Remembered[UUID, int] = Remembered(PATHS_MAX)
+        self._authorities: Remembered[_Spender, Authority] = Remembered(PATHS_MAX)
 
     async def wallet(self, address: str, *, is_fresh: bool = False) -> Wallet | None:
         """
@@ -127,6 +131,7 @@ class Directory:
             party_chain=tuple(party.party_id for party in chain),
             parties=tuple(parties),
             merged=merge_chain(mandates),
+            counts_payees=paths.has_payee_limits(mandates),
         )
 
     async def usable_mandates(self, agent_id: UUID) -> tuple[UUID, ...]:
@@ -149,15 +154,19 @@ class Directory:
         """
         Return a chain with its spend path, which is published when it is first needed.
         """
-        counted = payee_id if paths.has_payee_limits(known.mandates) else None
-        path_id = paths.path_of(known.mandate.mandate_id, wallet=wallet, payee_id=counted)
+        counted = payee_id if known.counts_payees else None
+        spender = (known.mandate.mandate_id, wallet, counted)
         now_s = self._clock.monotonic_s()
-        version = self._versions.find(path_id, now_s=now_s)
-        if version is None:
-            generation = self._versions.generation
+        found = self._authorities.find(spender, now_s=now_s)
+        if found is not None and found.chain is known.mandates:
+            return found
+        generation = self._authorities.generation
+        path_id = paths.path_of(known.mandate.mandate_id, wallet=wallet, payee_id=counted)
+        if found is None:
             version = await self._publish(known, path_id, wallet=wallet, payee_id=counted)
-            self._versions.keep(path_id, version, generation=generation, now_s=now_s)
-        return Authority(
+        else:
+            version = found.path_version  # only the chain was read again
+        authority = Authority(
             mandate=known.mandate,
             chain=known.mandates,
             agent_name=known.agent_name,
@@ -168,6 +177,8 @@ class Directory:
             wallet=wallet,
             payee_id=counted,
         )
+        self._authorities.keep(spender, authority, generation=generation, now_s=now_s)
+        return authority
 
     async def _publish(
         self, known: KnownChain, path_id: UUID, *, wallet: str | None, payee_id: UUID | None
@@ -186,11 +197,12 @@ class Directory:
                 connection=connection,
             )
 
-    def forget_path(self, path_id: UUID) -> None:
+    def forget_path(self, authority: Authority) -> None:
         """
-        Ask for a path's version again.
+        Publish an authority's path again, or find the version that is current now.
         """
-        self._versions.forget(path_id)
+        spender = (authority.mandate.mandate_id, authority.wallet, authority.payee_id)
+        self._authorities.forget(spender)
 
     def forget(self, subject: str) -> None:
         """
@@ -210,7 +222,7 @@ class Directory:
         """
         Read everything again.
         """
-        for remembered in (self._wallets, self._chains, self._usable, self._versions):
+        for remembered in (self._wallets, self._chains, self._usable, self._authorities):
             remembered.forget_all()
 
     async def watch(self, connection: Connection) -> None:

@@ -404,7 +404,7 @@ class Mandates:
         """
         Return an authority whose path the ledger called stale, with the current one.
         """
-        self._directory.forget_path(authority.path_id)
+        self._directory.forget_path(authority)
         known = await self._directory.fresh(authority.mandate.mandate_id)
         return await self._directory.authority(
             known, wallet=authority.wallet, payee_id=authority.payee_id

@@ -54,6 +54,7 @@ class HeldPayment:
     tokens: int = 0  # the most that a call it pays for may use; a limit of the path may count them
     is_unclaimed: bool = False  # placing it claimed nothing: people were asked, or it is attested
     is_attested: bool = False  # held ahead for a seller that is to show the hub's attestation
+    claim: UUID | None = None  # names the one request that placed the hold
     jws: str | None = None  # ``None`` after a crash, and where nothing was signed for a request
 
 
@@ -77,6 +78,8 @@ def to_meta(held: HeldPayment) -> str:
     }
     if held.is_attested:
         note["attested"] = True
+    if held.claim is not None:
+        note["claim"] = identifier_text(held.claim)
     if held.kind not in _SIGNED_FOR_A_REQUEST:
         note["resource"] = held.resource
     return _encode(note).decode()

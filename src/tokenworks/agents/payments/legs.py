@@ -49,14 +49,14 @@ def reservations(currency: str, quanta: int, *, tokens: int = 0) -> tuple[Reserv
     Return what a payment holds: money, every money limit and one payment of the path; where it
     pays for a call, its tokens too.
     """
-    held = (
+    # In the order of the assets: so the ledger takes them by sets.
+    counted = (Reservation(asset_id=LIMIT_TOKENS, quanta=tokens),) if tokens else ()
+    return (
         Reservation(asset_id=ASSET_IDS[currency], quanta=quanta),
         Reservation(asset_id=ASSET_IDS[f"LIMIT.{currency}"], quanta=quanta),
+        *counted,
         Reservation(asset_id=LIMIT_PAYMENTS, quanta=1),
     )
-    if not tokens:
-        return held
-    return (*held, Reservation(asset_id=LIMIT_TOKENS, quanta=tokens))
 
 
 def capture_transfers(

@@ -6,7 +6,9 @@ first. Only when something refuses (a mandate was revoked meanwhile, the authori
 the brake changed its mind) is the hold looked up, because what is held already goes on.
 
 Invariants: an unknown payment is held only with a valid time, a mandate and the brake's word;
-one that is held under review goes on only when people approved exactly its digest.
+one that is held under review goes on only when people approved exactly its digest. What a
+request notes with its hold (``claim``) is its own: so a hold that is *replayed* to it is the one
+it placed, and the answer to that was lost, while another request's is a *conflict*.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
-from tokenworks.agents.brake.reviewing import decision_after
+from tokenworks.agents.brake.reviewing import decision_after, state_at
 from tokenworks.agents.mandates.model import Authority, Purchase
 from tokenworks.agents.payments.authorising import check_times
 from tokenworks.agents.payments.errors import (
@@ -39,6 +43,7 @@ from tokenworks.agents.payments.payees import Payees
 from tokenworks.agents.payments.ports import Brake, MandateBook
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
+from tokenworks.foundation.identifiers import IdentifierSource, identifier_text
 from tokenworks.foundation.limits import LEDGER_ANSWER_TIMEOUT_S
 from tokenworks.ledger.model import OK, REPLAYED, Fate, Outcome, Placement, Refusal
 from tokenworks.ledger.service import Ledger
@@ -47,6 +52,7 @@ HELD_REMEMBERED_MAX: Final = 20_000
 CLAIM_EXTENSION: Final = 1
 """A payment whose placing claimed nothing is claimed by its hold's first extension, of nothing."""
 
+_encode = msgspec.json.Encoder(order="sorted").encode
 _HOLD_STATES: Final = {"captured", "voided", "expired"}
 
 
@@ -79,12 +85,14 @@ class Placing:
         brake: Brake,
         payees: Payees,
         clock: Clock,
+        ids: IdentifierSource,
     ) -> None:
         self._ledger = ledger
         self._mandates = mandates
         self._brake = brake
         self._payees = payees
         self._clock = clock
+        self._ids = ids
         self._held: OrderedDict[UUID, HeldPayment] = OrderedDict()
 
     # ------------------------------------------------------------------ from a signature
@@ -118,11 +126,12 @@ class Placing:
                 reservations=(),
                 expires_at=self._clock.now() + timedelta(seconds=timeout_s),
                 deadline=self._deadline(),
+                meta=_encode({"claim": identifier_text(self._ids.mint())}).decode(),
             )
         )
-        if outcome.code == OK:
+        if outcome.is_done:
             return held
-        if outcome.code in {REPLAYED, Refusal.HOLD_CLOSED}:
+        if outcome.code in {Refusal.CONFLICT, Refusal.HOLD_CLOSED}:
             raise await self._claimed(held.payment_id)
         raise await self._ledger.refusal(outcome)
 
@@ -156,6 +165,8 @@ class Placing:
             return found, False
         if is_attested:
             held = replace(held, is_attested=True, is_unclaimed=True)
+        else:
+            held = replace(held, claim=self._ids.mint())
         expires_at = self._clock.now() + timedelta(seconds=timeout_s)
         waits = is_waiting(held.decision)
         if waits:
@@ -169,7 +180,7 @@ class Placing:
                 raise _denied(held.decision)
             expires_at = review.expires_at
         outcome = await self.place(held, authority, expires_at=expires_at)
-        if outcome.code == OK:
+        if outcome.code == OK or (outcome.code == REPLAYED and held.claim is not None):
             if waits:
                 raise _in_review(held.payment_id, expires_at)
             return self._remember(replace(held, parts=outcome.parts)), True
@@ -309,9 +320,10 @@ class Placing:
         review = await self._brake.review(held.payment_id)
         if review is None:
             return held
-        if review.state is ReviewState.PENDING:
+        state = state_at(review, self._clock.now())
+        if state is ReviewState.PENDING:
             raise _in_review(held.payment_id, review.expires_at)
-        if review.state is not ReviewState.APPROVED:
+        if state is not ReviewState.APPROVED:
             raise _denied(review.decision)
         if review.subject.digest != held.digest:
             raise PaymentConflictError("What was approved is another payment.")

@@ -55,6 +55,7 @@ from tokenworks.agents.payments.ports import Brake, MandateBook, Parties
 from tokenworks.agents.payments.receipt import readers_of
 from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, from_row, payment_of
 from tokenworks.foundation.clock import Clock
+from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.ledger.model import Fate, Outcome, Refusal
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
@@ -78,6 +79,7 @@ class Payments:
         parties: Knows the payees.
         receipts: Drafts and signs receipts.
         clock: When something is due.
+        ids: Mints what tells one request from another.
         network: What authorisations of this hub are signed for.
         attesting: Signs and reads attestations.
         claim_key: Of the hub, secret: what the first to claim a payment is told is made by it.
@@ -93,6 +95,7 @@ class Payments:
         parties: Parties,
         receipts: ReceiptIssuer,
         clock: Clock,
+        ids: IdentifierSource,
         network: str,
         attesting: Attesting,
         claim_key: bytes,
@@ -107,7 +110,12 @@ class Payments:
         self._receipts = receipts
         self._payees = Payees(parties, ledger)
         self._placing = Placing(
-            ledger=ledger, mandates=mandates, brake=brake, payees=self._payees, clock=clock
+            ledger=ledger,
+            mandates=mandates,
+            brake=brake,
+            payees=self._payees,
+            clock=clock,
+            ids=ids,
         )
         self._capturing = Capturing(
             ledger=ledger,

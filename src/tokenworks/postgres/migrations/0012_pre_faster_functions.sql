@@ -1,6 +1,33 @@
 -- Faster functions of value: place_v2 and post_v2, for code of this version on; place_v1 and
 -- post_v1 stay for the code that still runs.
 
+-- What stands on a path was looked up at every hold: each limit of each scope, and its window.
+-- A path remembers what was found, with how long that is good: until the next of its windows
+-- begins, and as long as none of its scopes got or lost a limit. That is a memory only: what a
+-- path is never changes, and whether its scopes are active is always looked up.
+ALTER TABLE ledger.scopes ADD COLUMN revision bigint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN ledger.scopes.revision IS 'Grows whenever a limit of the scope is opened or closed.';
+ALTER TABLE ledger.spend_paths
+ADD COLUMN known_accounts bigint[],      -- the money, then the windows: by asset, then root first
+ADD COLUMN known_assets smallint[],      -- each asset once
+ADD COLUMN known_ends integer[],         -- where the accounts of each end among known_accounts
+ADD COLUMN known_revision numeric,       -- the sum of the scopes' revisions
+ADD COLUMN known_from timestamptz,
+ADD COLUMN known_until timestamptz;
+ALTER TABLE ledger.spend_paths SET (fillfactor = 70);
+
+CREATE FUNCTION ledger.note_limits() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    UPDATE ledger.scopes SET revision = revision + 1 WHERE scope_id IN (SELECT scope_id FROM changed);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER limits_opened AFTER INSERT ON ledger.limits REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ledger.note_limits();
+CREATE TRIGGER limits_changed AFTER UPDATE ON ledger.limits REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ledger.note_limits();
+
+-- Arrays one after the other, in one.
+CREATE AGGREGATE ledger.joined(anycompatiblearray) (SFUNC = array_cat, STYPE = anycompatiblearray);
+
 -- Open the windows of some limits at a moment and grant them; what another writer opened first
 -- is left out. Nothing is ever reset: a new window is a new account.
 CREATE FUNCTION ledger.open_windows(p_limits bigint[], p_lane integer, p_now timestamptz)
@@ -88,7 +115,9 @@ END
 $$;
 
 -- Place and extend holds. Operations are decided one by one in batch order: each takes all
--- of its parts or none, and one that is refused disturbs no other.
+-- of its parts or none, and one that is refused disturbs no other. In the plain case (holds along
+-- paths, and every account covers all that the batch takes from it) nothing can be refused, and
+-- all are decided together, by sets: an account more on a path is then little more than its row.
 -- Paths are given once each; p_path_of names an operation's path by its place among them.
 -- Arrays are subscripted instead of joined: PL/pgSQL keeps them expanded, so it is O(1).
 -- p_lowest and p_highest bound p_facts: with them only the partitions in question are opened.
@@ -115,11 +144,27 @@ DECLARE
     short_by bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     short_left numeric[] := array_fill(NULL::numeric, ARRAY[n]);
     path_codes text[] := '{}';        -- by path: why nothing can be held on it
-    path_first integer[] := '{}';     -- by path: where its accounts stand in the next two
+    path_base integer[] := '{}';      -- by path: how many of path_accounts come before its own
+    path_first integer[] := '{}';     -- by path: where its runs stand in the next two
     path_last integer[] := '{}';
+    run_assets smallint[] := '{}';    -- a run: accounts of a path in one asset
+    run_ends integer[] := '{}';       -- where it ends among the path's accounts
     path_accounts bigint[] := '{}';
-    path_assets smallint[] := '{}';
     path_count integer := 0;
+    learned integer[] := '{}';        -- paths that were looked up now
+    learned_revisions numeric[] := '{}';
+    learned_from timestamptz[] := '{}';
+    learned_until timestamptz[] := '{}';
+    is_together boolean;              -- whether all are placed at once
+    taken_ops integer[];              -- what the operations take by runs
+    taken_assets smallint[];
+    taken_amounts bigint[];
+    taken_first integer[];            -- in path_accounts
+    taken_last integer[];
+    wanted record;                    -- accounts, sorted, and what all operations take from each
+    locked record;                    -- their rows, in the same order
+    formed text[];
+    microseconds bigint;
     part_ops integer[];
     part_accounts bigint[];           -- NULL: no account can fund it
     part_assets smallint[];
@@ -147,46 +192,68 @@ DECLARE
     parts_text text;
     placed integer := 0;
     touched integer := 0;
-    written integer;
+    written integer := 0;
 BEGIN
     IF has_extensions THEN
         PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
     END IF;
 
     -- What stands on each path: the money that funds it, then each open limit of each of its
-    -- scopes in the window of now. A window that nobody opened yet is opened, and all read again.
+    -- scopes in the window of now, as it is remembered or else looked up. A window that nobody
+    -- opened yet is opened, and all read again.
     <<paths>>
     LOOP
         FOR fresh IN
-            SELECT asked.place, spots.accounts, spots.assets,
+            SELECT asked.place, memory.is_good,
+                CASE WHEN memory.is_good THEN path.known_accounts ELSE spots.accounts END AS accounts,
+                CASE WHEN memory.is_good THEN path.known_assets ELSE spots.assets END AS assets,
+                CASE WHEN memory.is_good THEN path.known_ends ELSE spots.ends END AS ends,
+                stopped.revision, spots.good_from, spots.good_until,
                 CASE WHEN path.path_id IS NULL THEN 'spend_path_unknown' WHEN NOT path.is_current THEN 'spend_path_stale' ELSE stopped.code END AS code
             FROM unnest(p_paths, p_path_versions) WITH ORDINALITY AS asked (path_id, version, place)
             LEFT JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
             -- By arrays: one look-up of all scopes and one of all limits cost a third of two for each scope.
             LEFT JOIN LATERAL (
-                SELECT CASE
+                SELECT sum(node.revision) AS revision,
+                    CASE
                         WHEN bool_or(node.state = 'frozen') THEN 'scope_frozen'
                         WHEN count(*) < cardinality(path.scope_ids) OR bool_or(node.state <> 'active' OR node.expires_at <= moment) THEN 'scope_closed'
                     END AS code
                 FROM ledger.scopes AS node
                 WHERE node.scope_id = ANY (path.scope_ids)
                 OFFSET 0) AS stopped ON true
+            CROSS JOIN LATERAL (
+                SELECT (path.known_revision = stopped.revision AND path.known_from <= moment AND moment < path.known_until) IS TRUE AS is_good
+                OFFSET 0) AS memory
             LEFT JOIN LATERAL (
-                SELECT array_agg(account_id) AS accounts, array_agg(asset_id) AS assets
+                SELECT array_agg(account_id ORDER BY place) AS accounts,
+                    array_agg(asset_id ORDER BY place) FILTER (WHERE next_asset IS DISTINCT FROM asset_id) AS assets,
+                    array_agg(place::integer ORDER BY place) FILTER (WHERE next_asset IS DISTINCT FROM asset_id) AS ends,
+                    coalesce(max(window_start), '-infinity') AS good_from, coalesce(min(window_end), 'infinity') AS good_until
                 FROM (
-                    SELECT 0 AS depth, cash.account_id, cash.asset_id
-                    FROM ledger.balances AS cash
-                    WHERE cash.account_id = ANY (path.funding_accounts)
-                    UNION ALL
-                    SELECT array_position(path.scope_ids, lim.scope_id), spot.account_id, lim.asset_id
-                    FROM ledger.limits AS lim
-                    LEFT JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
-                    WHERE lim.scope_id = ANY (path.scope_ids) AND lim.closed_at IS NULL
-                    ORDER BY 1, 2) AS ordered
+                    SELECT *, row_number() OVER by_asset AS place, lead(asset_id) OVER by_asset AS next_asset
+                    FROM (
+                        SELECT 0 AS depth, cash.account_id, cash.asset_id, NULL::timestamptz AS window_start, NULL::timestamptz AS window_end
+                        FROM ledger.balances AS cash
+                        WHERE cash.account_id = ANY (path.funding_accounts)
+                        UNION ALL
+                        SELECT array_position(path.scope_ids, lim.scope_id), spot.account_id, lim.asset_id,
+                            CASE WHEN lim.window_kind <> 'ever' THEN spot.window_start END,
+                            -- Where clocks change at midnight a day may end before its nominal end, but
+                            -- always at a quarter of an hour.
+                            CASE
+                                WHEN lim.time_zone = 'UTC' OR lim.window_kind IN ('ever', 'minute', 'hour') THEN ledger.window_end(lim.window_kind, lim.time_zone, spot.window_start)
+                                ELSE date_bin('15 minutes', moment, '2000-01-01 00:00+00') + interval '15 minutes'
+                            END
+                        FROM ledger.limits AS lim
+                        LEFT JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
+                        WHERE lim.scope_id = ANY (path.scope_ids) AND lim.closed_at IS NULL) AS found
+                    WINDOW by_asset AS (ORDER BY asset_id, depth, account_id)) AS ordered
+                WHERE NOT memory.is_good
                 OFFSET 0) AS spots ON true
             ORDER BY asked.place
         LOOP
-            IF array_position(fresh.accounts, NULL) IS NOT NULL THEN
+            IF NOT fresh.is_good AND array_position(fresh.accounts, NULL) IS NOT NULL THEN
                 FOR missing IN
                     SELECT * FROM ledger.open_windows(
                         (SELECT array_agg(DISTINCT lim.limit_id)
@@ -209,25 +276,49 @@ BEGIN
                         p_facts[cardinality(p_facts)], ledger.microseconds(moment), missing.limit_id, missing.source_account, missing.window_account, missing.quanta);
                 END LOOP;
                 path_accounts := '{}';
-                path_assets := '{}';
+                run_assets := '{}';
+                run_ends := '{}';
                 path_count := 0;
+                learned := '{}';
+                learned_revisions := '{}';
+                learned_from := '{}';
+                learned_until := '{}';
                 CONTINUE paths;
             END IF;
             path_count := path_count + 1;
             path_codes[path_count] := fresh.code;
-            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_base[path_count] := cardinality(path_accounts);
+            path_first[path_count] := cardinality(run_assets) + 1;
             path_accounts := path_accounts || fresh.accounts;
-            path_assets := path_assets || fresh.assets;
-            path_last[path_count] := cardinality(path_accounts);
+            run_assets := run_assets || fresh.assets;
+            run_ends := run_ends || fresh.ends;
+            path_last[path_count] := cardinality(run_assets);
+            IF NOT fresh.is_good AND fresh.accounts IS NOT NULL AND fresh.code IS NULL THEN
+                learned := learned || path_count;
+                learned_revisions := learned_revisions || fresh.revision;
+                learned_from := learned_from || fresh.good_from;
+                learned_until := learned_until || fresh.good_until;
+            END IF;
         END LOOP;
         EXIT paths;
     END LOOP;
+    IF learned <> '{}' THEN
+        -- Nobody waits for a memory: a path that is being changed is learned another time.
+        UPDATE ledger.spend_paths AS path
+        SET known_accounts = path_accounts[path_base[new.place] + 1:path_base[new.place] + run_ends[path_last[new.place]]],
+            known_assets = run_assets[path_first[new.place]:path_last[new.place]], known_ends = run_ends[path_first[new.place]:path_last[new.place]],
+            known_revision = new.revision, known_from = new.good_from, known_until = new.good_until
+        FROM unnest(learned, learned_revisions, learned_from, learned_until) AS new (place, revision, good_from, good_until)
+        CROSS JOIN LATERAL (SELECT FROM ledger.spend_paths AS s WHERE s.path_id = p_paths[new.place] AND s.version = p_path_versions[new.place] FOR NO KEY UPDATE SKIP LOCKED) AS free
+        WHERE path.path_id = p_paths[new.place] AND path.version = p_path_versions[new.place];
+    END IF;
 
     -- To an extension its hold is the path: it grows in the windows of its placement. A
     -- heartbeat (an extension without amounts) passes a frozen scope; growth does not.
     IF has_extensions THEN
         FOR fresh IN
             SELECT asked.op, hold.part_accounts AS accounts, hold.part_assets AS assets,
+                (SELECT array_agg(place) FROM generate_subscripts(hold.part_assets, 1) AS place) AS ends,
                 CASE WHEN hold.hold_id IS NULL THEN 'hold_unknown' WHEN hold.state <> 'open' THEN 'hold_closed' ELSE stopped.code END AS code
             FROM unnest(p_facts[:n]) WITH ORDINALITY AS asked (fact, op)
             LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true
@@ -242,51 +333,64 @@ BEGIN
             path_count := path_count + 1;
             p_path_of[fresh.op] := path_count;
             path_codes[path_count] := fresh.code;
-            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_base[path_count] := cardinality(path_accounts);
+            path_first[path_count] := cardinality(run_assets) + 1;
             path_accounts := path_accounts || fresh.accounts;
-            path_assets := path_assets || fresh.assets;
-            path_last[path_count] := cardinality(path_accounts);
+            run_assets := run_assets || fresh.assets;
+            run_ends := run_ends || fresh.ends;
+            path_last[path_count] := cardinality(run_assets);
         END LOOP;
     END IF;
 
-    -- What each operation takes, from which account: named directly, or all of its path that
-    -- count the asset. One part for each account, however often it was asked of; more than a
-    -- transfer may move is refused below, so the sum is cut where it could overflow.
-    SELECT array_agg(op), array_agg(account_id), array_agg(asset), array_agg(amount)
-    INTO part_ops, part_accounts, part_assets, part_amounts
+    -- What the operations take by runs, and in all from each account: the one that is named, or
+    -- all of the path that count the asset. In the plain case none is named, and the amounts of an
+    -- operation come in the order of their assets, each once; then that is all there is to say.
+    SELECT array_agg(op), array_agg(asset), array_agg(amount), array_agg(first), array_agg(last), coalesce(bool_and(is_plain), false)
+    INTO taken_ops, taken_assets, taken_amounts, taken_first, taken_last, is_together
     FROM (
-        SELECT op, account_id, asset, least(sum(amount), 4611686018427387905)::bigint AS amount
+        SELECT asked.op, asked.asset, asked.amount, run.first, run.last,
+            asked.account IS NULL AND asked.amount BETWEEN 1 AND 4611686018427387904 AND run.first IS NOT NULL
+            AND (asked.op > asked.op_before OR asked.asset > asked.asset_before) AS is_plain
+        -- Beside each the one before.
+        FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts, 0 || p_amount_ops, 0::smallint || p_amount_assets)
+            AS asked (op, asset, account, amount, op_before, asset_before)
+        LEFT JOIN LATERAL (
+            SELECT path_base[p_path_of[asked.op]] + CASE WHEN run_at > path_first[p_path_of[asked.op]] THEN run_ends[run_at - 1] ELSE 0 END + 1 AS first,
+                path_base[p_path_of[asked.op]] + run_ends[run_at] AS last
+            FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (run_at)
+            WHERE run_assets[run_at] = asked.asset) AS run ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
+        -- Money needs an account; limits are taken where there are any.
+        WHERE asked.amount <> 0 AND (run.first IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR asked.account IS NOT NULL)) AS found;
+    SELECT array_agg(account_id) AS accounts, array_agg(quanta) AS quanta, max(quanta) AS most
+    INTO wanted
+    FROM (
+        SELECT account_id, least(sum(quanta), 4611686018427387905)::bigint AS quanta
         FROM (
-            SELECT asked.op, asked.asset, asked.amount,
-                -- What is named and the money come first, then the limits, root first.
-                CASE WHEN p_operations[asked.op] = 'place' AND (asked.asset < 10 OR asked.account IS NOT NULL) THEN 0 ELSE spot.place END AS depth,
-                CASE WHEN spot.place IS NOT NULL THEN path_accounts[spot.place] WHEN p_operations[asked.op] = 'place' THEN asked.account END AS account_id
-            FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            LEFT JOIN LATERAL (
-                SELECT place
-                FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (place)
-                WHERE path_assets[place] = asked.asset) AS spot ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
-            -- Money needs an account; limits are taken where there are any.
-            WHERE asked.amount <> 0 AND (spot.place IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR (asked.account IS NOT NULL AND p_operations[asked.op] = 'place'))) AS resolved
-        GROUP BY op, account_id, asset, amount < 0
-        ORDER BY op, min(depth), account_id) AS ordered;
+            SELECT unnest(flat.accounts[first:last]) AS account_id, quanta
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN (
+                SELECT first, last, least(sum(amount), 4611686018427387905)::bigint AS quanta
+                FROM unnest(taken_first, taken_last, taken_amounts) AS taken (first, last, amount)
+                GROUP BY first, last
+                OFFSET 0) AS run
+            UNION ALL
+            SELECT account_id, 0 FROM unnest(p_amount_accounts) AS named (account_id) WHERE account_id IS NOT NULL) AS taken
+        GROUP BY account_id
+        ORDER BY account_id) AS summed;
 
     -- Locked and read in one: a row that another writer changed meanwhile comes in its newest
     -- version. (What else a statement reads is as of its begin, so nothing else is read here.)
     SELECT
-        array_agg(b.account_id), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
-        array_agg(b.asset_id), array_agg(b.state), array_agg(0::numeric), greatest(moment, max(b.last_time))
-    INTO account_ids, available, assets, states, deltas, moment
-    FROM (SELECT * FROM ledger.balances WHERE account_id = ANY (part_accounts) ORDER BY account_id FOR NO KEY UPDATE) AS b;
-    moment := greatest(moment, p_now, lane.last_time);
+        array_agg(b.account_id) AS accounts, array_agg(b.place) AS places, max(b.last_time) AS last_time,
+        coalesce(bool_or(b.state <> 'active' OR b.remainder < wanted.quanta[width_bucket(b.account_id, wanted.accounts)]), false) AS is_short
+    INTO locked
+    FROM (
+        SELECT s.account_id, s.ctid AS place, s.last_time, s.state, CASE WHEN s.no_overdraft THEN s.credits_posted - s.debits_posted - s.debits_pending END AS remainder
+        FROM ledger.balances AS s
+        WHERE s.account_id = ANY (wanted.accounts)
+        ORDER BY s.account_id FOR NO KEY UPDATE) AS b;
+    moment := greatest(moment, locked.last_time);
     newest_id := ledger.identifier_floor(moment + interval '5 minutes');
-
-    -- Where each part's account stands in these arrays: a search in the sorted ids; NULL: unknown.
-    -- The concatenation makes a flat copy (PL/pgSQL's own would be copied for each search).
-    SELECT array_agg(CASE WHEN flat.ids[place] = account_id THEN place END)
-    INTO part_index
-    FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
-    CROSS JOIN LATERAL (SELECT id AS account_id, width_bucket(id, flat.ids) AS place FROM unnest(part_accounts) AS u (id) OFFSET 0) AS searched;
 
     FOR fresh IN
         SELECT e.fact_id, e.operation, e.ordinal, e.content
@@ -299,90 +403,186 @@ BEGIN
         END IF;
     END LOOP;
 
-    FOR op IN 1..n LOOP
-        first_part := part;
-        WHILE part_ops[part] = op LOOP
-            part := part + 1;
-        END LOOP;
-        last_part := part - 1;
-        first_parts[op] := first_part;
-        last_parts[op] := last_part;
-        CONTINUE WHEN codes[op] IS NOT NULL;
-
-        -- Reasons to refuse that need no arithmetic, in their documented order.
-        code := CASE
-            WHEN p_deadlines[op] < moment THEN 'deadline_passed'
-            WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'place') THEN 'id_outside_window'
-            ELSE path_codes[p_path_of[op]]
-        END;
-        IF code IS NOT NULL THEN
-            codes[op] := code;
-            CONTINUE;
-        END IF;
-
-        worst_rank := NULL;
-        worst_share := NULL;
-        FOR i IN first_part..last_part LOOP
-            at := part_index[i];
-            rank := CASE
-                WHEN part_amounts[i] < 0 THEN 4
-                WHEN part_accounts[i] IS NULL THEN 1
-                WHEN states[at] IS NULL THEN 2
-                WHEN assets[at] <> part_assets[i] THEN 3
-                WHEN part_amounts[i] > 4611686018427387904 THEN 6
-                WHEN states[at] <> 'active' THEN 7
-                WHEN available[at] < part_amounts[i] THEN 8
-            END;
-            IF rank IS NOT NULL THEN
-                worst_rank := least(worst_rank, rank);
-                IF rank = 8 AND (worst_share IS NULL OR available[at] / part_amounts[i] < worst_share) THEN
-                    worst_share := available[at] / part_amounts[i];
-                    short_by[op] := part_accounts[i];
-                    short_left[op] := available[at];
-                END IF;
-            END IF;
-        END LOOP;
-        -- Who is to be paid at expiry must be there.
-        IF p_fates[op] = 'capture' AND p_operations[op] = 'place' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = p_payees[op]) THEN
-            worst_rank := least(worst_rank, 5);
-        END IF;
-        IF worst_rank IS NOT NULL THEN
-            codes[op] := (ARRAY['funding_account_missing', 'account_unknown', 'asset_mismatch', 'amount_invalid', 'account_unknown', 'amount_invalid', 'account_frozen', 'insufficient'])[worst_rank];
-            IF worst_rank < 8 THEN
-                short_by[op] := NULL;
-                short_left[op] := NULL;
-            END IF;
-            CONTINUE;
-        END IF;
-
-        -- After this point this operation must succeed.
-        parts_text := '';
-        FOR i IN first_part..last_part LOOP
-            at := part_index[i];
-            IF deltas[at] = 0 THEN
-                touched := touched + 1;
-            END IF;
-            available[at] := available[at] - part_amounts[i];
-            deltas[at] := deltas[at] + part_amounts[i];
-            parts_text := parts_text || ',[' || part_accounts[i] || ',' || part_amounts[i] || ']';
-        END LOOP;
-        accepted := accepted || op;
-        placed := placed + (p_operations[op] = 'place')::integer;
-        records := records || (
-            '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
-            || ',"time":' || ledger.microseconds(moment) || ',"expires":' || ledger.microseconds(p_expiries[op])
-            || ',"fate":"' || p_fates[op] || '","parts":[' || substr(parts_text, 2) || '],"meta":' || p_metas[op] || '}');
-    END LOOP;
-
-    IF touched > 0 THEN
+    -- All together, where nothing can be refused.
+    is_together := is_together AND NOT has_extensions AND NOT 'capture' = ANY (p_fates)
+        AND array_remove(codes, NULL) = '{}' AND array_remove(path_codes, NULL) = '{}'
+        AND p_lowest >= lane.first_id AND p_highest < lane.last_id AND p_highest <= newest_id
+        AND locked.accounts = wanted.accounts AND NOT locked.is_short AND wanted.most <= 4611686018427387904
+        AND NOT EXISTS (SELECT FROM unnest(p_deadlines) AS d (deadline) WHERE deadline < moment);
+    IF is_together THEN
+        microseconds := ledger.microseconds(moment);
+        SELECT array_agg(
+            '{"v":1,"op":"place","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
+            || ',"time":' || microseconds || ',"expires":' || ledger.microseconds(p_expiries[op])
+            || ',"fate":"' || p_fates[op] || '","parts":[' || parts || '],"meta":' || p_metas[op] || '}' ORDER BY op)
+        INTO formed
+        FROM (
+            SELECT op, string_agg('[' || array_to_string(flat.accounts[first:last], ',' || amount || '],[') || ',' || amount || ']', ',' ORDER BY place) AS parts
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN unnest(taken_ops, taken_amounts, taken_first, taken_last) WITH ORDINALITY AS taken (op, amount, first, last, place)
+            GROUP BY op) AS taken;
+        -- A hold of nothing is not among them.
+        is_together := cardinality(formed) = n;
+    END IF;
+    IF is_together THEN
+        accepted := accepted || ARRAY(SELECT generate_series(1, n));
+        records := records || formed;
+        -- Each row where it was locked, and its amount by a search among the sorted accounts: half
+        -- of what a join costs. (A record's fields are flat; an array variable would be copied for each row.)
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + delta.quanta, last_time = moment
-        FROM unnest(account_ids, deltas) AS delta (account_id, quanta)
-        WHERE b.account_id = delta.account_id AND delta.quanta > 0;
+        SET debits_pending = b.debits_pending + wanted.quanta[width_bucket(b.account_id, wanted.accounts)], last_time = moment
+        WHERE b.ctid = ANY (locked.places);
         GET DIAGNOSTICS written = ROW_COUNT;
-        IF written <> touched THEN
-            RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
+        touched := cardinality(locked.accounts);
+    ELSE
+        SELECT
+            array_agg(b.account_id), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
+            array_agg(b.asset_id), array_agg(b.state), array_agg(0::numeric)
+        INTO account_ids, available, assets, states, deltas
+        FROM (SELECT * FROM ledger.balances WHERE account_id = ANY (wanted.accounts) ORDER BY account_id) AS b;
+
+        -- What each operation takes, from which account: named directly, or all of its path that
+        -- count the asset. One part for each account, however often it was asked of; more than a
+        -- transfer may move is refused below, so the sum is cut where it could overflow.
+        SELECT array_agg(op), array_agg(account_id), array_agg(asset), array_agg(amount)
+        INTO part_ops, part_accounts, part_assets, part_amounts
+        FROM (
+            SELECT op, account_id, asset, least(sum(amount), 4611686018427387905)::bigint AS amount
+            FROM (
+                SELECT asked.op, asked.asset, asked.amount,
+                    -- What is named and the money come first, then the limits, root first.
+                    CASE WHEN p_operations[asked.op] = 'place' AND (asked.asset < 10 OR asked.account IS NOT NULL) THEN 0 ELSE spot.place END AS depth,
+                    CASE WHEN spot.place IS NOT NULL THEN path_accounts[spot.place] WHEN p_operations[asked.op] = 'place' THEN asked.account END AS account_id
+                FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
+                LEFT JOIN LATERAL (
+                    SELECT place
+                    FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (run_at)
+                    CROSS JOIN LATERAL generate_series(
+                        path_base[p_path_of[asked.op]] + CASE WHEN run_at > path_first[p_path_of[asked.op]] THEN run_ends[run_at - 1] ELSE 0 END + 1,
+                        path_base[p_path_of[asked.op]] + run_ends[run_at]) AS run (place)
+                    WHERE run_assets[run_at] = asked.asset) AS spot ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
+                -- Money needs an account; limits are taken where there are any.
+                WHERE asked.amount <> 0 AND (spot.place IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR (asked.account IS NOT NULL AND p_operations[asked.op] = 'place'))) AS resolved
+            GROUP BY op, account_id, asset, amount < 0
+            ORDER BY op, min(depth), account_id) AS ordered;
+
+        -- Where each part's account stands in these arrays: a search in the sorted ids; NULL: unknown.
+        -- The concatenation makes a flat copy (PL/pgSQL's own would be copied for each search).
+        SELECT array_agg(CASE WHEN flat.ids[place] = account_id THEN place END)
+        INTO part_index
+        FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
+        CROSS JOIN LATERAL (SELECT id AS account_id, width_bucket(id, flat.ids) AS place FROM unnest(part_accounts) AS u (id) OFFSET 0) AS searched;
+
+        FOR op IN 1..n LOOP
+            first_part := part;
+            WHILE part_ops[part] = op LOOP
+                part := part + 1;
+            END LOOP;
+            last_part := part - 1;
+            first_parts[op] := first_part;
+            last_parts[op] := last_part;
+            CONTINUE WHEN codes[op] IS NOT NULL;
+
+            -- Reasons to refuse that need no arithmetic, in their documented order.
+            code := CASE
+                WHEN p_deadlines[op] < moment THEN 'deadline_passed'
+                WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'place') THEN 'id_outside_window'
+                ELSE path_codes[p_path_of[op]]
+            END;
+            IF code IS NOT NULL THEN
+                codes[op] := code;
+                CONTINUE;
+            END IF;
+
+            worst_rank := NULL;
+            worst_share := NULL;
+            FOR i IN first_part..last_part LOOP
+                at := part_index[i];
+                rank := CASE
+                    WHEN part_amounts[i] < 0 THEN 4
+                    WHEN part_accounts[i] IS NULL THEN 1
+                    WHEN states[at] IS NULL THEN 2
+                    WHEN assets[at] <> part_assets[i] THEN 3
+                    WHEN part_amounts[i] > 4611686018427387904 THEN 6
+                    WHEN states[at] <> 'active' THEN 7
+                    WHEN available[at] < part_amounts[i] THEN 8
+                END;
+                IF rank IS NOT NULL THEN
+                    worst_rank := least(worst_rank, rank);
+                    IF rank = 8 AND (worst_share IS NULL OR available[at] / part_amounts[i] < worst_share) THEN
+                        worst_share := available[at] / part_amounts[i];
+                        short_by[op] := part_accounts[i];
+                        short_left[op] := available[at];
+                    END IF;
+                END IF;
+            END LOOP;
+            -- Who is to be paid at expiry must be there.
+            IF p_fates[op] = 'capture' AND p_operations[op] = 'place' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = p_payees[op]) THEN
+                worst_rank := least(worst_rank, 5);
+            END IF;
+            IF worst_rank IS NOT NULL THEN
+                codes[op] := (ARRAY['funding_account_missing', 'account_unknown', 'asset_mismatch', 'amount_invalid', 'account_unknown', 'amount_invalid', 'account_frozen', 'insufficient'])[worst_rank];
+                IF worst_rank < 8 THEN
+                    short_by[op] := NULL;
+                    short_left[op] := NULL;
+                END IF;
+                CONTINUE;
+            END IF;
+
+            -- After this point this operation must succeed.
+            parts_text := '';
+            FOR i IN first_part..last_part LOOP
+                at := part_index[i];
+                IF deltas[at] = 0 THEN
+                    touched := touched + 1;
+                END IF;
+                available[at] := available[at] - part_amounts[i];
+                deltas[at] := deltas[at] + part_amounts[i];
+                parts_text := parts_text || ',[' || part_accounts[i] || ',' || part_amounts[i] || ']';
+            END LOOP;
+            accepted := accepted || op;
+            placed := placed + (p_operations[op] = 'place')::integer;
+            records := records || (
+                '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
+                || ',"time":' || ledger.microseconds(moment) || ',"expires":' || ledger.microseconds(p_expiries[op])
+                || ',"fate":"' || p_fates[op] || '","parts":[' || substr(parts_text, 2) || '],"meta":' || p_metas[op] || '}');
+        END LOOP;
+
+        IF touched > 0 THEN
+            UPDATE ledger.balances AS b
+            SET debits_pending = b.debits_pending + delta.quanta, last_time = moment
+            FROM unnest(account_ids, deltas) AS delta (account_id, quanta)
+            WHERE b.account_id = delta.account_id AND delta.quanta > 0;
+            GET DIAGNOSTICS written = ROW_COUNT;
         END IF;
+    END IF;
+
+    IF written <> touched THEN
+        RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
+    END IF;
+
+    IF is_together THEN
+        PERFORM ledger.append_batch_v2(
+            lane, moment, p_facts, p_operations, p_ordinals, p_contents, accepted, records,
+            NULL, NULL, lane.receipt_head, lane.receipt_sequence);
+        RETURN QUERY
+        WITH held AS MATERIALIZED (
+            SELECT taken.op, ledger.joined(flat.accounts[first:last] ORDER BY place) AS accounts,
+                ledger.joined(array_fill(asset, ARRAY[last - first + 1]) ORDER BY place) AS assets,
+                ledger.joined(array_fill(amount, ARRAY[last - first + 1]) ORDER BY place) AS amounts
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN unnest(taken_ops, taken_assets, taken_amounts, taken_first, taken_last) WITH ORDINALITY AS taken (op, asset, amount, first, last, place)
+            GROUP BY taken.op),
+        stored AS (
+            INSERT INTO ledger.holds (hold_id, state, placed_at, expires_at, on_expiry, payee_account, path_id, path_version, part_accounts, part_assets, part_held, part_captured, lane, meta)
+            SELECT p_facts[op], 'open', moment, p_expiries[op], p_fates[op], p_payees[op], p_paths[p_path_of[op]], p_path_versions[p_path_of[op]],
+                held.accounts, held.assets, held.amounts, array_fill(0::bigint, ARRAY[cardinality(held.accounts)]), p_lane, p_metas[op]
+            FROM held
+            ORDER BY op)
+        SELECT op, 'ok', moment, p_expiries[op], held.accounts, held.assets, held.amounts, NULL::bigint, NULL::numeric, NULL::bigint, NULL::text, NULL::integer, NULL::bigint, NULL::bytea
+        FROM held
+        ORDER BY op;
+        RETURN;
     END IF;
 
     IF placed > 0 THEN

@@ -251,6 +251,8 @@ TABLE ledger.limits
     CONSTRAINT limits_quanta_check CHECK (quanta >= 0 AND quanta <= '4611686018427387904'::bigint)
     CONSTRAINT limits_scope_id_fkey FOREIGN KEY (scope_id) REFERENCES ledger.scopes(scope_id)
     CREATE UNIQUE INDEX limit_open_once ON ledger.limits USING btree (scope_id, asset_id, window_kind) WHERE (closed_at IS NULL)
+    CREATE TRIGGER limits_changed AFTER UPDATE ON ledger.limits REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ledger.note_limits()
+    CREATE TRIGGER limits_opened AFTER INSERT ON ledger.limits REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION ledger.note_limits()
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
@@ -301,6 +303,7 @@ TABLE ledger.scopes
     state text NOT NULL
     expires_at timestamp with time zone
     changed_at timestamp with time zone NOT NULL
+    revision bigint NOT NULL DEFAULT 0
     CONSTRAINT scopes_pkey PRIMARY KEY (scope_id)
     CONSTRAINT scopes_state_check CHECK (state = ANY (ARRAY['active'::text, 'frozen'::text, 'closed'::text]))
     GRANT SELECT TO tokenworks_posting
@@ -315,12 +318,19 @@ TABLE ledger.settings
     GRANT SELECT TO tokenworks_retention
 
 TABLE ledger.spend_paths
+    WITH (fillfactor=70)
     path_id uuid NOT NULL
     version integer NOT NULL
     scope_ids uuid[] NOT NULL
     funding_accounts bigint[] NOT NULL
     is_current boolean NOT NULL
     published_at timestamp with time zone NOT NULL
+    known_accounts bigint[]
+    known_assets smallint[]
+    known_ends integer[]
+    known_revision numeric
+    known_from timestamp with time zone
+    known_until timestamp with time zone
     CONSTRAINT spend_paths_pkey PRIMARY KEY (path_id, version)
     CREATE UNIQUE INDEX spend_path_current_once ON ledger.spend_paths USING btree (path_id) WHERE is_current
     GRANT SELECT TO tokenworks_posting
@@ -745,6 +755,18 @@ CREATE OR REPLACE FUNCTION ledger.microseconds(moment timestamp with time zone)
  IMMUTABLE PARALLEL SAFE
 RETURN ((EXTRACT(epoch FROM moment) * (1000000)::numeric))::bigint
 -- may be called by: tokenworks_posting, tokenworks_retention
+
+CREATE OR REPLACE FUNCTION ledger.note_limits()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog'
+AS $function$
+BEGIN
+    UPDATE ledger.scopes SET revision = revision + 1 WHERE scope_id IN (SELECT scope_id FROM changed);
+    RETURN NULL;
+END
+$function$
+-- may be called by: PUBLIC
 
 CREATE OR REPLACE FUNCTION ledger.open_account_v1(p_party uuid, p_asset text, p_purpose text, p_class text, p_side text, p_title uuid, p_laned boolean, p_no_overdraft boolean, p_money_role smallint, p_now timestamp with time zone)
  RETURNS bigint
@@ -1258,11 +1280,27 @@ DECLARE
     short_by bigint[] := array_fill(NULL::bigint, ARRAY[n]);
     short_left numeric[] := array_fill(NULL::numeric, ARRAY[n]);
     path_codes text[] := '{}';        -- by path: why nothing can be held on it
-    path_first integer[] := '{}';     -- by path: where its accounts stand in the next two
+    path_base integer[] := '{}';      -- by path: how many of path_accounts come before its own
+    path_first integer[] := '{}';     -- by path: where its runs stand in the next two
     path_last integer[] := '{}';
+    run_assets smallint[] := '{}';    -- a run: accounts of a path in one asset
+    run_ends integer[] := '{}';       -- where it ends among the path's accounts
     path_accounts bigint[] := '{}';
-    path_assets smallint[] := '{}';
     path_count integer := 0;
+    learned integer[] := '{}';        -- paths that were looked up now
+    learned_revisions numeric[] := '{}';
+    learned_from timestamptz[] := '{}';
+    learned_until timestamptz[] := '{}';
+    is_together boolean;              -- whether all are placed at once
+    taken_ops integer[];              -- what the operations take by runs
+    taken_assets smallint[];
+    taken_amounts bigint[];
+    taken_first integer[];            -- in path_accounts
+    taken_last integer[];
+    wanted record;                    -- accounts, sorted, and what all operations take from each
+    locked record;                    -- their rows, in the same order
+    formed text[];
+    microseconds bigint;
     part_ops integer[];
     part_accounts bigint[];           -- NULL: no account can fund it
     part_assets smallint[];
@@ -1290,46 +1328,68 @@ DECLARE
     parts_text text;
     placed integer := 0;
     touched integer := 0;
-    written integer;
+    written integer := 0;
 BEGIN
     IF has_extensions THEN
         PERFORM FROM ledger.holds WHERE hold_id = ANY (p_facts) AND hold_id BETWEEN p_lowest AND p_highest ORDER BY hold_id FOR NO KEY UPDATE;
     END IF;
 
     -- What stands on each path: the money that funds it, then each open limit of each of its
-    -- scopes in the window of now. A window that nobody opened yet is opened, and all read again.
+    -- scopes in the window of now, as it is remembered or else looked up. A window that nobody
+    -- opened yet is opened, and all read again.
     <<paths>>
     LOOP
         FOR fresh IN
-            SELECT asked.place, spots.accounts, spots.assets,
+            SELECT asked.place, memory.is_good,
+                CASE WHEN memory.is_good THEN path.known_accounts ELSE spots.accounts END AS accounts,
+                CASE WHEN memory.is_good THEN path.known_assets ELSE spots.assets END AS assets,
+                CASE WHEN memory.is_good THEN path.known_ends ELSE spots.ends END AS ends,
+                stopped.revision, spots.good_from, spots.good_until,
                 CASE WHEN path.path_id IS NULL THEN 'spend_path_unknown' WHEN NOT path.is_current THEN 'spend_path_stale' ELSE stopped.code END AS code
             FROM unnest(p_paths, p_path_versions) WITH ORDINALITY AS asked (path_id, version, place)
             LEFT JOIN ledger.spend_paths AS path ON path.path_id = asked.path_id AND path.version = asked.version
             -- By arrays: one look-up of all scopes and one of all limits cost a third of two for each scope.
             LEFT JOIN LATERAL (
-                SELECT CASE
+                SELECT sum(node.revision) AS revision,
+                    CASE
                         WHEN bool_or(node.state = 'frozen') THEN 'scope_frozen'
                         WHEN count(*) < cardinality(path.scope_ids) OR bool_or(node.state <> 'active' OR node.expires_at <= moment) THEN 'scope_closed'
                     END AS code
                 FROM ledger.scopes AS node
                 WHERE node.scope_id = ANY (path.scope_ids)
                 OFFSET 0) AS stopped ON true
+            CROSS JOIN LATERAL (
+                SELECT (path.known_revision = stopped.revision AND path.known_from <= moment AND moment < path.known_until) IS TRUE AS is_good
+                OFFSET 0) AS memory
             LEFT JOIN LATERAL (
-                SELECT array_agg(account_id) AS accounts, array_agg(asset_id) AS assets
+                SELECT array_agg(account_id ORDER BY place) AS accounts,
+                    array_agg(asset_id ORDER BY place) FILTER (WHERE next_asset IS DISTINCT FROM asset_id) AS assets,
+                    array_agg(place::integer ORDER BY place) FILTER (WHERE next_asset IS DISTINCT FROM asset_id) AS ends,
+                    coalesce(max(window_start), '-infinity') AS good_from, coalesce(min(window_end), 'infinity') AS good_until
                 FROM (
-                    SELECT 0 AS depth, cash.account_id, cash.asset_id
-                    FROM ledger.balances AS cash
-                    WHERE cash.account_id = ANY (path.funding_accounts)
-                    UNION ALL
-                    SELECT array_position(path.scope_ids, lim.scope_id), spot.account_id, lim.asset_id
-                    FROM ledger.limits AS lim
-                    LEFT JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
-                    WHERE lim.scope_id = ANY (path.scope_ids) AND lim.closed_at IS NULL
-                    ORDER BY 1, 2) AS ordered
+                    SELECT *, row_number() OVER by_asset AS place, lead(asset_id) OVER by_asset AS next_asset
+                    FROM (
+                        SELECT 0 AS depth, cash.account_id, cash.asset_id, NULL::timestamptz AS window_start, NULL::timestamptz AS window_end
+                        FROM ledger.balances AS cash
+                        WHERE cash.account_id = ANY (path.funding_accounts)
+                        UNION ALL
+                        SELECT array_position(path.scope_ids, lim.scope_id), spot.account_id, lim.asset_id,
+                            CASE WHEN lim.window_kind <> 'ever' THEN spot.window_start END,
+                            -- Where clocks change at midnight a day may end before its nominal end, but
+                            -- always at a quarter of an hour.
+                            CASE
+                                WHEN lim.time_zone = 'UTC' OR lim.window_kind IN ('ever', 'minute', 'hour') THEN ledger.window_end(lim.window_kind, lim.time_zone, spot.window_start)
+                                ELSE date_bin('15 minutes', moment, '2000-01-01 00:00+00') + interval '15 minutes'
+                            END
+                        FROM ledger.limits AS lim
+                        LEFT JOIN ledger.limit_windows AS spot ON spot.limit_id = lim.limit_id AND spot.window_start = ledger.window_start(lim.window_kind, lim.time_zone, moment, lim.opened_at)
+                        WHERE lim.scope_id = ANY (path.scope_ids) AND lim.closed_at IS NULL) AS found
+                    WINDOW by_asset AS (ORDER BY asset_id, depth, account_id)) AS ordered
+                WHERE NOT memory.is_good
                 OFFSET 0) AS spots ON true
             ORDER BY asked.place
         LOOP
-            IF array_position(fresh.accounts, NULL) IS NOT NULL THEN
+            IF NOT fresh.is_good AND array_position(fresh.accounts, NULL) IS NOT NULL THEN
                 FOR missing IN
                     SELECT * FROM ledger.open_windows(
                         (SELECT array_agg(DISTINCT lim.limit_id)
@@ -1352,25 +1412,49 @@ BEGIN
                         p_facts[cardinality(p_facts)], ledger.microseconds(moment), missing.limit_id, missing.source_account, missing.window_account, missing.quanta);
                 END LOOP;
                 path_accounts := '{}';
-                path_assets := '{}';
+                run_assets := '{}';
+                run_ends := '{}';
                 path_count := 0;
+                learned := '{}';
+                learned_revisions := '{}';
+                learned_from := '{}';
+                learned_until := '{}';
                 CONTINUE paths;
             END IF;
             path_count := path_count + 1;
             path_codes[path_count] := fresh.code;
-            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_base[path_count] := cardinality(path_accounts);
+            path_first[path_count] := cardinality(run_assets) + 1;
             path_accounts := path_accounts || fresh.accounts;
-            path_assets := path_assets || fresh.assets;
-            path_last[path_count] := cardinality(path_accounts);
+            run_assets := run_assets || fresh.assets;
+            run_ends := run_ends || fresh.ends;
+            path_last[path_count] := cardinality(run_assets);
+            IF NOT fresh.is_good AND fresh.accounts IS NOT NULL AND fresh.code IS NULL THEN
+                learned := learned || path_count;
+                learned_revisions := learned_revisions || fresh.revision;
+                learned_from := learned_from || fresh.good_from;
+                learned_until := learned_until || fresh.good_until;
+            END IF;
         END LOOP;
         EXIT paths;
     END LOOP;
+    IF learned <> '{}' THEN
+        -- Nobody waits for a memory: a path that is being changed is learned another time.
+        UPDATE ledger.spend_paths AS path
+        SET known_accounts = path_accounts[path_base[new.place] + 1:path_base[new.place] + run_ends[path_last[new.place]]],
+            known_assets = run_assets[path_first[new.place]:path_last[new.place]], known_ends = run_ends[path_first[new.place]:path_last[new.place]],
+            known_revision = new.revision, known_from = new.good_from, known_until = new.good_until
+        FROM unnest(learned, learned_revisions, learned_from, learned_until) AS new (place, revision, good_from, good_until)
+        CROSS JOIN LATERAL (SELECT FROM ledger.spend_paths AS s WHERE s.path_id = p_paths[new.place] AND s.version = p_path_versions[new.place] FOR NO KEY UPDATE SKIP LOCKED) AS free
+        WHERE path.path_id = p_paths[new.place] AND path.version = p_path_versions[new.place];
+    END IF;
 
     -- To an extension its hold is the path: it grows in the windows of its placement. A
     -- heartbeat (an extension without amounts) passes a frozen scope; growth does not.
     IF has_extensions THEN
         FOR fresh IN
             SELECT asked.op, hold.part_accounts AS accounts, hold.part_assets AS assets,
+                (SELECT array_agg(place) FROM generate_subscripts(hold.part_assets, 1) AS place) AS ends,
                 CASE WHEN hold.hold_id IS NULL THEN 'hold_unknown' WHEN hold.state <> 'open' THEN 'hold_closed' ELSE stopped.code END AS code
             FROM unnest(p_facts[:n]) WITH ORDINALITY AS asked (fact, op)
             LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest OFFSET 0) AS hold ON true
@@ -1385,51 +1469,64 @@ BEGIN
             path_count := path_count + 1;
             p_path_of[fresh.op] := path_count;
             path_codes[path_count] := fresh.code;
-            path_first[path_count] := cardinality(path_accounts) + 1;
+            path_base[path_count] := cardinality(path_accounts);
+            path_first[path_count] := cardinality(run_assets) + 1;
             path_accounts := path_accounts || fresh.accounts;
-            path_assets := path_assets || fresh.assets;
-            path_last[path_count] := cardinality(path_accounts);
+            run_assets := run_assets || fresh.assets;
+            run_ends := run_ends || fresh.ends;
+            path_last[path_count] := cardinality(run_assets);
         END LOOP;
     END IF;
 
-    -- What each operation takes, from which account: named directly, or all of its path that
-    -- count the asset. One part for each account, however often it was asked of; more than a
-    -- transfer may move is refused below, so the sum is cut where it could overflow.
-    SELECT array_agg(op), array_agg(account_id), array_agg(asset), array_agg(amount)
-    INTO part_ops, part_accounts, part_assets, part_amounts
+    -- What the operations take by runs, and in all from each account: the one that is named, or
+    -- all of the path that count the asset. In the plain case none is named, and the amounts of an
+    -- operation come in the order of their assets, each once; then that is all there is to say.
+    SELECT array_agg(op), array_agg(asset), array_agg(amount), array_agg(first), array_agg(last), coalesce(bool_and(is_plain), false)
+    INTO taken_ops, taken_assets, taken_amounts, taken_first, taken_last, is_together
     FROM (
-        SELECT op, account_id, asset, least(sum(amount), 4611686018427387905)::bigint AS amount
+        SELECT asked.op, asked.asset, asked.amount, run.first, run.last,
+            asked.account IS NULL AND asked.amount BETWEEN 1 AND 4611686018427387904 AND run.first IS NOT NULL
+            AND (asked.op > asked.op_before OR asked.asset > asked.asset_before) AS is_plain
+        -- Beside each the one before.
+        FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts, 0 || p_amount_ops, 0::smallint || p_amount_assets)
+            AS asked (op, asset, account, amount, op_before, asset_before)
+        LEFT JOIN LATERAL (
+            SELECT path_base[p_path_of[asked.op]] + CASE WHEN run_at > path_first[p_path_of[asked.op]] THEN run_ends[run_at - 1] ELSE 0 END + 1 AS first,
+                path_base[p_path_of[asked.op]] + run_ends[run_at] AS last
+            FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (run_at)
+            WHERE run_assets[run_at] = asked.asset) AS run ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
+        -- Money needs an account; limits are taken where there are any.
+        WHERE asked.amount <> 0 AND (run.first IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR asked.account IS NOT NULL)) AS found;
+    SELECT array_agg(account_id) AS accounts, array_agg(quanta) AS quanta, max(quanta) AS most
+    INTO wanted
+    FROM (
+        SELECT account_id, least(sum(quanta), 4611686018427387905)::bigint AS quanta
         FROM (
-            SELECT asked.op, asked.asset, asked.amount,
-                -- What is named and the money come first, then the limits, root first.
-                CASE WHEN p_operations[asked.op] = 'place' AND (asked.asset < 10 OR asked.account IS NOT NULL) THEN 0 ELSE spot.place END AS depth,
-                CASE WHEN spot.place IS NOT NULL THEN path_accounts[spot.place] WHEN p_operations[asked.op] = 'place' THEN asked.account END AS account_id
-            FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
-            LEFT JOIN LATERAL (
-                SELECT place
-                FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (place)
-                WHERE path_assets[place] = asked.asset) AS spot ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
-            -- Money needs an account; limits are taken where there are any.
-            WHERE asked.amount <> 0 AND (spot.place IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR (asked.account IS NOT NULL AND p_operations[asked.op] = 'place'))) AS resolved
-        GROUP BY op, account_id, asset, amount < 0
-        ORDER BY op, min(depth), account_id) AS ordered;
+            SELECT unnest(flat.accounts[first:last]) AS account_id, quanta
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN (
+                SELECT first, last, least(sum(amount), 4611686018427387905)::bigint AS quanta
+                FROM unnest(taken_first, taken_last, taken_amounts) AS taken (first, last, amount)
+                GROUP BY first, last
+                OFFSET 0) AS run
+            UNION ALL
+            SELECT account_id, 0 FROM unnest(p_amount_accounts) AS named (account_id) WHERE account_id IS NOT NULL) AS taken
+        GROUP BY account_id
+        ORDER BY account_id) AS summed;
 
     -- Locked and read in one: a row that another writer changed meanwhile comes in its newest
     -- version. (What else a statement reads is as of its begin, so nothing else is read here.)
     SELECT
-        array_agg(b.account_id), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
-        array_agg(b.asset_id), array_agg(b.state), array_agg(0::numeric), greatest(moment, max(b.last_time))
-    INTO account_ids, available, assets, states, deltas, moment
-    FROM (SELECT * FROM ledger.balances WHERE account_id = ANY (part_accounts) ORDER BY account_id FOR NO KEY UPDATE) AS b;
-    moment := greatest(moment, p_now, lane.last_time);
+        array_agg(b.account_id) AS accounts, array_agg(b.place) AS places, max(b.last_time) AS last_time,
+        coalesce(bool_or(b.state <> 'active' OR b.remainder < wanted.quanta[width_bucket(b.account_id, wanted.accounts)]), false) AS is_short
+    INTO locked
+    FROM (
+        SELECT s.account_id, s.ctid AS place, s.last_time, s.state, CASE WHEN s.no_overdraft THEN s.credits_posted - s.debits_posted - s.debits_pending END AS remainder
+        FROM ledger.balances AS s
+        WHERE s.account_id = ANY (wanted.accounts)
+        ORDER BY s.account_id FOR NO KEY UPDATE) AS b;
+    moment := greatest(moment, locked.last_time);
     newest_id := ledger.identifier_floor(moment + interval '5 minutes');
-
-    -- Where each part's account stands in these arrays: a search in the sorted ids; NULL: unknown.
-    -- The concatenation makes a flat copy (PL/pgSQL's own would be copied for each search).
-    SELECT array_agg(CASE WHEN flat.ids[place] = account_id THEN place END)
-    INTO part_index
-    FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
-    CROSS JOIN LATERAL (SELECT id AS account_id, width_bucket(id, flat.ids) AS place FROM unnest(part_accounts) AS u (id) OFFSET 0) AS searched;
 
     FOR fresh IN
         SELECT e.fact_id, e.operation, e.ordinal, e.content
@@ -1442,90 +1539,186 @@ BEGIN
         END IF;
     END LOOP;
 
-    FOR op IN 1..n LOOP
-        first_part := part;
-        WHILE part_ops[part] = op LOOP
-            part := part + 1;
-        END LOOP;
-        last_part := part - 1;
-        first_parts[op] := first_part;
-        last_parts[op] := last_part;
-        CONTINUE WHEN codes[op] IS NOT NULL;
-
-        -- Reasons to refuse that need no arithmetic, in their documented order.
-        code := CASE
-            WHEN p_deadlines[op] < moment THEN 'deadline_passed'
-            WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'place') THEN 'id_outside_window'
-            ELSE path_codes[p_path_of[op]]
-        END;
-        IF code IS NOT NULL THEN
-            codes[op] := code;
-            CONTINUE;
-        END IF;
-
-        worst_rank := NULL;
-        worst_share := NULL;
-        FOR i IN first_part..last_part LOOP
-            at := part_index[i];
-            rank := CASE
-                WHEN part_amounts[i] < 0 THEN 4
-                WHEN part_accounts[i] IS NULL THEN 1
-                WHEN states[at] IS NULL THEN 2
-                WHEN assets[at] <> part_assets[i] THEN 3
-                WHEN part_amounts[i] > 4611686018427387904 THEN 6
-                WHEN states[at] <> 'active' THEN 7
-                WHEN available[at] < part_amounts[i] THEN 8
-            END;
-            IF rank IS NOT NULL THEN
-                worst_rank := least(worst_rank, rank);
-                IF rank = 8 AND (worst_share IS NULL OR available[at] / part_amounts[i] < worst_share) THEN
-                    worst_share := available[at] / part_amounts[i];
-                    short_by[op] := part_accounts[i];
-                    short_left[op] := available[at];
-                END IF;
-            END IF;
-        END LOOP;
-        -- Who is to be paid at expiry must be there.
-        IF p_fates[op] = 'capture' AND p_operations[op] = 'place' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = p_payees[op]) THEN
-            worst_rank := least(worst_rank, 5);
-        END IF;
-        IF worst_rank IS NOT NULL THEN
-            codes[op] := (ARRAY['funding_account_missing', 'account_unknown', 'asset_mismatch', 'amount_invalid', 'account_unknown', 'amount_invalid', 'account_frozen', 'insufficient'])[worst_rank];
-            IF worst_rank < 8 THEN
-                short_by[op] := NULL;
-                short_left[op] := NULL;
-            END IF;
-            CONTINUE;
-        END IF;
-
-        -- After this point this operation must succeed.
-        parts_text := '';
-        FOR i IN first_part..last_part LOOP
-            at := part_index[i];
-            IF deltas[at] = 0 THEN
-                touched := touched + 1;
-            END IF;
-            available[at] := available[at] - part_amounts[i];
-            deltas[at] := deltas[at] + part_amounts[i];
-            parts_text := parts_text || ',[' || part_accounts[i] || ',' || part_amounts[i] || ']';
-        END LOOP;
-        accepted := accepted || op;
-        placed := placed + (p_operations[op] = 'place')::integer;
-        records := records || (
-            '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
-            || ',"time":' || ledger.microseconds(moment) || ',"expires":' || ledger.microseconds(p_expiries[op])
-            || ',"fate":"' || p_fates[op] || '","parts":[' || substr(parts_text, 2) || '],"meta":' || p_metas[op] || '}');
-    END LOOP;
-
-    IF touched > 0 THEN
+    -- All together, where nothing can be refused.
+    is_together := is_together AND NOT has_extensions AND NOT 'capture' = ANY (p_fates)
+        AND array_remove(codes, NULL) = '{}' AND array_remove(path_codes, NULL) = '{}'
+        AND p_lowest >= lane.first_id AND p_highest < lane.last_id AND p_highest <= newest_id
+        AND locked.accounts = wanted.accounts AND NOT locked.is_short AND wanted.most <= 4611686018427387904
+        AND NOT EXISTS (SELECT FROM unnest(p_deadlines) AS d (deadline) WHERE deadline < moment);
+    IF is_together THEN
+        microseconds := ledger.microseconds(moment);
+        SELECT array_agg(
+            '{"v":1,"op":"place","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
+            || ',"time":' || microseconds || ',"expires":' || ledger.microseconds(p_expiries[op])
+            || ',"fate":"' || p_fates[op] || '","parts":[' || parts || '],"meta":' || p_metas[op] || '}' ORDER BY op)
+        INTO formed
+        FROM (
+            SELECT op, string_agg('[' || array_to_string(flat.accounts[first:last], ',' || amount || '],[') || ',' || amount || ']', ',' ORDER BY place) AS parts
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN unnest(taken_ops, taken_amounts, taken_first, taken_last) WITH ORDINALITY AS taken (op, amount, first, last, place)
+            GROUP BY op) AS taken;
+        -- A hold of nothing is not among them.
+        is_together := cardinality(formed) = n;
+    END IF;
+    IF is_together THEN
+        accepted := accepted || ARRAY(SELECT generate_series(1, n));
+        records := records || formed;
+        -- Each row where it was locked, and its amount by a search among the sorted accounts: half
+        -- of what a join costs. (A record's fields are flat; an array variable would be copied for each row.)
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + delta.quanta, last_time = moment
-        FROM unnest(account_ids, deltas) AS delta (account_id, quanta)
-        WHERE b.account_id = delta.account_id AND delta.quanta > 0;
+        SET debits_pending = b.debits_pending + wanted.quanta[width_bucket(b.account_id, wanted.accounts)], last_time = moment
+        WHERE b.ctid = ANY (locked.places);
         GET DIAGNOSTICS written = ROW_COUNT;
-        IF written <> touched THEN
-            RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
+        touched := cardinality(locked.accounts);
+    ELSE
+        SELECT
+            array_agg(b.account_id), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
+            array_agg(b.asset_id), array_agg(b.state), array_agg(0::numeric)
+        INTO account_ids, available, assets, states, deltas
+        FROM (SELECT * FROM ledger.balances WHERE account_id = ANY (wanted.accounts) ORDER BY account_id) AS b;
+
+        -- What each operation takes, from which account: named directly, or all of its path that
+        -- count the asset. One part for each account, however often it was asked of; more than a
+        -- transfer may move is refused below, so the sum is cut where it could overflow.
+        SELECT array_agg(op), array_agg(account_id), array_agg(asset), array_agg(amount)
+        INTO part_ops, part_accounts, part_assets, part_amounts
+        FROM (
+            SELECT op, account_id, asset, least(sum(amount), 4611686018427387905)::bigint AS amount
+            FROM (
+                SELECT asked.op, asked.asset, asked.amount,
+                    -- What is named and the money come first, then the limits, root first.
+                    CASE WHEN p_operations[asked.op] = 'place' AND (asked.asset < 10 OR asked.account IS NOT NULL) THEN 0 ELSE spot.place END AS depth,
+                    CASE WHEN spot.place IS NOT NULL THEN path_accounts[spot.place] WHEN p_operations[asked.op] = 'place' THEN asked.account END AS account_id
+                FROM unnest(p_amount_ops, p_amount_assets, p_amount_accounts, p_amounts) AS asked (op, asset, account, amount)
+                LEFT JOIN LATERAL (
+                    SELECT place
+                    FROM generate_series(path_first[p_path_of[asked.op]], path_last[p_path_of[asked.op]]) AS along (run_at)
+                    CROSS JOIN LATERAL generate_series(
+                        path_base[p_path_of[asked.op]] + CASE WHEN run_at > path_first[p_path_of[asked.op]] THEN run_ends[run_at - 1] ELSE 0 END + 1,
+                        path_base[p_path_of[asked.op]] + run_ends[run_at]) AS run (place)
+                    WHERE run_assets[run_at] = asked.asset) AS spot ON asked.account IS NULL OR p_operations[asked.op] = 'extend'
+                -- Money needs an account; limits are taken where there are any.
+                WHERE asked.amount <> 0 AND (spot.place IS NOT NULL OR asked.asset < 10 OR asked.amount < 0 OR (asked.account IS NOT NULL AND p_operations[asked.op] = 'place'))) AS resolved
+            GROUP BY op, account_id, asset, amount < 0
+            ORDER BY op, min(depth), account_id) AS ordered;
+
+        -- Where each part's account stands in these arrays: a search in the sorted ids; NULL: unknown.
+        -- The concatenation makes a flat copy (PL/pgSQL's own would be copied for each search).
+        SELECT array_agg(CASE WHEN flat.ids[place] = account_id THEN place END)
+        INTO part_index
+        FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
+        CROSS JOIN LATERAL (SELECT id AS account_id, width_bucket(id, flat.ids) AS place FROM unnest(part_accounts) AS u (id) OFFSET 0) AS searched;
+
+        FOR op IN 1..n LOOP
+            first_part := part;
+            WHILE part_ops[part] = op LOOP
+                part := part + 1;
+            END LOOP;
+            last_part := part - 1;
+            first_parts[op] := first_part;
+            last_parts[op] := last_part;
+            CONTINUE WHEN codes[op] IS NOT NULL;
+
+            -- Reasons to refuse that need no arithmetic, in their documented order.
+            code := CASE
+                WHEN p_deadlines[op] < moment THEN 'deadline_passed'
+                WHEN p_facts[op] < lane.first_id OR p_facts[op] >= lane.last_id OR (p_facts[op] > newest_id AND p_operations[op] = 'place') THEN 'id_outside_window'
+                ELSE path_codes[p_path_of[op]]
+            END;
+            IF code IS NOT NULL THEN
+                codes[op] := code;
+                CONTINUE;
+            END IF;
+
+            worst_rank := NULL;
+            worst_share := NULL;
+            FOR i IN first_part..last_part LOOP
+                at := part_index[i];
+                rank := CASE
+                    WHEN part_amounts[i] < 0 THEN 4
+                    WHEN part_accounts[i] IS NULL THEN 1
+                    WHEN states[at] IS NULL THEN 2
+                    WHEN assets[at] <> part_assets[i] THEN 3
+                    WHEN part_amounts[i] > 4611686018427387904 THEN 6
+                    WHEN states[at] <> 'active' THEN 7
+                    WHEN available[at] < part_amounts[i] THEN 8
+                END;
+                IF rank IS NOT NULL THEN
+                    worst_rank := least(worst_rank, rank);
+                    IF rank = 8 AND (worst_share IS NULL OR available[at] / part_amounts[i] < worst_share) THEN
+                        worst_share := available[at] / part_amounts[i];
+                        short_by[op] := part_accounts[i];
+                        short_left[op] := available[at];
+                    END IF;
+                END IF;
+            END LOOP;
+            -- Who is to be paid at expiry must be there.
+            IF p_fates[op] = 'capture' AND p_operations[op] = 'place' AND NOT EXISTS (SELECT FROM ledger.balances AS b WHERE b.account_id = p_payees[op]) THEN
+                worst_rank := least(worst_rank, 5);
+            END IF;
+            IF worst_rank IS NOT NULL THEN
+                codes[op] := (ARRAY['funding_account_missing', 'account_unknown', 'asset_mismatch', 'amount_invalid', 'account_unknown', 'amount_invalid', 'account_frozen', 'insufficient'])[worst_rank];
+                IF worst_rank < 8 THEN
+                    short_by[op] := NULL;
+                    short_left[op] := NULL;
+                END IF;
+                CONTINUE;
+            END IF;
+
+            -- After this point this operation must succeed.
+            parts_text := '';
+            FOR i IN first_part..last_part LOOP
+                at := part_index[i];
+                IF deltas[at] = 0 THEN
+                    touched := touched + 1;
+                END IF;
+                available[at] := available[at] - part_amounts[i];
+                deltas[at] := deltas[at] + part_amounts[i];
+                parts_text := parts_text || ',[' || part_accounts[i] || ',' || part_amounts[i] || ']';
+            END LOOP;
+            accepted := accepted || op;
+            placed := placed + (p_operations[op] = 'place')::integer;
+            records := records || (
+                '{"v":1,"op":"' || p_operations[op] || '","fact":"' || p_facts[op] || '","ordinal":' || p_ordinals[op]
+                || ',"time":' || ledger.microseconds(moment) || ',"expires":' || ledger.microseconds(p_expiries[op])
+                || ',"fate":"' || p_fates[op] || '","parts":[' || substr(parts_text, 2) || '],"meta":' || p_metas[op] || '}');
+        END LOOP;
+
+        IF touched > 0 THEN
+            UPDATE ledger.balances AS b
+            SET debits_pending = b.debits_pending + delta.quanta, last_time = moment
+            FROM unnest(account_ids, deltas) AS delta (account_id, quanta)
+            WHERE b.account_id = delta.account_id AND delta.quanta > 0;
+            GET DIAGNOSTICS written = ROW_COUNT;
         END IF;
+    END IF;
+
+    IF written <> touched THEN
+        RAISE EXCEPTION 'wrote % of % accounts', written, touched USING ERRCODE = 'TW009';
+    END IF;
+
+    IF is_together THEN
+        PERFORM ledger.append_batch_v2(
+            lane, moment, p_facts, p_operations, p_ordinals, p_contents, accepted, records,
+            NULL, NULL, lane.receipt_head, lane.receipt_sequence);
+        RETURN QUERY
+        WITH held AS MATERIALIZED (
+            SELECT taken.op, ledger.joined(flat.accounts[first:last] ORDER BY place) AS accounts,
+                ledger.joined(array_fill(asset, ARRAY[last - first + 1]) ORDER BY place) AS assets,
+                ledger.joined(array_fill(amount, ARRAY[last - first + 1]) ORDER BY place) AS amounts
+            FROM (SELECT path_accounts || '{}' AS accounts OFFSET 0) AS flat
+            CROSS JOIN unnest(taken_ops, taken_assets, taken_amounts, taken_first, taken_last) WITH ORDINALITY AS taken (op, asset, amount, first, last, place)
+            GROUP BY taken.op),
+        stored AS (
+            INSERT INTO ledger.holds (hold_id, state, placed_at, expires_at, on_expiry, payee_account, path_id, path_version, part_accounts, part_assets, part_held, part_captured, lane, meta)
+            SELECT p_facts[op], 'open', moment, p_expiries[op], p_fates[op], p_payees[op], p_paths[p_path_of[op]], p_path_versions[p_path_of[op]],
+                held.accounts, held.assets, held.amounts, array_fill(0::bigint, ARRAY[cardinality(held.accounts)]), p_lane, p_metas[op]
+            FROM held
+            ORDER BY op)
+        SELECT op, 'ok', moment, p_expiries[op], held.accounts, held.assets, held.amounts, NULL::bigint, NULL::numeric, NULL::bigint, NULL::text, NULL::integer, NULL::bigint, NULL::bytea
+        FROM held
+        ORDER BY op;
+        RETURN;
     END IF;
 
     IF placed > 0 THEN
@@ -1583,6 +1776,118 @@ BEGIN
     LEFT JOIN LATERAL (SELECT * FROM ledger.holds AS h WHERE h.hold_id = asked.fact AND h.hold_id BETWEEN p_lowest AND p_highest AND (codes[asked.op] IS NULL OR codes[asked.op] = 'replayed') OFFSET 0) AS hold ON true
     LEFT JOIN LATERAL (SELECT * FROM ledger.entries AS e WHERE e.fact_id = asked.fact AND e.operation = p_operations[asked.op] AND e.ordinal = p_ordinals[asked.op] AND e.fact_id BETWEEN p_lowest AND p_highest AND codes[asked.op] = 'replayed' OFFSET 0) AS stored ON true
     ORDER BY asked.op;
+END
+$function$
+-- may be called by: tokenworks_posting
+
+CREATE OR REPLACE FUNCTION ledger.post_plain_v1(p_lane integer, p_epoch bigint, p_now timestamp with time zone, p_lowest uuid, p_highest uuid, p_facts uuid[], p_ordinals integer[], p_contents bytea[], p_deadlines timestamp with time zone[], p_metas text[], p_transfer_ops integer[], p_debits bigint[], p_credits bigint[], p_amounts bigint[])
+ RETURNS timestamp with time zone
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'pg_catalog'
+ SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET enable_bitmapscan TO 'off'
+ SET random_page_cost TO '0.01'
+AS $function$
+DECLARE
+    lane ledger.locked_lane := ledger.lock_lane(p_lane, p_epoch, p_now);
+    moment timestamptz := greatest(p_now, lane.last_time);
+    began timestamptz := moment;
+    n integer := cardinality(p_facts);
+    batch_number bigint := lane.batch + 1;
+    batch_hash bytea;
+    account_ids bigint[];
+    assets smallint[];
+    are_clients boolean[];
+    asked integer;
+    legs text[];
+    body text;
+    formed_count integer;
+BEGIN
+    IF EXISTS (SELECT FROM ledger.entries AS e WHERE e.fact_id = ANY (p_facts) AND e.fact_id BETWEEN p_lowest AND p_highest AND e.operation = 'post') THEN
+        RETURN NULL;
+    END IF;
+
+    -- A flawed transfer counts for an account that is not there. Rows of account sums come in the
+    -- order of their ids, and so are the accounts locked.
+    WITH moved AS MATERIALIZED (
+        SELECT account_id, sum(debit) AS debits, sum(credit) AS credits
+        FROM (
+            SELECT CASE WHEN debit <> credit AND amount BETWEEN 1 AND 4611686018427387904 THEN debit END AS account_id, amount AS debit, 0::bigint AS credit
+            FROM unnest(p_debits, p_credits, p_amounts) AS t (debit, credit, amount)
+            UNION ALL
+            SELECT credit, 0, amount FROM unnest(p_credits, p_amounts) AS t (credit, amount)) AS sides
+        GROUP BY account_id
+        ORDER BY account_id),
+    changed AS (
+        UPDATE ledger.balances AS b
+        SET debits_posted = b.debits_posted + moved.debits,
+            credits_posted = b.credits_posted + moved.credits,
+            last_time = greatest(b.last_time, began)
+        FROM moved
+        WHERE b.account_id = moved.account_id AND b.state = 'active'
+            AND (NOT b.no_overdraft OR b.credits_posted - b.debits_posted - b.debits_pending >= moved.debits)
+        RETURNING b.account_id, b.asset_id, b.money_role <> 0 AS is_client, b.last_time)
+    SELECT array_agg(account_id), array_agg(asset_id), array_agg(is_client), greatest(began, max(last_time)), (SELECT count(*) FROM moved)
+    INTO account_ids, assets, are_clients, moment, asked
+    FROM changed;
+    IF asked > coalesce(cardinality(account_ids), 0) THEN
+        RAISE EXCEPTION 'an account cannot pay all that is asked of it' USING ERRCODE = 'TW030';
+    END IF;
+    -- Of one kind are mostly all accounts; if not, the two of each transfer have to be.
+    IF (assets[1] <> ANY (assets) OR are_clients[1] <> ANY (are_clients)) AND EXISTS (
+        SELECT FROM (SELECT account_ids || '{}' AS ids OFFSET 0) AS flat
+        CROSS JOIN LATERAL (
+            SELECT width_bucket(debit, flat.ids) AS d_, width_bucket(credit, flat.ids) AS c_
+            FROM unnest(p_debits, p_credits) AS t (debit, credit)
+            OFFSET 0) AS searched
+        WHERE assets[d_] <> assets[c_] OR are_clients[d_] <> are_clients[c_])
+    THEN
+        RAISE EXCEPTION 'a transfer is between two assets, or moves client money' USING ERRCODE = 'TW030';
+    END IF;
+    IF moment > ANY (p_deadlines) OR p_lowest < lane.first_id OR p_highest >= lane.last_id OR p_highest > ledger.identifier_floor(moment + interval '5 minutes') THEN
+        RAISE EXCEPTION 'a deadline or an id is outside of its time' USING ERRCODE = 'TW030';
+    END IF;
+    -- Nearly never: another writer, with a later clock, had one of the accounts.
+    IF moment > began THEN
+        UPDATE ledger.balances AS b SET last_time = moment WHERE b.account_id = ANY (account_ids) AND b.last_time < moment;
+    END IF;
+
+    -- After this point the batch must succeed.
+    IF p_transfer_ops IS NOT NULL THEN
+        SELECT array_agg(leg ORDER BY op) INTO legs
+        FROM (
+            SELECT op, coalesce(string_agg(leg, ',' ORDER BY place), '') AS leg
+            FROM (
+                SELECT op, place, '[' || debit || ',' || credit || ',' || amount || ']' AS leg
+                FROM unnest(p_transfer_ops, p_debits, p_credits, p_amounts) WITH ORDINALITY AS t (op, debit, credit, amount, place)
+                UNION ALL
+                SELECT op, NULL, NULL FROM generate_series(1, n) AS each_one (op)) AS one_each
+            GROUP BY op) AS gathered;
+    END IF;
+    WITH formed AS MATERIALIZED (
+        SELECT op,
+            '{"v":1,"op":"post","fact":"' || p_facts[op] || '","ordinal":' || coalesce(p_ordinals[op], 0) || ',"time":' || ledger.microseconds(moment) || ',"transfers":['
+            || CASE WHEN p_transfer_ops IS NULL THEN '[' || p_debits[op] || ',' || p_credits[op] || ',' || p_amounts[op] || ']' ELSE legs[op] END
+            || '],"taken":[],"released":[],"meta":' || p_metas[op] || '}' AS record
+        FROM generate_series(1, n) AS each_one (op)
+        WHERE p_facts[op] BETWEEN p_lowest AND p_highest),
+    stored AS (
+        INSERT INTO ledger.entries (fact_id, operation, ordinal, lane, batch, position, recorded_at, content, record)
+        SELECT p_facts[op], 'post', coalesce(p_ordinals[op], 0), lane.lane, batch_number, op, moment, p_contents[op], record FROM formed)
+    SELECT string_agg(record, E'\n'), count(record) INTO body, formed_count FROM formed;
+    IF formed_count <> n THEN
+        RAISE EXCEPTION 'formed % of % records', formed_count, n USING ERRCODE = 'TW009';
+    END IF;
+    batch_hash := sha256(lane.head_hash || convert_to(
+        'tokenworks-batch-v1 ' || lane.lane || ' ' || batch_number || ' ' || lane.epoch || ' ' || ledger.microseconds(moment) || E'\n' || body, 'UTF8'));
+    INSERT INTO ledger.batches (lane, batch, epoch, recorded_at, operations, previous_hash, hash)
+    VALUES (lane.lane, batch_number, lane.epoch, moment, n, lane.head_hash, batch_hash);
+    UPDATE ledger.lanes AS l SET batch = batch_number, head_hash = batch_hash, last_time = moment WHERE l.lane = p_lane;
+    RETURN moment;
 END
 $function$
 -- may be called by: tokenworks_posting

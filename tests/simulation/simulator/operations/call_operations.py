@@ -94,7 +94,8 @@ async def try_again(simulation: Simulation, random: Random) -> str:
     if is_same:
         call.model, call.tier, call.body = first.model, first.tier, first.body
         call.is_stream, call.max_tokens = first.is_stream, first.max_tokens
-        call.prices = simulation.world.prices[call.model, call.tier]
+        now = simulation.clock.now()
+        call.prices = simulation.world.prices_at(call.model, call.tier, now)
         call.offers = count_offers(simulation, call.model, call.tier)
     is_same = call.body == _claimed_body(simulation, first, default=call.body)
     expected = _expected_code(simulation, first, is_same=is_same)
@@ -117,6 +118,7 @@ def _is_stopped(code: str | None) -> bool:
         "party_closed",
         "no_supplier_available",
         "model_not_found",
+        "price_missing",
     }
 
 
@@ -186,3 +188,12 @@ async def finish_all(simulation: Simulation) -> None:
     for call in simulation.calls:
         if call.is_over and not call.is_judged:
             await finish(simulation, call)
+
+
+OPERATIONS = {
+    "call": (24, begin),
+    "calls_at_once": (5, begin_at_once),
+    "supplier_goes_on": (22, go_on),
+    "client_hangs_up": (3, hang_up),
+    "call_again": (5, try_again),
+}

@@ -38,7 +38,7 @@ async def set_limit(simulation: Simulation, random: Random) -> str:
         return "enough limits"
     zone = known.zone if known else random.choice(ZONES)
     if known is not None:
-        _expect_change(simulation, known, quanta)
+        expect_change(simulation, known, quanta)
     view = await simulation.hub.ledger.set_limit(
         scope_id=scope,
         asset=ASSETS[asset],
@@ -62,7 +62,10 @@ async def set_limit(simulation: Simulation, random: Random) -> str:
     return f"limit {title} {quanta}, {remaining} left"
 
 
-def _expect_change(simulation: Simulation, limit: NaiveLimit, quanta: int) -> None:
+def expect_change(simulation: Simulation, limit: NaiveLimit, quanta: int) -> None:
+    """
+    Expect the open window of a limit to get what is more, or to give back what is less.
+    """
     window = simulation.auditor.limits.current(limit, simulation.clock.now())
     is_lowered = quanta < limit.quanta
     if window is None:
@@ -98,9 +101,11 @@ def _expect_flow(simulation: Simulation, window: NaiveWindow, quanta: int) -> No
 
 async def remove_limit(simulation: Simulation, random: Random) -> str:
     """
-    Remove a limit.
+    Remove a limit of a party or a key; those of mandates end with them.
     """
-    limits = [limit for limit in simulation.auditor.limits.limits.values() if limit.is_open]
+    own = {scope for key in simulation.world.keys for scope in key.scopes}
+    known = simulation.auditor.limits.limits.values()
+    limits = [limit for limit in known if limit.is_open and limit.scope in own]
     if not limits:
         return "no limits"
     limit = random.choice(limits)
@@ -177,13 +182,14 @@ async def change_prices(simulation: Simulation, random: Random) -> str:
         return "free stays free"
     # Prices are dated to the moment: two versions of one moment must be the same.
     await simulation.advance(timedelta(seconds=1))
+    if any(begins == simulation.clock.now() for begins, _ in simulation.world.prices[model, tier]):
+        return "the clock was set back to this very moment"
     names = ("input", "cache_read", "output")
     given = {Axis(name): random.randrange(1, 10**10) for name in names}
     card = await simulation.hub.prices.set_prices(model, tier, given)
-    simulation.world.prices[model, tier] = {
-        axis.value: price.nano_per_million for axis, price in card.prices.items()
-    }
-    return f"{model}@{tier} costs {simulation.world.prices[model, tier]['output']}"
+    prices = {axis.value: price.nano_per_million for axis, price in card.prices.items()}
+    simulation.world.prices[model, tier].append((simulation.clock.now(), prices))
+    return f"{model}@{tier} costs {prices['output']}"
 
 
 async def pause_offer(simulation: Simulation, random: Random) -> str:
@@ -200,3 +206,14 @@ async def pause_offer(simulation: Simulation, random: Random) -> str:
     await simulation.hub.supply.pause_offer(offer.offer_id)
     paused.add(offer.offer_id)
     return f"{offer.supplier_name} pauses {offer.model}@{offer.tier}"
+
+
+OPERATIONS = {
+    "set_limit": (8, set_limit),
+    "remove_limit": (2, remove_limit),
+    "stop_party": (4, stop_party),
+    "revoke_key": (1, revoke_key),
+    "publish_path": (2, publish_path),
+    "change_prices": (2, change_prices),
+    "pause_offer": (2, pause_offer),
+}

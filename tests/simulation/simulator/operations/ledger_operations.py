@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from random import Random
 
 from tests.simulation.simulator.auditor import PAYABLES, PLATFORM
@@ -117,6 +117,7 @@ async def post(simulation: Simulation, random: Random) -> str:
             fact_id=simulation.hub.ids.mint(),
             transfers=tuple(_entry(simulation, random) for _ in range(random.randint(1, 3))),
             deadline=_deadline(simulation, random),
+            accounting_date=_date(simulation, random),
         )
         for _ in range(random.randint(1, BATCH_MAX))
     ]
@@ -224,6 +225,12 @@ def _capture(simulation: Simulation, random: Random, hold_id: object) -> tuple[T
     return tuple(transfers)
 
 
+def _date(simulation: Simulation, random: Random) -> date | None:
+    if random.random() < 0.7:
+        return None
+    return simulation.clock.now().date() - timedelta(days=random.choice((0, 1, 2, 9)))
+
+
 def _entry(simulation: Simulation, random: Random) -> Transfer:
     accounts = [
         number
@@ -287,3 +294,13 @@ def _summed(outcomes: Sequence[Outcome]) -> str:
     return " ".join(
         outcome.code + (f"+{outcome.overrun}" if outcome.overrun else "") for outcome in outcomes
     )
+
+
+OPERATIONS = {
+    "place": (8, place),
+    "extend": (4, extend),
+    "place_again": (4, place_again),
+    "end": (8, end),
+    "post": (5, post),
+    "post_again": (4, post_again),
+}

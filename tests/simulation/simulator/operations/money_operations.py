@@ -4,12 +4,13 @@ Money comes in, is taken back, and leaves; each payment may be told twice, or to
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
 from tests.simulation.simulator.auditor import PAYABLES, PLATFORM
 from tests.simulation.simulator.laws import BrokenLawError, Law
-from tests.simulation.simulator.simulation import Payment, Simulation
+from tests.simulation.simulator.simulation import Simulation
 from tests.simulation.simulator.world import DOLLAR, USD_ID
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.money import USD, Amount
@@ -20,6 +21,33 @@ BANK = (PLATFORM, "safeguarded", USD_ID)
 OWN_FUNDS = (PLATFORM, "own_funds", USD_ID)
 FREEZES_ABOVE = 10 * DOLLAR
 RAIL = "bank"
+
+
+@dataclass(kw_only=True)
+class Transfer:
+    """
+    Money from or to the outside world that was told to the hub.
+    """
+
+    kind: str
+    party: UUID
+    purpose: str
+    quanta: int
+    reference: str
+    is_done: bool = False
+    fact: UUID | None = None
+    """What the hub booked it under."""
+    debt: int = 0
+    """Of a chargeback that is done: what the party could not give."""
+
+
+@dataclass
+class NaiveMoney:
+    """
+    Every transfer that was told, the oldest first.
+    """
+
+    told: list[Transfer] = field(default_factory=list[Transfer])
 
 
 async def deposit(simulation: Simulation, random: Random) -> str:
@@ -44,7 +72,7 @@ async def payout(simulation: Simulation, random: Random) -> str:
     """
     Pay somebody what is owed, a part of it, or more than that.
     """
-    owed = {name: balance for name, balance in _balances(simulation).items() if name[1] in PAYABLES}
+    owed = {name: balance for name, balance in balances(simulation).items() if name[1] in PAYABLES}
     if not owed:
         return "nobody is owed"
     party, purpose, _ = random.choice(sorted(owed))
@@ -57,29 +85,28 @@ async def tell_again(simulation: Simulation, random: Random) -> str:
     """
     Tell an earlier payment again: the answer was lost.
     """
-    if not simulation.payments:
+    if not simulation.model(NaiveMoney).told:
         return "nothing was paid"
-    return "again " + await _pay(simulation, random.choice(simulation.payments))
+    return "again " + await _pay(simulation, random.choice(simulation.model(NaiveMoney).told))
 
 
 async def tell_otherwise(simulation: Simulation, random: Random) -> str:
     """
     Tell an earlier payment with another amount.
     """
-    known = [payment for payment in simulation.payments if payment.is_done]
+    known = [payment for payment in simulation.model(NaiveMoney).told if payment.is_done]
     if not known:
         return "nothing was paid"
     first = random.choice(known)
-    other = Payment(
+    other = Transfer(
         kind=first.kind,
         party=first.party,
         purpose=first.purpose,
         quanta=first.quanta + 1,
         reference=first.reference,
-        is_done=False,
     )
     if first.kind == "payout":
-        _expect_sweep(simulation, first.party, first.purpose)
+        expect_sweep(simulation, first.party, first.purpose)
     try:
         await _send(simulation, other)
     except TokenworksError as error:
@@ -88,20 +115,19 @@ async def tell_otherwise(simulation: Simulation, random: Random) -> str:
     raise BrokenLawError(Law.FACT_ONCE, f"{first.kind} {first.reference} was told otherwise: done")
 
 
-def _new(simulation: Simulation, kind: str, party: UUID, purpose: str, quanta: int) -> Payment:
-    payment = Payment(
+def _new(simulation: Simulation, kind: str, party: UUID, purpose: str, quanta: int) -> Transfer:
+    payment = Transfer(
         kind=kind,
         party=party,
         purpose=purpose,
         quanta=quanta,
-        reference=f"{kind}-{len(simulation.payments)}",
-        is_done=False,
+        reference=f"{kind}-{len(simulation.model(NaiveMoney).told)}",
     )
-    simulation.payments.append(payment)
+    simulation.model(NaiveMoney).told.append(payment)
     return payment
 
 
-async def _send(simulation: Simulation, payment: Payment) -> Posted:
+async def _send(simulation: Simulation, payment: Transfer) -> Posted:
     ledger = simulation.hub.ledger
     amount = Amount(quanta=payment.quanta, asset=USD)
     if payment.kind == "payout":
@@ -123,7 +149,7 @@ async def _send(simulation: Simulation, payment: Payment) -> Posted:
     )
 
 
-async def _pay(simulation: Simulation, payment: Payment) -> str:
+async def _pay(simulation: Simulation, payment: Transfer) -> str:
     """
     Tell the hub of a payment and say what it should have moved.
     """
@@ -150,23 +176,23 @@ async def _pay(simulation: Simulation, payment: Payment) -> str:
     )
     is_repeat = payment.is_done or (posted.replayed and first)
     _require(posted.replayed == is_repeat, payment, f"replayed is {posted.replayed}")
-    payment.is_done = True
+    payment.is_done, payment.fact = True, posted.fact_id
     return f"{title} {payment.quanta} {'replayed' if is_repeat else 'done'}"
 
 
-def _judge_debt(simulation: Simulation, payment: Payment) -> None:
+def _judge_debt(simulation: Simulation, payment: Transfer) -> None:
     """
     Whoever owes more than a threshold is frozen, and nobody else.
     """
     if payment.kind == "payout":
         return
-    owed = -_balances(simulation, bound_below=None).get((payment.party, "receivable", USD_ID), 0)
+    owed = -balances(simulation, bound_below=None).get((payment.party, "receivable", USD_ID), 0)
     state = simulation.auditor.main((payment.party, "cash", USD_ID)).state
     expected = "frozen" if owed > FREEZES_ABOVE else "active"
     _require(state == expected, payment, f"{owed} is owed and the account is {state}")
 
 
-def _require(is_lawful: bool, payment: Payment, message: str) -> None:
+def _require(is_lawful: bool, payment: Transfer, message: str) -> None:
     if not is_lawful:
         raise BrokenLawError(Law.FACT_ONCE, f"{payment.kind} {payment.reference}: {message}")
 
@@ -174,24 +200,24 @@ def _require(is_lawful: bool, payment: Payment, message: str) -> None:
 # ---------------------------------------------------------------------- what it should move
 
 
-def _expect_deposit(simulation: Simulation, payment: Payment) -> str | None:
+def _expect_deposit(simulation: Simulation, payment: Transfer) -> str | None:
     cash = simulation.auditor.main((payment.party, "cash", USD_ID))
     if not payment.is_done and cash.state == "closed":
         return "account_frozen"
     if not payment.is_done:
         simulation.expect(BANK, (payment.party, "cash", USD_ID), payment.quanta)
-    _expect_set_off(simulation, payment.party, 0 if payment.is_done else payment.quanta)
+    expect_set_off(simulation, payment.party, 0 if payment.is_done else payment.quanta)
     return None
 
 
-def _expect_set_off(simulation: Simulation, party: UUID, more: int) -> None:
+def expect_set_off(simulation: Simulation, party: UUID, more: int) -> None:
     """
     What is owed is paid first from what is there, held money aside.
     """
     owed_name, cash_name = (party, "receivable", USD_ID), (party, "cash", USD_ID)
-    if owed_name not in _balances(simulation, bound_below=None):
+    if owed_name not in balances(simulation, bound_below=None):
         return
-    owed = -_balances(simulation, bound_below=None)[owed_name]
+    owed = -balances(simulation, bound_below=None)[owed_name]
     cash = simulation.auditor.main(cash_name)
     quanta = min(owed, cash.available + more)
     if quanta <= 0:
@@ -200,33 +226,37 @@ def _expect_set_off(simulation: Simulation, party: UUID, more: int) -> None:
     simulation.expect(OWN_FUNDS, BANK, quanta)
 
 
-def _expect_chargeback(simulation: Simulation, payment: Payment) -> str | None:
+def _expect_chargeback(simulation: Simulation, payment: Transfer) -> str | None:
     if payment.is_done:
         return None
     cash_name = (payment.party, "cash", USD_ID)
     cash = simulation.auditor.main(cash_name)
     given = min(payment.quanta, max(cash.available, 0))
     simulation.expect(cash_name, OWN_FUNDS, given)
-    owed = payment.quanta - given
+    owed = payment.debt = payment.quanta - given
     simulation.expect((payment.party, "receivable", USD_ID), OWN_FUNDS, owed)
     # The bank is freed by what the client paid; the rest is the platform's loss.
     simulation.expect(OWN_FUNDS, BANK, given)
     return None
 
 
-def _expect_payout(simulation: Simulation, payment: Payment) -> str | None:
+def _expect_payout(simulation: Simulation, payment: Transfer) -> str | None:
     name = (payment.party, payment.purpose, USD_ID)
-    swept = _expect_sweep(simulation, payment.party, payment.purpose)
+    swept = expect_sweep(simulation, payment.party, payment.purpose)
     if payment.is_done:
         return None
     # Only the main account is looked at: shares are for receiving.
-    if simulation.auditor.main(name).available + swept < payment.quanta:
+    available = simulation.auditor.main(name).available + swept
+    if available < payment.quanta:
         return "insufficient_funds"
+    owes = -balances(simulation, bound_below=None).get((payment.party, "receivable", USD_ID), 0)
+    if available - max(0, owes) < payment.quanta:
+        return "payable_on_hold"
     simulation.expect(name, OWN_FUNDS, payment.quanta)
     return None
 
 
-def _expect_sweep(simulation: Simulation, party: UUID, purpose: str) -> int:
+def expect_sweep(simulation: Simulation, party: UUID, purpose: str) -> int:
     """
     What the writers' shares have goes to the main account first, whatever becomes of the payout.
     """
@@ -241,7 +271,7 @@ def _expect_sweep(simulation: Simulation, party: UUID, purpose: str) -> int:
     return swept
 
 
-def _balances(
+def balances(
     simulation: Simulation, *, bound_below: int | None = 0
 ) -> dict[tuple[UUID, str, int], int]:
     """
@@ -253,3 +283,12 @@ def _balances(
         if name[2] == USD_ID:
             found[name] = found.get(name, 0) + account.credits - account.debits
     return {n: b for n, b in found.items() if bound_below is None or b > bound_below}
+
+
+OPERATIONS = {
+    "deposit": (7, deposit),
+    "chargeback": (2, chargeback),
+    "payout": (4, payout),
+    "payment_again": (4, tell_again),
+    "payment_otherwise": (2, tell_otherwise),
+}

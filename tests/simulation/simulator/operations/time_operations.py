@@ -7,10 +7,14 @@ from __future__ import annotations
 from datetime import timedelta
 from random import Random
 
+from tests.simulation.simulator.auditor import PLATFORM
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.operations.call_operations import finish_all
 from tests.simulation.simulator.operations.control_operations import expect_collection
+from tests.simulation.simulator.operations.money_operations import expect_set_off
 from tests.simulation.simulator.simulation import HOLD_LIFETIME_S, Simulation
+from tests.simulation.simulator.world import USD_ID
+from tokenworks.foundation.money import USD, Amount
 
 GRACE = timedelta(seconds=10)
 BEAT = timedelta(seconds=HOLD_LIFETIME_S / 4)
@@ -47,11 +51,35 @@ async def jump(simulation: Simulation, random: Random) -> str:
     step = timedelta(days=days)
     while step > timedelta(0):
         await simulation.advance(min(step, HOP))
-        await simulation.hub.ledger.ensure_partitions()
-        await simulation.hub.calls.ensure_partitions()
+        hub = simulation.hub
+        await hub.ledger.ensure_partitions()
+        await hub.calls.ensure_partitions()
+        await hub.agents.payments.ensure_partitions()
+        await hub.agents.brake.ensure_partitions()
         step -= HOP
     await finish_all(simulation)
     return f"{days} days pass at once"
+
+
+async def set_back(simulation: Simulation, random: Random) -> str:
+    """
+    Let the clock be set back: ledger time stands still until it has caught up.
+    """
+    # So that no account was opened or frozen at a time that no batch has reached.
+    party = simulation.world.organisations[0].party_id
+    reference = f"clock-{simulation.auditor.operations}"
+    simulation.expect((PLATFORM, "safeguarded", USD_ID), (party, "cash", USD_ID), 1)
+    expect_set_off(simulation, party, 1)
+    await simulation.hub.ledger.deposit(
+        party_id=party,
+        amount=Amount(quanta=1, asset=USD),
+        rail="clock",
+        reference=reference,
+        actor="simulation",
+    )
+    seconds = random.choice((0.4, 2, 8, 45, 400))
+    simulation.clock.set_back(timedelta(seconds=seconds))
+    return f"the clock is set back by {seconds} s"
 
 
 async def work(simulation: Simulation, random: Random) -> str:
@@ -112,3 +140,16 @@ async def crash(simulation: Simulation, random: Random) -> str:
     simulation.auditor.lose_next = None
     lost = await simulation.crash()
     return f"a new process; {len(lost)} calls are lost"
+
+
+OPERATIONS = {
+    "wait": (8, wait_shortly),
+    "wait_steadily": (4, wait_steadily),
+    "jump": (3, jump),
+    "set_clock_back": (2, set_back),
+    "work": (6, work),
+    "lose_request": (2, lose_request),
+    "lose_answer": (2, lose_answer),
+    "fail_commit": (2, fail_commit),
+    "crash": (1, crash),
+}
