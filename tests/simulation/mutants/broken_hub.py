@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Subject
-from tokenworks.agents.brake.profile import MASK_64
 from tokenworks.agents.escrow.advancing import Advancing
 from tokenworks.agents.escrow.deciding import due
 from tokenworks.agents.escrow.model import Decision, Escrow, EscrowEvent, Ground
@@ -117,14 +115,6 @@ async def credulous_admitted(self: Placing, held: HeldPayment) -> HeldPayment:
     return held
 
 
-def mark_of_id(subject: Subject, key: bytes) -> int:
-    """
-    Take every payload under one id for the same payment.
-    """
-    del key
-    return subject.payment_id.int & MASK_64
-
-
 async def greedy_move(self: Advancing, stored: StoredEscrow, decision: Decision) -> None:
     """
     Capture the whole escrow for each milestone.
@@ -164,7 +154,7 @@ def countless_posting(**wishes: Any) -> Posting:  # noqa: ANN401 - handed on
     """
     Give each reversal a number of its own.
     """
-    return replace(Posting(**wishes), ordinal=next(numbers))
+    return replace(Posting(**wishes), ordinal=1 + next(numbers))
 
 
 def no_reversal(entries: Sequence[EntryView]) -> EntryView | None:

@@ -12,7 +12,6 @@ from unittest import mock
 from tests.simulation.mutants import broken_hub
 from tests.simulation.mutants.mutant import SIMULATOR, Mutant
 from tests.simulation.simulator.laws import Law
-from tokenworks.agents.brake import judging
 from tokenworks.agents.escrow import advancing
 from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
@@ -83,14 +82,6 @@ HUB_MUTANTS: Final = (
         replace=lambda: mock.patch.object(Placing, "admitted", broken_hub.credulous_admitted),
     ),
     Mutant(
-        name="brake_remembers_ids",
-        meaning="what the brake allowed is allowed with any other amount under the same nonce",
-        seed=2,
-        found_by=SIMULATOR,
-        laws=frozenset({Law.PAYMENT, Law.REVIEW}),
-        replace=lambda: mock.patch.object(judging, "mark_of", broken_hub.mark_of_id),
-    ),
-    Mutant(
         name="milestone_above_hold",
         meaning="each milestone captures the whole escrow, so all together more than is held",
         found_by=SIMULATOR,
@@ -108,7 +99,7 @@ HUB_MUTANTS: Final = (
     ),
     Mutant(
         name="reversed_twice",
-        meaning="a reversal is booked again, as an entry of its own",
+        meaning="each reversal has a number of its own, so that there can be two of an entry",
         seed=3,
         found_by=SIMULATOR,
         laws=frozenset({Law.CORRECTION}),
