@@ -23,7 +23,7 @@ from psycopg import conninfo, sql
 
 from benchmarks.rig import data_root
 from tokenworks.adapters.embedded_postgres import RunningPostgres, start
-from tokenworks.adapters.embedded_postgres.server import SETTINGS
+from tokenworks.adapters.embedded_postgres.server_settings import SETTINGS
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.ledger.check import check_books
 from tokenworks.ledger.findings import CheckReport

@@ -44,7 +44,10 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run_command(
-    *arguments: str, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> subprocess.CompletedProcess[str]:
     """
     Run ``tokenworks`` with these arguments to its end.
@@ -56,7 +59,7 @@ def run_command(
         cwd=cwd,
         env=clean_environment(environment),
         text=True,
-        timeout=COMMAND_TIMEOUT_S,
+        timeout=timeout_s,
     )
 
 

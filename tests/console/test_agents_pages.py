@@ -376,7 +376,7 @@ def test_key_that_may_not_see_agents_is_told_so(
     supplier = visitors.open(console)
     supplier.see_live_page(SUPPLIER_KEY)
 
-    assert supplier.page.locator(".ways a").all_inner_texts() == ["Live", "Escrows"]
+    assert supplier.page.locator(".ways a").all_inner_texts() == ["Live", "Factory", "Escrows"]
     assert not any("/reviews" in path for path, key in agents.requests if key == SUPPLIER_KEY)
 
 

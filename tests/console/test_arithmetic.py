@@ -16,7 +16,7 @@ from tests.console.fake_hub import FakeHub
 from tokenworks.web.console.bill import to_bill
 from tokenworks.web.console.charts import rate_options, receivers, sankey_options
 from tokenworks.web.console.journal import own_journal, to_journal
-from tokenworks.web.console.model import Call, Entry, Flow, Leg
+from tokenworks.web.console.model import Call, CallKey, Entry, Flow, Leg, PartyRef
 from tokenworks.web.console.rates import RATE_SPAN_S, history_of, own_flow, totals_between
 from tokenworks.web.console.seal import SealState, read_seal
 
@@ -89,6 +89,23 @@ def test_assets_are_never_added_together() -> None:
 
     assert [group.name for group in journal.groups] == ["sale", "limits"]
     assert {each.asset for each in journal.sums} == {"USD", "LIMIT.USD"}
+
+
+def test_limit_of_a_key_is_named_by_the_key() -> None:
+    """
+    The hub has no name for a key or a mandate and gives its id; nobody reads 36 characters.
+    """
+    key_id, other = "01a2162a-1457-7748-a75e-b38b1666cad9", "01a2162a-1457-7748-a75e-b38b1666cada"
+    leg = transfer(Decimal(1), "limit_spent", "LIMIT.USD")[0]
+    legs = [
+        msgspec.structs.replace(leg, account_id=each, party=PartyRef(party_id=each, name=each))
+        for each in (key_id, other)
+    ]
+    key = CallKey(key_id=key_id, prefix="tw_9fKq2Lw", label="notebook")
+
+    (group,) = to_journal([entry_of(legs)], key).groups
+
+    assert {row.owner for row in group.rows} == {"key tw_9fKq2Lw…", "…b38b1666cada"}
 
 
 def test_buyer_sees_its_own_side() -> None:

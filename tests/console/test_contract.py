@@ -62,6 +62,7 @@ READS: Mapping[tuple[str, str], object] = {
     ("get", "/hub/v1/factory/fronts"): plant.FrontNames,
     ("get", "/hub/v1/factory/frontier"): plant.Frontier,
     ("get", "/hub/v1/factory/economics"): plant.Economics,
+    ("get", "/hub/v1/factory/systems"): plant.Systems,
     ("get", "/hub/v1/factory/live"): live.Live,
     ("get", "/hub/v1/factory/models"): live.ModelEnergies,
     ("get", "/hub/v1/factory/chain"): live.ValueChain,

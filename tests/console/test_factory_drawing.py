@@ -75,12 +75,12 @@ def test_figures_are_short_and_keep_their_unit() -> None:
         "3.00",
         "0.442",
         "1,234",
-        "-809.90",
+        "-809.87",
         "–",
     ]
     assert (percent_text("0.612685"), percent_text(None)) == ("61.3 %", "–")
     assert (tick_text(0.3), tick_text(5_000), tick_text(20_000)) == ("0.3", "5,000", "20k")
-    assert (rounded_up(0), rounded_up(3.2), rounded_up(0.06)) == (1.0, 5, pytest.approx(0.1))
+    assert (rounded_up(0), rounded_up(3.2), rounded_up(0.055)) == (1.0, 4, pytest.approx(0.06))
 
 
 NAMES = tuple(

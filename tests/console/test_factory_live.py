@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from tests.console.conftest import Console, Visitor, Visitors
 from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, SUPPLIER_KEY, FakeHub
 from tests.console.fake_hub_door import Server
 from tests.console.fake_plant import FakePlant
+from tokenworks.cli.main import app
 from tokenworks.web.console.factory import chain_chart, power_chart
 from tokenworks.web.console.factory.live_model import Live, ValueChain
 from tokenworks.web.console.factory.summary import MICRO, to_summary
@@ -61,7 +63,7 @@ def test_power_tokens_and_what_no_call_used_are_live(
     figures = page.locator(".figures").inner_text()
 
     assert f"{summary.watts:g} W" in figures
-    assert "% of the last 15 min metered" in figures
+    assert "% of the time metered" in figures
     assert "Used by no call" in figures
     provenance = page.locator(".provenance").inner_text()
     for part in ("MODEL", "CPU time × a share of the TDP", "phases that llama.cpp told"):
@@ -157,7 +159,11 @@ def test_plant_without_a_meter_says_which_command_adds_one(
     text = visitor.page.locator("#live").inner_text()
 
     assert "No power meter is configured" in text
-    assert "tokenworks factory meter" in text
+    commands = visitor.page.locator("#live .try").inner_text().splitlines()
+    for command in [*commands, "tokenworks factory demo"]:
+        assert command in text
+        known = CliRunner().invoke(app, [*command.split()[1:], "--help"])
+        assert known.exit_code == 0, command
     assert visitor.page.locator("#live svg").count() == 0
     assert visitor.page.locator(".floor").count() == 5
     hub.requests.clear()
@@ -299,18 +305,30 @@ def test_bars_divide_power_as_the_books_do() -> None:
     assert sum(not bar.is_whole for bar in chart.bars) == 1
 
 
+def test_young_plant_has_the_whole_axis() -> None:
+    """
+    Three intervals of ten seconds do not hide at the edge of fifteen minutes.
+    """
+    plant = FakePlant()
+    plant.add_points(3)
+    chart = power_chart.power_chart(msgspec.convert(plant.live(15), Live), power_chart.WIDE)
+
+    assert len(chart.bars) == 3
+    assert chart.bars[0].width > (chart.right - chart.left) / 15
+
+
 def test_old_and_unknown_intervals_are_not_drawn() -> None:
     """
     What ended before the window is left out; a plant without an interval is an empty chart.
     """
     plant = FakePlant()
-    plant.add_points(3)
+    plant.add_points(88)
     old = datetime.now(UTC) - timedelta(hours=1)
     plant.points[0] |= {"start": old.isoformat(), "end": (old + timedelta(seconds=10)).isoformat()}
     live = msgspec.convert(plant.live(15), Live)
     empty = msgspec.convert(FakePlant().live(15), Live)
 
-    assert len(power_chart.power_chart(live, power_chart.WIDE).bars) == 2
+    assert len(power_chart.power_chart(live, power_chart.WIDE).bars) == 87
     assert power_chart.tokens_chart(empty, power_chart.COMPACT).bars == ()
     nothing = to_summary(empty)
     assert (nothing.watts, nothing.tokens_per_s, nothing.unattributed_share) == (None, None, None)

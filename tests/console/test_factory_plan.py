@@ -21,13 +21,14 @@ FRONT = {"gpu": "b200", "model": "DeepSeek-V4-Pro"}
 CHART = ".plot-wide"
 
 
-def ask(server: Server, path: str, **query: str) -> Any:  # noqa: ANN401 - whatever JSON has
+def ask(server: Server, path: str, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - whatever JSON has
     """
-    Return what the hub says.
+    Return what the hub says, by default of the front that is shown first.
     """
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
     url = f"{server.url}/hub/v1/factory/{path}"
-    answer = httpx.get(url, params=FRONT | query, headers=headers)
+    params = {} if path == "systems" else FRONT | (query or {})
+    answer = httpx.get(url, params=params, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -44,7 +45,7 @@ def shown(visitor: Visitor, row: str) -> list[str]:
     """
     Return a row of the table by tier, what it was before left out.
     """
-    cells = visitor.page.locator(".by-tier tr", has_text=row).locator("td")
+    cells = visitor.page.locator("[data-part=economics] .by-tier tr", has_text=row).locator("td")
     return [text.split("\n")[0] for text in cells.all_inner_texts()]
 
 
@@ -84,7 +85,7 @@ def test_front_shows_points_tiers_and_what_is_out_of_reach(
 
     assert {int(each.removeprefix("#point-")) for each in drawn} == rows
     assert page.locator(".points tbody tr").count() == len(rows)
-    assert page.locator(f"{CHART} .floor-mark text").all_text_contents() == [
+    assert page.locator("[data-part=frontier] .plot-wide .floor-mark text").all_text_contents() == [
         "standard 50",
         "premium 100",
         "high speed 200",
@@ -93,7 +94,9 @@ def test_front_shows_points_tiers_and_what_is_out_of_reach(
     chips = page.locator(".floor .status").all_inner_texts()
     assert chips == [tier["reach"] for tier in frontier["tiers"]]
     assert "unreachable" in chips
-    assert page.locator(f"{CHART} .reach-unreachable").count() == chips.count("unreachable")
+    assert page.locator(
+        "[data-part=frontier] .plot-wide .reach-unreachable"
+    ).count() == chips.count("unreachable")
     assert "begin too late" in page.locator(".floor", has_text="standard").inner_text()
     assert "SemiAnalysis InferenceX" in page.locator(".source").first.inner_text()
     axes = page.locator("[data-part=frontier] .plot-wide .axis").all_text_contents()
@@ -142,7 +145,7 @@ def test_slider_computes_without_a_reload_and_the_address_keeps_it(
     slider.press("Home")
     slider.press("ArrowRight")
     page.wait_for_url(re.compile("utilisation=2&"))
-    now = costs_of(ask(server, "economics", utilisation="0.02"))
+    now = costs_of(ask(server, "economics", {"utilisation": "0.02"}))
 
     assert agrees(shown(visitor, "Cost"), now)
     assert page.evaluate("document.activeElement.dataset.of") == "utilisation"
@@ -152,7 +155,7 @@ def test_slider_computes_without_a_reload_and_the_address_keeps_it(
     page.wait_for_url(re.compile("power=-20"))
     page.reload()
     supposed = {"utilisation": "0.02", "power_usd_per_mwh": "-20"}
-    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", **supposed)))
+    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", supposed)))
     visitor.keep("factory-plan")
 
 
@@ -191,9 +194,9 @@ def test_what_is_no_plant_is_said_and_nothing_is_computed(
     page.get_by_text("PUE is at least 1 and at most 10.").wait_for()
 
     assert alert.count() == 1
-    assert page.locator(".by-tier").count() == 0
+    assert page.locator("[data-part=economics] .by-tier").count() == 0
     page.fill("#pue", "1.1")
-    page.locator(".by-tier").wait_for()
+    page.locator("[data-part=economics] .by-tier").wait_for()
     assert alert.count() == 0
 
 
@@ -208,11 +211,38 @@ def test_page_works_without_a_script(console: Console, server: Server, visitors:
     page.click("[data-without-script]")
     titles = page.locator(f"{CHART} a.spot title").all_text_contents()
 
-    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", utilisation="0.5")))
+    assert agrees(
+        shown(visitor, "Cost"), costs_of(ask(server, "economics", {"utilisation": "0.5"}))
+    )
     assert all("Source: SemiAnalysis" in title for title in titles)
     assert page.locator("input[type=range]:visible").count() == 0
     page.locator(f"{CHART} a.spot:not([tabindex])").first.click()
     assert page.locator(".points tr:target").count() == 1
+
+
+def test_systems_show_what_a_gigawatt_earns(
+    console: Console, server: Server, visitors: Visitors
+) -> None:
+    """
+    Four systems with the tiers' floors, and what is out of reach; the revenue table's figures.
+    """
+    systems = ask(server, "systems")["items"]
+    visitor = visitors.open(console)
+    enter(visitor)
+    card = visitor.page.locator("[aria-labelledby=systems-title]")
+    rows = card.locator(".systems tbody tr")
+
+    assert rows.count() == len(systems) == 4
+    for row, system in zip(rows.all_inner_texts(), systems, strict=True):
+        assert system["system"] in row
+        assert f"{float(system['even_five_usd_billion']):.2f}" in row
+    drawn = card.locator(".plot-wide .series-dot")
+    assert drawn.count() == sum(len(system["points"]) for system in systems)
+    unreachable = [t for system in systems for t in system["tiers"] if t["reach"] == "unreachable"]
+    assert card.locator(".by-tier .bad").count() == len(unreachable) > 0
+    card.locator(".plot-wide .spot").last.focus()
+    assert "Vera Rubin" in card.locator(".tip").inner_text()
+    visitor.keep("factory-systems")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(800, "dark"), (390, "light")])
@@ -226,7 +256,7 @@ def test_narrow_factory_needs_no_sideways_scrolling(
     long = "Llama-4-Maverick-17B-128E-Instruct-FP8|fp8|lm-arena-chat"
     enter(visitor)
     visitor.page.goto(f"{console.url}/factory?family={long}&utilisation=40")
-    visitor.page.wait_for_selector(".by-tier")
+    visitor.page.wait_for_selector("[data-part=economics] .by-tier")
 
     assert visitor.page.evaluate("document.documentElement.scrollWidth") == width
     is_wide = visitor.page.locator(".plot-wide").first.is_visible()

@@ -12,10 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.postgres.payments_rig import PaymentsRig, open_payments, requirements
-from tokenworks.agents.brake.model import Review, ReviewState, Scope
+from tests.postgres.payments_rig import (
+    PayingWallet,
+    PaymentsRig,
+    open_payments,
+    requirements,
+)
+from tokenworks.agents.brake.model import Review, ReviewState, Scope, Subject
 from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
+from tokenworks.agents.payments.errors import PaymentDeniedError
 from tokenworks.agents.payments.model import PaymentState
 from tokenworks.agents.payments.store import PaymentFilter
 from tokenworks.agents.services import AgentServices, open_agent_services
@@ -23,6 +29,7 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.calls import CallStore
+from tokenworks.identity.model import Level, PartyKind
 from tokenworks.supply.secrets import SecretBox
 
 MONEY = 1_000_000
@@ -300,3 +307,45 @@ async def test_one_nonce_brings_no_second_payload_past_the_brake(life: Life) -> 
 
     assert await settle(100_000, life.mandate) != "ok"
     assert (await life.rig.cash(life.rig.shop))[1] == 0
+
+
+async def test_whoever_an_agent_passed_its_mandate_on_to_is_under_its_rules(life: Life) -> None:
+    """
+    A watched agent cannot have another one pay unwatched; by escrow neither.
+    """
+    rig, agents = life.rig, life.agents
+    helper = await rig.identity.add_party(
+        "helper", kind=PartyKind.BUYER, level=Level.AGENT, parent=rig.organisation.party_id
+    )
+    await rig.books.ledger.open_scope(helper.party_id)
+    wallet = PayingWallet(rig.clock, rig.books.ids)
+    await agents.mandates.add_wallet(helper.party_id, wallet.address)
+    root = await agents.mandates.issue(rig.agent.party_id, Terms(delegations_max=1), actor="test")
+    child = await agents.mandates.issue(
+        helper.party_id, Terms(), parent=root.mandate_id, actor="test"
+    )
+    await life.rules({})
+    chain = [rig.organisation.party_id, rig.agent.party_id]
+    await agents.brake.set_rules(chain, {"rules": {"new_payee": {"action": "deny"}}}, actor="test")
+    shop = rig.shop.party_id
+    jws = wallet.pay(shop, aud=agents.network, amount="1000")
+
+    assert await life.settle(jws, 1_000) == "payment_denied"
+
+    authority = await agents.mandates.authority_of(child.mandate_id)
+    subject = Subject(
+        payment_id=rig.books.ids.mint(),
+        digest=bytes(32),
+        agent_id=helper.party_id,
+        mandate_id=child.mandate_id,
+        organisation_id=rig.organisation.party_id,
+        party_chain=authority.party_chain,
+        payee_id=shop,
+        quanta=1_000,
+        currency="USD",
+        resource="escrow:test",
+        request_digest=bytes(32),
+    )
+    expires_at = rig.clock.now() + timedelta(minutes=1)
+    with pytest.raises(PaymentDeniedError):
+        await agents.payments.hold(authority, subject, quanta=1_000, expires_at=expires_at)

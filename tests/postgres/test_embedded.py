@@ -26,7 +26,7 @@ from tokenworks.adapters.embedded_postgres import (
     start_throwaway,
 )
 from tokenworks.adapters.embedded_postgres.postmaster import processes_of, running_postmaster
-from tokenworks.adapters.embedded_postgres.server import SETTINGS, THROWAWAY_SETTINGS
+from tokenworks.adapters.embedded_postgres.server_settings import SETTINGS, THROWAWAY_SETTINGS
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -46,10 +48,12 @@ from tokenworks.receipts.files import verify_paths
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.views import BUYER
 from tokenworks.testing.supplier_behaviour import Content
+from tokenworks.web.hub_api.factory_rendering import to_chain, to_models
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STEP_US = MICRO
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LLAMA = {"prompt_n": 3, "prompt_ms": 0.4, "predicted_n": 7, "predicted_ms": 0.8}
 
 
@@ -598,3 +602,55 @@ async def test_answer_without_a_token_has_its_energy(rig: Rig, site: Site) -> No
     (addendum,) = await site.proofs.documents(UUID(answer.headers["x-tokenworks-call-id"]))
     shown: Any = addendum["addendum"]
     assert int(shown["energy"]["energy_uj"]) > 0
+
+
+async def test_what_is_sent_again_counts_once(rig: Rig, site: Site) -> None:
+    """
+    A sender that got no answer sends the same with more: no fault, no other energy.
+    """
+    await site.say(*steady(100, until_s=1))
+    await site.say(*steady(100, until_s=2))
+    await site.run()
+    intervals = await site.intervals()
+
+    assert [interval.metered_uj for interval in intervals[:2]] == [100 * MICRO, 100 * MICRO]
+    assert not any(interval.faults for interval in intervals)
+    await site.audit()
+
+
+async def test_value_chain_has_as_much_at_each_stage(rig: Rig, site: Site) -> None:
+    """
+    What electricity gives, compute passes on, less what no call used; by model as much as by buyer.
+    """
+    answers = [await rig.ask() for _ in range(2)]
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.run()
+    groups = [
+        group
+        for group in await rig.hub.factory.energy_groups(1)
+        if group.organisation_id == rig.organisation.party_id
+    ]
+    rest = await rig.hub.factory.unattributed(1)
+    chain = to_chain(groups, rest, suppliers={}, buyers={}, currency="USD", hours=1, as_of=NOW)
+    models = to_models(groups, currency="USD", hours=1, as_of=NOW)
+
+    charged = sum(Decimal(answer.headers["x-tokenworks-charge"]) for answer in answers)
+    assert Decimal(chain.stages[-1].money or 0) == charged
+    for stage in chain.stages:
+        assert sum(int(box.energy_uj) for box in stage.boxes) == int(stage.energy_uj)
+    for stage, following in pairwise(chain.stages):
+        names = {box.box: int(box.energy_uj) for box in stage.boxes}
+        out = dict.fromkeys(names, 0)
+        for link in chain.links:
+            if link.source in out:
+                out[link.source] += int(link.energy_uj)
+        lost = {name for name in names if name.endswith(":unattributed")}
+        assert {name: out[name] for name in names if name not in lost} == {
+            name: energy for name, energy in names.items() if name not in lost
+        }, following.stage
+    (model,) = models.items
+    assert (model.calls, model.calls_not_whole) == (2, 0)
+    assert int(model.energy_uj) == int(chain.stages[2].energy_uj)
+    assert model.electricity_cost is not None
+    assert model.co2e_g is not None

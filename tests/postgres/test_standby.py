@@ -22,7 +22,8 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.adapters.embedded_postgres import RunningPostgres, launch, start
 from tokenworks.adapters.embedded_postgres.errors import StandbyError
-from tokenworks.adapters.embedded_postgres.server import THROWAWAY_SETTINGS, Listen
+from tokenworks.adapters.embedded_postgres.server import Listen
+from tokenworks.adapters.embedded_postgres.server_settings import THROWAWAY_SETTINGS
 from tokenworks.adapters.embedded_postgres.session import open_session
 from tokenworks.adapters.embedded_postgres.standby import (
     create_standby,

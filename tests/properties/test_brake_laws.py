@@ -74,6 +74,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         "score": {"above_ppm": draw(st.integers(100_000, 5_000_000))},
     }
+    for name in ("velocity", "new_payee", "loop"):
+        if draw(st.booleans()):
+            rules[name] = {**rules[name], "scope": draw(st.sampled_from(["agent", "tree"]))}
     named = draw(st.sets(st.sampled_from(sorted(rules))))
     document: dict[str, Any] = {"rules": {}}
     for name in sorted(named):

@@ -138,6 +138,26 @@ def test_usage_beside_a_last_choice_is_seen_and_passed_on() -> None:
     assert seen.usage == {"completion_tokens": 1}
 
 
+def test_timings_of_an_engine_are_seen_and_passed_on() -> None:
+    """
+    llama.cpp tells them in its last chunk, beside the usage.
+    """
+    last = (
+        b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2},'
+        b'"timings":{"prompt_n":1,"prompt_ms":2.5,"predicted_n":2,"predicted_ms":7.5}}\n\n'
+    )
+    meter = StreamMeter(public_model="up", wants_usage_chunk=True)
+    passed = meter.feed(piece("hi") + last + DONE)
+
+    assert passed == piece("hi") + last
+    assert meter.timings == {
+        "prompt_n": 1,
+        "prompt_ms": 2.5,
+        "predicted_n": 2,
+        "predicted_ms": 7.5,
+    }
+
+
 def test_each_choice_has_its_own_count() -> None:
     """
     Interleaved choices are told apart by their index.

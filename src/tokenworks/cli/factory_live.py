@@ -241,7 +241,8 @@ class _Sender:
 
     def read_and_send(self) -> None:
         self.waiting = [*self.waiting, *self._source.read()][-READINGS_SENT:]
-        body = {"readings": [_to_body(reading) for reading in self.waiting]}
+        ranges_uj = self._source.counter_ranges_uj
+        body = {"readings": [_to_body(one, ranges_uj.get(one.device)) for one in self.waiting]}
         try:
             self._hub.post(f"factory/meters/{self._meter}/readings", body)
         except CommandError as error:
@@ -282,8 +283,11 @@ def _grid(grams: str | None, source: str | None, method: GridMethod) -> dict[str
     return {"co2e_g_per_kwh": grams, "source": source, "method": method.value}
 
 
-def _to_body(reading: Reading) -> dict[str, str | None]:
+def _to_body(reading: Reading, range_uj: int | None) -> dict[str, str | None]:
     value = None if reading.value is None else str(Decimal(reading.value) / MICRO)
     moment: datetime = from_us(reading.at_us)
     column_name = "watts" if reading.quantity is Quantity.POWER else "joules"
-    return {"time": moment.isoformat(), "device": reading.device, column_name: value}
+    body = {"time": moment.isoformat(), "device": reading.device, column_name: value}
+    if range_uj is not None:
+        body["counter_range_joules"] = f"{Decimal(range_uj) / MICRO:f}"
+    return body

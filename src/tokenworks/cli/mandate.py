@@ -247,7 +247,13 @@ def delegate(
 @app.command("import-ap2")
 def import_ap2(
     agent: Annotated[str, typer.Argument(help="Who may spend.")],
-    file: Annotated[Path, typer.Argument(help="The open payment mandate's claims, JSON.")],
+    file: Annotated[
+        Path, typer.Argument(help="The open payment mandate: as signed (SD-JWT), or its claims.")
+    ],
+    issuer_key: Annotated[
+        Path | None,
+        typer.Option(help="The public key that must have signed it, a JWK in JSON."),
+    ] = None,
     payee: Annotated[
         list[str] | None,
         typer.Option(help="Which party a merchant is: MERCHANT_ID=PARTY; repeat it."),
@@ -262,13 +268,21 @@ def import_ap2(
     Issue a mandate that says what an AP2 v0.2 open payment mandate says.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        text = _read_text(file)
+        is_claims = text.lstrip().startswith("{")
         body = {
             "agent": agent,
-            "mandate": _read_json(file),
+            "mandate" if is_claims else "sd_jwt": _read_json(file) if is_claims else text.strip(),
+            "issuer_key": None if issuer_key is None else _read_json(issuer_key),
             "payees": dict(_split_pair(pair) for pair in payee or []),
             "label": label,
         }
         hub.output.record(hub.post("mandates/import-ap2", body), DETAIL)
+        if issuer_key is None:
+            hub.output.note(
+                "THE AP2 SIGNATURE WAS NOT CHECKED: nobody but you says who gave this mandate."
+                " Import it as it was signed, with --issuer-key."
+            )
 
 
 @app.command("export-ap2")

@@ -19,7 +19,7 @@ def worker(
     data: Annotated[Path | None, typer.Option("--data", help="The data directory.")] = None,
 ) -> None:
     """
-    Expire holds, collect what limits owe, take checkpoints, make partitions, archive.
+    Expire holds, collect what limits owe, take checkpoints, archive, read meters, post energy.
     """
     import uvloop
 

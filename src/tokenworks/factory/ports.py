@@ -5,6 +5,7 @@ What the factory needs from outside.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -39,9 +40,22 @@ class EngineCalls(Protocol):
     Calls at suppliers, as the gateway recorded them; implemented there.
     """
 
-    async def of_supplier(self, supplier_id: UUID, start_us: int, end_us: int) -> list[EngineCall]:
+    async def of_supplier(
+        self,
+        supplier_id: UUID,
+        start_us: int,
+        end_us: int,
+        *,
+        ended_since: datetime | None = None,
+    ) -> list[EngineCall]:
         """
         Return the ended attempts at a supplier that ran within a time, by their starts.
+
+        Args:
+            supplier_id: Whose.
+            start_us: Of the time.
+            end_us: Of the time.
+            ended_since: Only of calls that were booked since; ``None``: of all.
         """
         ...
 

@@ -19,7 +19,7 @@ from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 from tokenworks.receipts.issuing import ReceiptIssuer
 
-CALL_DURATION_MAX: Final = timedelta(hours=1)
+CALL_DURATION_MAX: Final = timedelta(minutes=15)
 """A call is looked for so long before the time it may have run in."""
 
 OPEN_CALLS_MAX: Final = 500
@@ -41,20 +41,34 @@ class EnergyCalls:
         self._ledger = ledger
         self._issuer = issuer
 
-    async def of_supplier(self, supplier_id: UUID, start_us: int, end_us: int) -> list[EngineCall]:
+    async def of_supplier(
+        self,
+        supplier_id: UUID,
+        start_us: int,
+        end_us: int,
+        *,
+        ended_since: datetime | None = None,
+    ) -> list[EngineCall]:
         """
         Return the ended attempts at a supplier that ran within a time, by their starts.
         """
-        since = _EPOCH + start_us * _MICROSECOND - CALL_DURATION_MAX
-        until = _EPOCH + end_us * _MICROSECOND
-        found = await self._attempts(supplier_id, since=since, until=until, call_ids=())
+        start, end = _EPOCH + start_us * _MICROSECOND, _EPOCH + end_us * _MICROSECOND
+        found = await self._attempts(
+            supplier_id,
+            since=start - CALL_DURATION_MAX,
+            until=end,
+            ended_since=max(start, ended_since or start),
+            call_ids=(),
+        )
         return [one for one in found if one.start_us < end_us and one.end_us > start_us]
 
     async def by_id(self, supplier_id: UUID, call_ids: Sequence[UUID]) -> list[EngineCall]:
         """
         Return the ended attempts of some calls at a supplier.
         """
-        return await self._attempts(supplier_id, since=_EPOCH, until=_EPOCH, call_ids=call_ids)
+        return await self._attempts(
+            supplier_id, since=_EPOCH, until=_EPOCH, ended_since=_EPOCH, call_ids=call_ids
+        )
 
     async def oldest_open_us(self) -> int | None:
         """
@@ -75,12 +89,19 @@ class EnergyCalls:
         return self._issuer.draft(call_id, call.receipt).root
 
     async def _attempts(
-        self, supplier_id: UUID, *, since: datetime, until: datetime, call_ids: Sequence[UUID]
+        self,
+        supplier_id: UUID,
+        *,
+        since: datetime,
+        until: datetime,
+        ended_since: datetime,
+        call_ids: Sequence[UUID],
     ) -> list[EngineCall]:
         parameters = {
             "supplier_id": supplier_id,
             "since": since,
             "until": until,
+            "ended_since": ended_since,
             "call_ids": list(call_ids),
         }
         async with self._pool.connection() as connection:

@@ -29,6 +29,8 @@ WHERE (
     call.call_id = ANY (%(call_ids)s::uuid[])
     OR (call.call_id >= ledger.identifier_floor(%(since)s) AND call.call_id < ledger.identifier_floor(%(until)s))
 )
+    AND call.ended_at >= %(ended_since)s
+    AND (call.supplier_id = %(supplier_id)s OR call.attempt_count > 1)
     AND (attempt.value ->> 'supplier_id')::uuid = %(supplier_id)s
     AND attempt.value ->> 'duration_us' IS NOT NULL
 ORDER BY 5, 1

@@ -15,6 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.postgres.test_hub_api.conftest import Hub
+from tests.unit.test_ap2_signed import EDWARDS_JWK, ELLIPTIC_JWK, edwards
+from tokenworks.agents.mandates.ap2_signed import jwk_thumbprint
 from tokenworks.agents.mandates.signed_request import sign_request
 from tokenworks.agents.mandates.signing import address_of, sign_by_wallet
 from tokenworks.agents.mandates.terms import terms_from_object
@@ -191,6 +193,14 @@ async def test_wallets_signature_covers_the_whole_request(family: Family) -> Non
         (await family.signed("GET", "whoami", signed_path="balance"), "wallet_request_refused"),
         (await family.signed("GET", "whoami", network="hub:other"), "wallet_request_refused"),
         (await family.signed("GET", "whoami", sent=b"{}"), "wallet_request_refused"),
+        (
+            await family.signed("GET", "agents/self%3F", signed_path="agents/self"),
+            "wallet_request_refused",
+        ),
+        (
+            await family.signed("GET", "agents/self%23/x", signed_path="agents/self"),
+            "wallet_request_refused",
+        ),
         (
             await family.signed("POST", "whoami", header=family.header("GET", "whoami")),
             "wallet_request_refused",
@@ -499,6 +509,27 @@ async def test_ap2_mandate_is_imported_whole_and_said_back(family: Family) -> No
     mandate = answer.json()
     assert mandate["terms"]["amount_max"] == "5"
     assert mandate["terms"]["budgets"] == [{"window": "ever", "amount": "20"}]
+    assert mandate["events"][0]["details"] == {"ap2_signature": "NOT CHECKED"}
+    signed = edwards(document)
+    named = {"agent": "bot", "payees": {"m-1": "shop"}, "sd_jwt": signed}
+    checked = await family.team.post(
+        "mandates/import-ap2", json={**named, "issuer_key": EDWARDS_JWK}
+    )
+    assert checked.json()["terms"] == mandate["terms"]
+    assert checked.json()["events"][0]["details"] == {
+        "ap2_signature": "checked",
+        "ap2_issuer_key": jwk_thumbprint(EDWARDS_JWK),
+    }
+    unchecked = await family.team.post("mandates/import-ap2", json=named)
+    assert unchecked.json()["events"][0]["details"] == {"ap2_signature": "NOT CHECKED"}
+    for wrong in (
+        {**named, "issuer_key": ELLIPTIC_JWK},
+        {**named, "mandate": document},
+        {**body, "issuer_key": EDWARDS_JWK},
+        {"agent": "bot"},
+    ):
+        answer = await family.team.post("mandates/import-ap2", json=wrong)
+        assert answer.status_code == 400, answer.text
     back = (await family.team.get(f"mandates/{mandate['mandate_id']}/ap2")).json()
     assert back["not_expressed"] == []
     assert back["mandate"]["constraints"][1] == document["constraints"][1]

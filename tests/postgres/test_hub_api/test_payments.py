@@ -96,6 +96,22 @@ async def test_each_reader_sees_its_own_side(hub: Hub, paid: dict[str, Any]) -> 
     assert by_payee.json()["code"] == "party_not_found"
 
 
+async def test_a_mandate_is_asked_about_by_its_own_side_alone(
+    hub: Hub, paid: dict[str, Any]
+) -> None:
+    """
+    A payee learns not even whether a mandate that it guesses paid for something.
+    """
+    payer, payee = await hub.key_of("acme"), await hub.key_of("shop")
+    mandate = (await payer.get(f"payments/{paid['settled']}")).json()["mandate_id"]
+
+    own = await payer.get("payments", params={"mandate": mandate})
+    asked = await payee.get("payments", params={"mandate": mandate})
+
+    assert [row["payment_id"] for row in own.json()["items"]] == [paid["settled"]]
+    assert (asked.status_code, asked.json()["code"]) == (404, "mandate_not_found")
+
+
 async def test_receipts_are_given_by_view_and_verify(hub: Hub, paid: dict[str, Any]) -> None:
     """
     Payer, payee and auditor; an admin may look as another reader, nobody else.

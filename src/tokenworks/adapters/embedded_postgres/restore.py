@@ -34,7 +34,8 @@ from tokenworks.adapters.embedded_postgres.backup import (
     verify_cluster,
 )
 from tokenworks.adapters.embedded_postgres.errors import BackupUnusableError, PostgresStartError
-from tokenworks.adapters.embedded_postgres.server import SETTINGS, RunningPostgres, launch
+from tokenworks.adapters.embedded_postgres.server import RunningPostgres, launch
+from tokenworks.adapters.embedded_postgres.server_settings import SETTINGS
 from tokenworks.adapters.embedded_postgres.session import open_session
 from tokenworks.adapters.embedded_postgres.system_user import ServerUser, let_through, server_user
 from tokenworks.adapters.embedded_postgres.tool import Progressed

@@ -56,7 +56,9 @@ OWNER_ROLE: Final = "postgres"
 POSTING_ROLE: Final = "tokenworks_posting"
 PORT: Final = 5432
 
-START_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 300.0
+"""A crash's log is read again first: a gigabyte of it took half a minute on a busy machine, and
+who gives up would begin anew."""
 STOP_TIMEOUT_S: Final = 30.0
 INITDB_TIMEOUT_S: Final = 120.0
 ORPHANS_TIMEOUT_S: Final = 10.0

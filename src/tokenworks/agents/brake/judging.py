@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import median_low
 from typing import Final, TypeAlias
@@ -41,11 +41,12 @@ from tokenworks.agents.brake.profile import (
     ProfileUnreadableError,
     mark_of,
     resource_number,
+    tree_of,
 )
 from tokenworks.agents.brake.reviewing import decision_after
 from tokenworks.agents.brake.rule_documents import StoredRules, default_rules
 from tokenworks.agents.brake.rule_sets import RuleSet, compose_chain
-from tokenworks.agents.brake.rules import Budget, Picture, judge_rules
+from tokenworks.agents.brake.rules import Budget, Counts, Picture, judge_rules
 from tokenworks.agents.brake.scoring import PACE_PAYMENTS, features_of, learn, score_of
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
@@ -107,6 +108,13 @@ class RuleBook:
                 self._chains.clear()
             self._chains[numbers] = known
         return known
+
+    def trees(self, parties: Sequence[UUID], versions: Mapping[UUID, int]) -> tuple[UUID, ...]:
+        """
+        Return those whose rules count the payments of all below them.
+        """
+        chain, _ = self.chain(parties, versions)
+        return tuple(rules.tree_id for rules in chain if rules.tree_id is not None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -218,10 +226,31 @@ class Judging:
                 now=now,
             )
             await self.book.load(connection, read.versions)
+            trees = {
+                (tree_of(party_id), waiting.subject.currency)
+                for waiting in batch
+                if waiting.captured_quanta is None
+                for party_id in self.book.trees(waiting.subject.rule_parties, read.versions)
+            }
+            if trees:
+                locked = await store.lock_trees(connection, trees, now=now)
+                read = replace(read, profiles={**read.profiles, **locked})
             work = _Batch(read, self.book, now, mark_key=self._mark_key)
             answers = [work.answer(waiting) for waiting in batch]
             await work.write(connection)
         return answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tree:
+    """
+    What counts all payments below a party.
+    """
+
+    party_id: UUID
+    profile_id: UUID
+    profile: Profile
+    is_met: bool  # the payee is new to all of them, as far as is remembered
 
 
 class _Batch:
@@ -286,9 +315,17 @@ class _Batch:
             return known
         profile = self._profile(subject)
         payee = self._payees.get((subject.agent_id, subject.currency, subject.payee_id))
-        chain, version = self._book.chain(subject.party_chain, self._read.versions)
+        chain, version = self._book.chain(subject.rule_parties, self._read.versions)
         is_met = payee is None and profile.meet(subject.payee_id.int & MASK_64)
         picture = self._picture(subject, profile, payee, budgets, is_met=is_met)
+        trees = self._trees(subject, is_new_payee=payee is None)
+        picture = replace(
+            picture,
+            trees={
+                tree.party_id: self._counts(subject, tree.profile, is_met=tree.is_met)
+                for tree in trees
+            },
+        )
         features = features_of(
             quanta=subject.quanta,
             times_us=[*profile.recent_times(PACE_PAYMENTS - 1), self._now_us],
@@ -298,16 +335,18 @@ class _Batch:
         )
         score = score_of(features, profile.score, is_new_payee=payee is None)
         decision = decide(judge_rules(subject, picture, chain), score, chain, rules_version=version)
-        profile.add(
-            subject,
-            mark=mark_of(subject, self._mark_key),
-            now_us=self._now_us,
-            is_new_payee=is_met,
-            action=decision.action,
-            score_ppm=decision.score_ppm,
-            rules_version=version,
-        )
-        self._changed.add((subject.agent_id, subject.currency))
+        own = (subject.agent_id, profile, is_met)
+        for key, counted, is_new in (own, *((t.profile_id, t.profile, t.is_met) for t in trees)):
+            counted.add(
+                subject,
+                mark=mark_of(subject, self._mark_key),
+                now_us=self._now_us,
+                is_new_payee=is_new,
+                action=decision.action,
+                score_ppm=decision.score_ppm,
+                rules_version=version,
+            )
+            self._changed.add((key, subject.currency))
         if decision.action is not Action.ALLOW:
             self._new_judgements.append((subject, decision))
             self._judged[subject.payment_id] = (subject.digest, decision)
@@ -344,28 +383,53 @@ class _Batch:
         *,
         is_met: bool,
     ) -> Picture:
-        profile.minute.move_to(self._now_us)
-        profile.hour.move_to(self._now_us)
         usual, count, of = None, 0, "resource"
         price = profile.usual_price(resource_number(subject.resource))
         if price is not None:
             usual, count = price
         elif payee is not None and payee.recent_quanta:
             usual, count, of = median_low(payee.recent_quanta), len(payee.recent_quanta), "payee"
+        counts = self._counts(subject, profile, is_met=is_met)
         return Picture(
             now=self._now,
-            payments_minute=sum(profile.minute.counts) + 1,
-            payments_hour=sum(profile.hour.counts) + 1,
-            quanta_minute=sum(profile.minute.sums) + subject.quanta,
-            quanta_hour=sum(profile.hour.sums) + subject.quanta,
-            new_payees_hour=sum(profile.hour.news) + is_met,
-            equal_calls_us=profile.equal_calls(subject.request_digest, now_us=self._now_us),
+            payments_minute=counts.payments_minute,
+            payments_hour=counts.payments_hour,
+            quanta_minute=counts.quanta_minute,
+            quanta_hour=counts.quanta_hour,
+            new_payees_hour=counts.new_payees_hour,
+            equal_calls_us=counts.equal_calls_us,
             is_known_payee=payee is not None,
             usual_quanta=usual,
             usual_count=count,
             usual_of=of,
             budgets=budgets,
         )
+
+    def _counts(self, subject: Subject, profile: Profile, *, is_met: bool) -> Counts:
+        profile.minute.move_to(self._now_us)
+        profile.hour.move_to(self._now_us)
+        return Counts(
+            payments_minute=sum(profile.minute.counts) + 1,
+            payments_hour=sum(profile.hour.counts) + 1,
+            quanta_minute=sum(profile.minute.sums) + subject.quanta,
+            quanta_hour=sum(profile.hour.sums) + subject.quanta,
+            new_payees_hour=sum(profile.hour.news) + is_met,
+            equal_calls_us=profile.equal_calls(subject.request_digest, now_us=self._now_us),
+        )
+
+    def _trees(self, subject: Subject, *, is_new_payee: bool) -> list[_Tree]:
+        """
+        Return the trees that count this payment, those whose rules say so.
+        """
+        trees: list[_Tree] = []
+        for party_id in self._book.trees(subject.rule_parties, self._read.versions):
+            profile_id = tree_of(party_id)
+            profile = self._profile_of((profile_id, subject.currency))
+            is_met = is_new_payee and profile.meet(subject.payee_id.int & MASK_64)
+            trees.append(
+                _Tree(party_id=party_id, profile_id=profile_id, profile=profile, is_met=is_met)
+            )
+        return trees
 
     def _learn(self, subject: Subject, captured_quanta: int) -> None:
         profile = self._profile(subject)
@@ -395,7 +459,9 @@ class _Batch:
         self._payees[key] = self._new_payees[key] = learned
 
     def _profile(self, subject: Subject) -> Profile:
-        key = (subject.agent_id, subject.currency)
+        return self._profile_of((subject.agent_id, subject.currency))
+
+    def _profile_of(self, key: store.ProfileKey) -> Profile:
         profile = self._profiles.get(key)
         if profile is None:
             profile = self._profiles[key] = Profile.decode(self._read.profiles[key])

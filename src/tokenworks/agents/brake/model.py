@@ -40,6 +40,17 @@ class Subject:
     request_digest: bytes  # SHA-256 of method, URL and body: equal calls are equal here
     description: str = ""  # for the person who looks at it
     mandate_chain: tuple[UUID, ...] = ()  # from the root down; whose budgets are watched
+    overseers: tuple[UUID, ...] = ()  # as ``rule_parties``; empty: the party chain is all
+
+    @property
+    def rule_parties(self) -> tuple[UUID, ...]:
+        """
+        Return whose rules count, the organisation first: everybody on the spend path.
+
+        Those above each agent that passed its mandate on, these agents, and the payer's own: an
+        agent that is watched cannot have another one pay unwatched.
+        """
+        return self.overseers or self.party_chain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

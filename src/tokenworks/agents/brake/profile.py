@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from statistics import median_low
 from typing import Final
+from uuid import UUID
 
 from tokenworks.agents.brake.model import Action, Subject
 from tokenworks.agents.brake.scoring import FEATURES, Baseline, ScoreState
@@ -358,6 +359,16 @@ class Profile:
         for place in range(resources):
             resource, known, *prices = _RESOURCE.unpack_from(rest, place * _RESOURCE.size)
             self.resources[resource] = prices[:known]
+
+
+def tree_of(party_id: UUID) -> UUID:
+    """
+    Return the id of the profile that counts all payments below a party; no agent has it.
+    """
+    number = int.from_bytes(sha256(b"tokenworks-brake-tree\n" + party_id.bytes).digest()[:16])
+    # RFC 9562 §5.8: version 8, the variant's two bits, the rest ours.
+    number = number & ~(0xF << 76) | 0x8 << 76
+    return UUID(int=number & ~(0b11 << 62) | 0b10 << 62)
 
 
 def mark_of(subject: Subject, key: bytes) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -38,6 +38,7 @@ from tokenworks.foundation.money import ASSETS, PPM, quanta_from_text, quanta_to
 Document: TypeAlias = Mapping[str, Any]
 
 OFF: Final = "off"
+TREE: Final = "tree"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +74,13 @@ def default_rules() -> RuleSet:
     return parse_rules(default_document())
 
 
-def parse_rules(document: object) -> RuleSet:
+def parse_rules(document: object, *, owner_id: UUID | None = None) -> RuleSet:
     """
     Return the rules that a document states.
+
+    Args:
+        document: As its owner wrote it.
+        owner_id: Whose payments its rules of a tree count; ``None``: nobody's, each agent's own.
 
     Raises:
         InvalidRulesError: It breaks the schema; the message says where and why.
@@ -96,7 +101,8 @@ def parse_rules(document: object) -> RuleSet:
     two_persons = content.get("two_persons_above")
     if two_persons is not None:
         rules["two_persons_above"] = _quanta(two_persons, currency, "two_persons_above")
-    return RuleSet(currency=currency, **rules)
+    parsed = RuleSet(currency=currency, **rules)
+    return replace(parsed, tree_id=owner_id) if parsed.counts_tree else parsed
 
 
 def _described(schema: object) -> str:
@@ -150,6 +156,8 @@ def to_document(rules: RuleSet) -> Document:
                 row["above_ppm"] = rule.above_ppm
             case _:
                 raise AssertionError(rule)
+        if rule.is_on and getattr(rule, "is_tree", False):
+            row["scope"] = TREE
         rows[rule.name] = {name: value for name, value in row.items() if value is not None}
     document: dict[str, Any] = {"currency": rules.currency, "rules": rows}
     if rules.two_persons_above is not None:
@@ -199,6 +207,7 @@ def _velocity(row: Document, currency: str) -> Velocity:
         payments_per_hour=row.get("payments_per_hour"),
         quanta_per_minute=quanta("amount_per_minute"),
         quanta_per_hour=quanta("amount_per_hour"),
+        is_tree=row.get("scope") == TREE,
     )
 
 
@@ -207,6 +216,7 @@ def _new_payee(row: Document, currency: str) -> NewPayee:
         action=_action(row),
         above_quanta=_quanta(row.get("above", "0"), currency, "rules.new_payee.above"),
         new_payees_per_hour=row.get("new_payees_per_hour"),
+        is_tree=row.get("scope") == TREE,
     )
 
 
@@ -248,6 +258,7 @@ def _loop(row: Document, _currency: str) -> Loop:
         action=_action(row),
         times=row.get("times", 10),
         within_s=row.get("within_s", 60),
+        is_tree=row.get("scope") == TREE,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import ClassVar, Final
+from uuid import UUID
 
 from tokenworks.agents.brake.errors import RulesLooserError
 from tokenworks.agents.brake.model import Action
@@ -55,10 +56,11 @@ class Velocity(Rule):
     payments_per_hour: int | None = None
     quanta_per_minute: int | None = None
     quanta_per_hour: int | None = None
+    is_tree: bool = False  # counts all payments below its owner, not each agent's
 
     def tightness(self) -> tuple[int | None, ...]:
         """
-        Return each bound, the smaller the stricter.
+        Return each bound, the smaller the stricter; a whole tree is stricter than one agent.
         """
         bounds = (
             self.payments_per_minute,
@@ -66,7 +68,7 @@ class Velocity(Rule):
             self.quanta_per_minute,
             self.quanta_per_hour,
         )
-        return tuple(None if bound is None else -bound for bound in bounds)
+        return (*(None if bound is None else -bound for bound in bounds), int(self.is_tree))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +80,14 @@ class NewPayee(Rule):
     name = "new_payee"
     above_quanta: int = 0
     new_payees_per_hour: int | None = None
+    is_tree: bool = False  # counts all payments below its owner, not each agent's
 
     def tightness(self) -> tuple[int | None, ...]:
         """
         Return both bounds, the smaller the stricter.
         """
         rate = self.new_payees_per_hour
-        return -self.above_quanta, None if rate is None else -rate
+        return -self.above_quanta, None if rate is None else -rate, int(self.is_tree)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +116,13 @@ class Loop(Rule):
     name = "loop"
     times: int = 10
     within_s: int = 60
+    is_tree: bool = False  # counts all payments below its owner, not each agent's
 
     def tightness(self) -> tuple[int | None, ...]:
         """
         Return both figures: fewer times and a longer while are stricter.
         """
-        return -self.times, self.within_s
+        return -self.times, self.within_s, int(self.is_tree)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +192,15 @@ class RuleSet:
     burn_rate: BurnRate | None = None
     score: ScoreRule | None = None
     two_persons_above: int | None = None  # quanta
+    tree_id: UUID | None = None  # whose payments rules of a tree count: its owner's
+
+    @property
+    def counts_tree(self) -> bool:
+        """
+        Return whether a rule counts more than one agent's payments.
+        """
+        counting = (self.velocity, self.new_payee, self.loop)
+        return any(rule is not None and rule.is_on and rule.is_tree for rule in counting)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -199,7 +212,9 @@ class RuleSet:
 
 
 RULE_NAMES: Final = tuple(
-    item.name for item in fields(RuleSet) if item.name not in {"currency", "two_persons_above"}
+    item.name
+    for item in fields(RuleSet)
+    if item.name not in {"currency", "two_persons_above", "tree_id"}
 )
 
 
@@ -288,7 +303,9 @@ def _completed(rules: RuleSet, defaults: RuleSet) -> RuleSet:
         values["velocity"] = rules.velocity or _counts_only(defaults.velocity)
     elif needed is None:
         needed = defaults.two_persons_above
-    return RuleSet(currency=rules.currency, two_persons_above=needed, **values)
+    return RuleSet(
+        currency=rules.currency, two_persons_above=needed, tree_id=rules.tree_id, **values
+    )
 
 
 def _counts_only(velocity: Velocity | None) -> Velocity | None:

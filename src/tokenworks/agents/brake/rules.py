@@ -7,10 +7,11 @@ so that the same picture always gives the same decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from tokenworks.agents.brake.model import Action, Reason, Subject
@@ -41,23 +42,32 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Counts:
     """
-    What is known about an agent at the moment of a payment, the payment included.
+    What was counted lately of an agent, or of a tree, the payment included.
     """
 
-    now: datetime
     payments_minute: int
     payments_hour: int
     quanta_minute: int
     quanta_hour: int
     new_payees_hour: int
     equal_calls_us: Sequence[int]  # how long ago the same request was judged, each time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture(Counts):
+    """
+    What is known about an agent at the moment of a payment, the payment included.
+    """
+
+    now: datetime
     is_known_payee: bool
     usual_quanta: int | None  # median of what was paid for the same; ``None``: nothing yet
     usual_count: int  # from so many payments
     usual_of: str  # ``resource`` or ``payee``
     budgets: Sequence[Budget]
+    trees: Mapping[UUID, Counts] = field(default_factory=dict[UUID, Counts])  # by their owner
 
 
 def strictest(actions: Sequence[Action]) -> Action:
@@ -85,6 +95,11 @@ def judge_rules(subject: Subject, picture: Picture, chain: Sequence[RuleSet]) ->
     return tuple(found[name] for name in _ORDER if name in found)
 
 
+def _counted(picture: Picture, rules: RuleSet, *, is_tree: bool) -> Counts:
+    # A tree that is not in the picture is a mistake of the hub's, and no reason to let pass.
+    return picture.trees[rules.tree_id] if is_tree and rules.tree_id is not None else picture
+
+
 def _reasons(subject: Subject, picture: Picture, rules: RuleSet) -> Iterator[Reason]:
     comparable = subject.currency == rules.currency
     if not comparable and _names_amounts(rules):
@@ -98,13 +113,16 @@ def _reasons(subject: Subject, picture: Picture, rules: RuleSet) -> Iterator[Rea
             figures={"rules": rules.currency, "payment": subject.currency},
         )
     if rules.velocity is not None and rules.velocity.is_on:
-        yield from _velocity(picture, rules.velocity, subject, comparable=comparable)
+        counts = _counted(picture, rules, is_tree=rules.velocity.is_tree)
+        yield from _velocity(counts, rules.velocity, subject, comparable=comparable)
     if rules.new_payee is not None and rules.new_payee.is_on:
-        yield from _new_payee(picture, rules.new_payee, subject, comparable=comparable)
+        counts = _counted(picture, rules, is_tree=rules.new_payee.is_tree)
+        if not picture.is_known_payee:
+            yield from _new_payee(counts, rules.new_payee, subject, comparable=comparable)
     if rules.price_jump is not None and rules.price_jump.is_on:
         yield from _price_jump(picture, rules.price_jump, subject)
     if rules.loop is not None and rules.loop.is_on:
-        yield from _loop(picture, rules.loop)
+        yield from _loop(_counted(picture, rules, is_tree=rules.loop.is_tree), rules.loop)
     if rules.night is not None and rules.night.is_on and comparable:
         yield from _night(picture, rules.night, subject)
     if rules.burn_rate is not None and rules.burn_rate.is_on:
@@ -124,25 +142,35 @@ def _names_amounts(rules: RuleSet) -> bool:
     )
 
 
+def _of(rule: Velocity | NewPayee | Loop) -> str:
+    return " of all agents together" if rule.is_tree else ""
+
+
+def _scope(rule: Velocity | NewPayee | Loop) -> dict[str, str]:
+    return {"scope": "tree"} if rule.is_tree else {}
+
+
 def _velocity(
-    picture: Picture, rule: Velocity, subject: Subject, *, comparable: bool
+    counted: Counts, rule: Velocity, subject: Subject, *, comparable: bool
 ) -> Iterator[Reason]:
     counts = (
-        ("minute", picture.payments_minute, rule.payments_per_minute),
-        ("hour", picture.payments_hour, rule.payments_per_hour),
+        ("minute", counted.payments_minute, rule.payments_per_minute),
+        ("hour", counted.payments_hour, rule.payments_per_hour),
     )
     for window, count, bound in counts:
         if bound is not None and count > bound:
             yield Reason(
                 rule="velocity",
                 action=rule.action,
-                text=f"{count} payments within the last {window}; the rule says {bound}.",
-                figures={"window": window, "payments": count, "bound": bound},
+                text=(
+                    f"{count} payments{_of(rule)} within the last {window}; the rule says {bound}."
+                ),
+                figures={"window": window, "payments": count, "bound": bound, **_scope(rule)},
             )
             return
     sums = (
-        ("minute", picture.quanta_minute, rule.quanta_per_minute),
-        ("hour", picture.quanta_hour, rule.quanta_per_hour),
+        ("minute", counted.quanta_minute, rule.quanta_per_minute),
+        ("hour", counted.quanta_hour, rule.quanta_per_hour),
     )
     for window, quanta, limit in sums:
         if comparable and limit is not None and quanta > limit:
@@ -151,19 +179,17 @@ def _velocity(
                 rule="velocity",
                 action=rule.action,
                 text=(
-                    f"{spent} {subject.currency} within the last {window};"
+                    f"{spent} {subject.currency}{_of(rule)} within the last {window};"
                     f" the rule says {most} {subject.currency}."
                 ),
-                figures={"window": window, "amount": spent, "bound": most},
+                figures={"window": window, "amount": spent, "bound": most, **_scope(rule)},
             )
             return
 
 
 def _new_payee(
-    picture: Picture, rule: NewPayee, subject: Subject, *, comparable: bool
+    counted: Counts, rule: NewPayee, subject: Subject, *, comparable: bool
 ) -> Iterator[Reason]:
-    if picture.is_known_payee:
-        return
     amount, above = _money(subject.quanta, subject), _money(rule.above_quanta, subject)
     if comparable and subject.quanta > rule.above_quanta:
         yield Reason(
@@ -176,19 +202,20 @@ def _new_payee(
             figures={"payee": str(subject.payee_id), "amount": amount, "bound": above},
         )
     elif (
-        rule.new_payees_per_hour is not None and picture.new_payees_hour > rule.new_payees_per_hour
+        rule.new_payees_per_hour is not None and counted.new_payees_hour > rule.new_payees_per_hour
     ):
         yield Reason(
             rule="new_payee",
             action=rule.action,
             text=(
-                f"{picture.new_payees_hour} new payees within the last hour;"
+                f"{counted.new_payees_hour} new payees{_of(rule)} within the last hour;"
                 f" the rule says {rule.new_payees_per_hour}."
             ),
             figures={
                 "payee": str(subject.payee_id),
-                "new_payees": picture.new_payees_hour,
+                "new_payees": counted.new_payees_hour,
                 "bound": rule.new_payees_per_hour,
+                **_scope(rule),
             },
         )
 
@@ -217,18 +244,23 @@ def _price_jump(picture: Picture, rule: PriceJump, subject: Subject) -> Iterator
         )
 
 
-def _loop(picture: Picture, rule: Loop) -> Iterator[Reason]:
+def _loop(counted: Counts, rule: Loop) -> Iterator[Reason]:
     within_us = rule.within_s * 1_000_000
-    times = 1 + sum(ago <= within_us for ago in picture.equal_calls_us)
+    times = 1 + sum(ago <= within_us for ago in counted.equal_calls_us)
     if times >= rule.times:
         yield Reason(
             rule="loop",
             action=rule.action,
             text=(
-                f"The same request {times} times within {rule.within_s} seconds;"
+                f"The same request {times} times{_of(rule)} within {rule.within_s} seconds;"
                 f" the rule says fewer than {rule.times}."
             ),
-            figures={"times": times, "seconds": rule.within_s, "bound": rule.times},
+            figures={
+                "times": times,
+                "seconds": rule.within_s,
+                "bound": rule.times,
+                **_scope(rule),
+            },
         )
 
 

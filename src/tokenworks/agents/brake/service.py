@@ -23,6 +23,7 @@ from tokenworks.agents.brake import store
 from tokenworks.agents.brake.budgets import Budgets, mandates_of
 from tokenworks.agents.brake.errors import (
     BrakeUnavailableError,
+    InvalidRulesError,
     RaiseNotPossibleError,
     ReviewDigestMismatchError,
     ReviewNotFoundError,
@@ -183,7 +184,7 @@ class Brake:
         assert decision.action is Action.HOLD, "only what is held waits for a person"
         now = self._clock.now()
         async with self._transaction() as connection:
-            chain, _ = await self._chain(connection, subject.party_chain)
+            chain, _ = await self._chain(connection, subject.rule_parties)
             bound = two_persons_above(chain, subject.currency)
             review = Review(
                 review_id=subject.payment_id,
@@ -396,6 +397,9 @@ class Brake:
             RulesLooserError: A rule is looser than what is inherited.
         """
         rules = parse_rules(document)
+        if party_chain[-1] == PLATFORM_ID and rules.counts_tree:
+            message = "A rule with scope: tree counts one owner's payments, never the whole hub's."
+            raise InvalidRulesError(message, param="rules")
         now = self._clock.now()
         async with self._transaction() as connection:
             await store.lock_rules(connection)

@@ -131,7 +131,7 @@ async def lock_and_read(
     agents = {"agents": [key[0] for key in keys], "currencies": [key[1] for key in keys]}
     payees = sorted({(s.agent_id, s.currency, s.payee_id) for s in subjects})
     payment_ids = [subject.payment_id for subject in judged]
-    parties = {party for subject in judged for party in subject.party_chain} | {PLATFORM_ID}
+    parties = {party for subject in judged for party in subject.rule_parties} | {PLATFORM_ID}
     async with connection.pipeline():
         await connection.execute(QUERIES["ensure_profiles"], {**agents, "now": now})
         profiles = await connection.execute(QUERIES["lock_profiles"], agents)
@@ -157,6 +157,22 @@ async def lock_and_read(
         reviews={row[0]: _review(row) for row in reviews},
         versions={row[0]: row[1] for row in versions},
     )
+
+
+async def lock_trees(
+    connection: Connection, keys: Iterable[ProfileKey], *, now: datetime
+) -> dict[ProfileKey, bytes]:
+    """
+    Lock the profiles of trees and return them.
+
+    Always after those of the agents, and in their own order, so that no two batches wait for
+    each other.
+    """
+    wanted = sorted(keys)
+    trees = {"agents": [key[0] for key in wanted], "currencies": [key[1] for key in wanted]}
+    await connection.execute(QUERIES["ensure_profiles"], {**trees, "now": now})
+    cursor = await connection.execute(QUERIES["lock_profiles"], trees)
+    return {(row[0], row[1]): bytes(row[2]) for row in await cursor.fetchall()}
 
 
 async def _read_words(
@@ -256,7 +272,7 @@ async def read_rules(connection: Connection, versions: Iterable[int]) -> list[St
             document=row[2],
             actor=row[3],
             created_at=row[4],
-            rules=parse_rules(row[2]),
+            rules=parse_rules(row[2], owner_id=row[0]),
         )
         for row in await cursor.fetchall()
     ]

@@ -21,7 +21,7 @@ execution_date      ``not_before``, ``not_after``; a date without time is that w
 reference           ``reference``
 ==================  ====================================================================
 
-The signature of an AP2 mandate is not judged here: the owner who imports it answers for it.
+Signatures are ``ap2_signed``'s; claims that come without one are labelled so where they are kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ from uuid import UUID
 import msgspec
 
 from tokenworks.agents.mandates.errors import Ap2RefusedError
-from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
+from tokenworks.agents.mandates.model import (
+    TERMS_LIST_MAX,
+    CountLimit,
+    MoneyLimit,
+    Terms,
+    Window,
+)
 from tokenworks.agents.mandates.signing import moment_of
 from tokenworks.agents.mandates.terms import check_terms, moment_to_text
 from tokenworks.foundation.errors import InvalidError
@@ -193,6 +199,9 @@ def merchants_of(document: Mapping[str, object]) -> tuple[str, ...]:
     for constraint in mandate.constraints:
         if isinstance(constraint, _Payees):
             named.extend(constraint.allowed)
+    if len(named) > TERMS_LIST_MAX:
+        # Each is looked up.
+        raise _refused(f"A mandate names at most {TERMS_LIST_MAX} merchants.")
     return tuple(dict.fromkeys(merchant.id for merchant in named))
 
 

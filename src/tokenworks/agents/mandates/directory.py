@@ -14,6 +14,7 @@ from uuid import UUID
 
 from tokenworks.agents.mandates import paths, store
 from tokenworks.agents.mandates.cache import Remembered
+from tokenworks.agents.mandates.errors import MandateNotFoundError
 from tokenworks.agents.mandates.merging import MergedChain, merge_chain
 from tokenworks.agents.mandates.model import Authority, Mandate, Wallet
 from tokenworks.foundation.clock import Clock
@@ -101,6 +102,19 @@ class Directory:
             self._chains.keep(mandate_id, found, generation=generation, now_s=now_s)
         return found
 
+    async def fresh(self, mandate_id: UUID) -> KnownChain:
+        """
+        Return a mandate with its chain, read now.
+
+        Raises:
+            MandateNotFoundError: There is none.
+        """
+        known = await self.chain(mandate_id, is_fresh=True)
+        if known is None:
+            message = f"There is no mandate {mandate_id}."
+            raise MandateNotFoundError(message, param="mandate_id")
+        return known
+
     async def _read_chain(self, connection: Connection, mandate_id: UUID) -> KnownChain | None:
         mandates = await store.read_chain(connection, mandate_id)
         if not mandates:
@@ -157,6 +171,7 @@ class Directory:
             chain=known.mandates,
             agent_name=known.agent_name,
             party_chain=known.party_chain,
+            parties=known.parties,
             path_id=path_id,
             path_version=version,
             wallet=wallet,

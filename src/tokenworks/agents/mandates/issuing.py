@@ -8,8 +8,10 @@ these its signature. The row, the scope, its limits and the path are one transac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -86,6 +88,7 @@ class Issuing:
         label: str,
         actor: str,
         expires_at: datetime | None,
+        origin: Mapping[str, str] | None = None,
     ) -> Mandate:
         """
         Issue a mandate, signed by the hub; see ``Mandates.issue``.
@@ -134,7 +137,7 @@ class Issuing:
             expires_at=ends_at,
             revoked_at=None,
         )
-        await self._store(mandate, parties, above, kind="issued", actor=actor)
+        await self._store(mandate, parties, above, kind="issued", actor=actor, origin=origin or {})
         return mandate
 
     async def delegate(self, jws: str) -> Mandate:
@@ -257,6 +260,7 @@ class Issuing:
         *,
         kind: str,
         actor: str,
+        origin: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         over = () if above is None else above.parties
         chain = (mandate,) if above is None else (*above.mandates, mandate)
@@ -288,7 +292,7 @@ class Issuing:
                 kind=kind,
                 happened_at=self._clock.now(),
                 actor=actor,
-                details={} if not mandate.label else {"label": mandate.label},
+                details=({"label": mandate.label} if mandate.label else {}) | dict(origin),
             )
             await store.notify(connection, str(mandate.agent_id))
         self._directory.forget(str(mandate.agent_id))

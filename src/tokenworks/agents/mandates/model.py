@@ -179,5 +179,6 @@ class Authority:
     party_chain: tuple[UUID, ...]  # from the organisation down to the agent
     path_id: UUID
     path_version: int
+    parties: tuple[UUID, ...] = ()  # all parties of the path, above each agent of the chain
     wallet: str | None = None  # the address that acts; None: nobody signed, e.g. an API key
     payee_id: UUID | None = None  # whose limits are on the path too; None: no payee was named

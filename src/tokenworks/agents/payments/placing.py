@@ -390,6 +390,7 @@ def subject_of(
         request_digest=request_digest,
         description=description,
         mandate_chain=tuple(link.mandate_id for link in authority.chain),
+        overseers=authority.parties,
     )
 
 

@@ -370,6 +370,11 @@ class Payments:
         found = await self._find_same(subject)
         if found is not None:
             return found
+        subject = replace(
+            subject,
+            mandate_chain=tuple(link.mandate_id for link in authority.chain),
+            overseers=authority.parties,
+        )
         payee = await self._payees.payable(subject.payee_id)
         if payee.organisation_id == authority.mandate.organisation_id:
             message = "The payee belongs to the payer's own organisation."
@@ -532,7 +537,8 @@ class Payments:
             review, state = reviews.get(payment.payment_id), payment.state
             if review is not None:
                 review = replace(review, state=state_at(review, now))
-                if state is PaymentState.HELD and review.state is ReviewState.PENDING:
+                if state is PaymentState.HELD and review.state is not ReviewState.APPROVED:
+                    # Denied or too late too, until the hold is given back: nobody may count on it.
                     state = PaymentState.IN_REVIEW
             told.append(replace(payment, state=state, review=review))
         return told

@@ -16,7 +16,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -58,8 +58,10 @@ CALLS_WAIT_US: Final = 120 * MICRO
 LOOK_BACK: Final = timedelta(minutes=15)
 """What comes later than this for an interval is not looked for any more."""
 
+LATE_EVERY_S: Final = 20.0
 INTERVALS_PER_RUN_MAX: Final = 60
 RETIRED_LOOK_BACK: Final = timedelta(days=1)
+LATE_OVERLAP: Final = timedelta(seconds=30)
 _COMMIT_US: Final = 5 * MICRO
 """A call may become visible so long after the time that its row names."""
 
@@ -101,6 +103,7 @@ class EnergyPosting:
         self._signer = signer
         self._clock = clock
         self._has_looked_back: set[UUID] = set()
+        self._looked_for_late: dict[UUID, tuple[float, datetime]] = {}
 
     async def run(self) -> EnergyReport:
         """
@@ -172,9 +175,13 @@ class EnergyPosting:
         Divide anew what readings or calls came late for.
         """
         until_us = await self._store.divided_until(meter.meter_id)
-        if until_us is None:
+        now, now_s = self._clock.now(), self._clock.monotonic_s()
+        looked_s, ended_since = self._looked_for_late.get(
+            meter.meter_id, (-LATE_EVERY_S, now - LOOK_BACK)
+        )
+        if until_us is None or now_s - looked_s < LATE_EVERY_S:
             return []
-        now = self._clock.now()
+        self._looked_for_late[meter.meter_id] = now_s, now - LATE_OVERLAP
         late = set(
             await self._store.late_readings(
                 meter,
@@ -189,7 +196,10 @@ class EnergyPosting:
         if not intervals:
             return []
         calls = await self._calls.of_supplier(
-            meter.supplier_id, intervals[0].start_us, intervals[-1].end_us
+            meter.supplier_id,
+            intervals[0].start_us,
+            intervals[-1].end_us,
+            ended_since=ended_since,
         )
         revisions = {interval.start_us: interval.revision for interval in intervals}
         for interval in intervals:
@@ -258,7 +268,11 @@ class EnergyPosting:
 
     async def _post_claimed(self) -> None:
         for interval in await self._store.to_post(INTERVALS_PER_RUN_MAX * 2):
-            await self.post(interval)
+            try:
+                await self.post(interval)
+            except EnergyNotPostedError as error:
+                # One that the ledger refuses keeps no other from the books.
+                _log.error("energy_not_posted", reason=error.message)
 
     async def post(self, interval: Interval) -> None:
         """

@@ -7,7 +7,7 @@ call's shares over the last revisions; when that sum is another one later, the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
@@ -72,7 +72,7 @@ class EnergyProofs:
         attempts: dict[UUID, list[EngineCall]] = {}
         for one in await self._calls.by_id(meter.supplier_id, ids):
             attempts.setdefault(one.call_id, []).append(one)
-        signed = 0
+        rows: list[Mapping[str, object]] = []
         for total in totals:
             made = attempts.get(total.call_id, [])
             if not made or max(one.end_us for one in made) > until_us:
@@ -83,18 +83,21 @@ class EnergyProofs:
             root = await self._calls.receipt_root(total.call_id)
             if root is not None:
                 whole = replace(total, is_whole=is_whole)
-                await self._sign(meter, whole, made[-1], root, signer)
-                signed += 1
-        return signed
+                rows.append(self._sign(meter, whole, made[-1], root, signer))
+        await self._store.add_addenda(rows)
+        return len(rows)
 
-    async def _sign(
+    def _sign(
         self,
         meter: SupplierMeter,
         total: CallTotal,
         call: EngineCall,
         root: bytes,
         signer: LaneSigner,
-    ) -> None:
+    ) -> Mapping[str, object]:
+        """
+        Return the columns of the next addendum of a call.
+        """
         now = self._clock.now()
         terms = meter.terms
         emitted_ug: int | None = None
@@ -134,29 +137,29 @@ class EnergyProofs:
             signer,
         )
         price = terms.price_nano_per_kwh
-        await self._store.add_addendum(
-            call_id=total.call_id,
-            number=number,
-            supplier_id=meter.supplier_id,
-            organisation_id=call.organisation_id,
-            model=call.model,
-            tier=call.tier,
-            energy_uj=total.energy_uj,
-            prefill_uj=total.prefill_uj,
-            decode_uj=total.decode_uj,
-            method=total.method,
-            is_measured=total.is_measured,
-            is_whole=total.is_whole,
-            co2e_ug=emitted_ug,
-            electricity_quanta=None if price is None else total.energy_uj * price // _UJ_PER_KWH,
-            input_tokens=call.input_tokens + call.cached_tokens,
-            output_tokens=call.output_tokens,
-            charge_quanta=call.charge_quanta,
-            payable_quanta=call.payable_quanta,
-            ended_at=call.ended_at,
-            issued_at=now,
-            jws=jws,
-        )
+        return {
+            "call_id": total.call_id,
+            "number": number,
+            "supplier_id": meter.supplier_id,
+            "organisation_id": call.organisation_id,
+            "model": call.model,
+            "tier": call.tier,
+            "energy_uj": total.energy_uj,
+            "prefill_uj": total.prefill_uj,
+            "decode_uj": total.decode_uj,
+            "method": total.method,
+            "is_measured": total.is_measured,
+            "is_whole": total.is_whole,
+            "co2e_ug": emitted_ug,
+            "electricity_quanta": None if price is None else total.energy_uj * price // _UJ_PER_KWH,
+            "input_tokens": call.input_tokens + call.cached_tokens,
+            "output_tokens": call.output_tokens,
+            "charge_quanta": call.charge_quanta,
+            "payable_quanta": call.payable_quanta,
+            "ended_at": call.ended_at,
+            "issued_at": now,
+            "jws": jws,
+        }
 
     async def _certificate(self, jws: str) -> str:
         kid = read_compact(jws, ADDENDUM_TYPE).header.kid

@@ -56,7 +56,7 @@ WITH inside AS (
         AND received_at < (SELECT min(received_at) FROM inside)
     ORDER BY device, at_us DESC, received_at DESC, reading_no DESC
 )
-SELECT at_us, device, quantity, value, counter_range
+SELECT at_us, device, quantity, value, counter_range, received_at
 FROM (
     SELECT false AS is_inside, NULL::bigint AS batch_us, * FROM before
     UNION ALL
@@ -132,6 +132,18 @@ SELECT DISTINCT ON (start_us, meter_id)
 FROM factory.intervals
 WHERE meter_id = ANY (%(meter_ids)s) AND end_us > %(since_us)s AND start_us < %(until_us)s
 ORDER BY start_us, meter_id, revision DESC
+
+-- name: unattributed
+-- What no call used of what was metered in a time, by supplier; of each interval its last revision.
+SELECT supplier_id, sum(unattributed_uj)::bigint, bool_and(is_measured)
+FROM (
+    SELECT DISTINCT ON (meter_id, start_us) supplier_id, unattributed_uj, is_measured
+    FROM factory.intervals
+    WHERE end_us > %(since_us)s AND start_us < %(until_us)s
+    ORDER BY meter_id, start_us, revision DESC
+) AS last
+GROUP BY supplier_id
+ORDER BY supplier_id
 
 -- name: revisions
 -- Every revision of an interval.

@@ -4,7 +4,7 @@ What the doors ask of the factory at work: its meters, what they say now, what c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -20,7 +20,7 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SupplierMeter,
 )
-from tokenworks.factory.live.store import EnergyGroup, FactoryStore
+from tokenworks.factory.live.store import EnergyGroup, FactoryStore, UnattributedEnergy
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import ConflictError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -126,7 +126,13 @@ class LiveFactory:
         await self.store.retire_meter(meter_id, now)
         return replace(meter, retired_at=now)
 
-    async def take_readings(self, meter_id: UUID, readings: Sequence[Reading]) -> int:
+    async def take_readings(
+        self,
+        meter_id: UUID,
+        readings: Sequence[Reading],
+        *,
+        counter_ranges_uj: Mapping[str, int] | None = None,
+    ) -> int:
         """
         Keep what an engine's site sends, right or wrong: it is judged when it is divided.
 
@@ -149,7 +155,9 @@ class LiveFactory:
             if reading.at_us > latest_us:
                 message = f"row {row}, column time: is more than 5 minutes ahead of the hub"
                 raise ReadingsInvalidError(message, param="time")
-        await self.store.add_readings(meter_id, readings, ranges={}, received_at=now)
+        await self.store.add_readings(
+            meter_id, readings, ranges=counter_ranges_uj or {}, received_at=now
+        )
         return len(readings)
 
     async def look(self, meter: SupplierMeter, minutes: int) -> LiveMeter:
@@ -200,15 +208,12 @@ class LiveFactory:
         now = self._clock.now()
         return await self.store.energy_groups(now - timedelta(hours=hours), now)
 
-    async def intervals(self, hours: int) -> list[Interval]:
+    async def unattributed(self, hours: int) -> list[UnattributedEnergy]:
         """
-        Return the last revisions of all meters' intervals in the last hours.
+        Return what no call used of what was metered in the last hours, by supplier.
         """
         now_us = to_us(self._clock.now())
-        meters = await self.store.meters(with_retired=True)
-        return await self.store.latest(
-            [meter.meter_id for meter in meters], now_us - hours * 3_600 * MICRO, now_us
-        )
+        return await self.store.unattributed(now_us - hours * 3_600 * MICRO, now_us)
 
 
 def _require_settings(terms: MeterTerms) -> None:

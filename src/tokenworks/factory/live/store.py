@@ -82,6 +82,17 @@ class EnergyGroup:
     is_measured: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnattributedEnergy:
+    """
+    What a supplier's meter counted and no call used.
+    """
+
+    supplier_id: UUID
+    energy_uj: int
+    is_measured: bool
+
+
 class FactoryStore:
     """
     Meters, readings, intervals, shares and addenda.
@@ -195,11 +206,12 @@ class FactoryStore:
 
         Readings that are pushed may come late: those that came together are put in their place.
         """
+        is_pushed = meter.terms.source is SourceKind.PUSH
         rows = await self._fetch(
             "readings",
             {
                 "meter_id": meter.meter_id,
-                "by_batch": meter.terms.source is SourceKind.PUSH,
+                "by_batch": is_pushed,
                 "since_us": since_us,
                 "until_us": until_us,
                 "oldest_us": since_us - SILENCE_US_MAX,
@@ -209,7 +221,12 @@ class FactoryStore:
         readings: list[Reading] = []
         counters: list[Reading] = []
         ranges: dict[str, int] = {}
-        for at_us, device, quantity, value, counter_range in rows:
+        came: dict[tuple[object, ...], datetime] = {}
+        for at_us, device, quantity, value, counter_range, received_at in rows:
+            # Sent again because no answer came: said once, and no fault of the meter.
+            said = (at_us, device, quantity, value)
+            if is_pushed and came.setdefault(said, received_at) != received_at:
+                continue
             is_energy = quantity != TOKENS
             (readings if is_energy else counters).append(
                 Reading(
@@ -319,6 +336,14 @@ class FactoryStore:
         parameters = {"meter_ids": list(meter_ids), "since_us": since_us, "until_us": until_us}
         return [_to_interval(row) for row in await self._fetch("latest_intervals", parameters)]
 
+    async def unattributed(self, since_us: int, until_us: int) -> list[UnattributedEnergy]:
+        """
+        Return what no call used of what was metered in a time, by supplier.
+        """
+        rows = await self._fetch("unattributed", {"since_us": since_us, "until_us": until_us})
+        names = tuple(UnattributedEnergy.__dataclass_fields__)
+        return [UnattributedEnergy(**dict(zip(names, row, strict=True))) for row in rows]
+
     async def revisions(self, interval_id: UUID) -> list[Interval]:
         """
         Return every revision of an interval, the first one first.
@@ -386,11 +411,12 @@ class FactoryStore:
             for row in rows
         ]
 
-    async def add_addendum(self, **columns: object) -> None:
+    async def add_addenda(self, rows: Sequence[Mapping[str, object]]) -> None:
         """
-        Keep a signed addendum; nothing when its number is taken.
+        Keep signed addenda, all or none; those whose number is taken change nothing.
         """
-        await self._execute("add_addendum", columns)
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.cursor().executemany(_QUERIES["add_addendum"], rows)
 
     async def addenda(self, call_id: UUID) -> list[str]:
         """

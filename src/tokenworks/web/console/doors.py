@@ -264,7 +264,7 @@ async def _call_page(desk: Desk, session: Session, request: Request, call_id: st
         if_there(hub.published_keys()),
     )
     receipt: Document = document["receipt"] if document else {}
-    journal = to_journal(entries or ()) if reader.is_admin else own_journal(call, receipt)
+    journal = to_journal(entries or (), call.key) if reader.is_admin else own_journal(call, receipt)
     html = render(
         "call.html",
         **page_facts(request, session),

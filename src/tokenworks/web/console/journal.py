@@ -14,7 +14,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from tokenworks.web.console.model import Call, Document, Entry, Leg
+from tokenworks.web.console.model import Call, CallKey, Document, Entry, Leg
 from tokenworks.web.console.wording import purpose_text, to_decimal
 
 LIMIT_ASSET_PREFIX: Final = "LIMIT."
@@ -125,9 +125,13 @@ class Journal:
         return all(each.is_balanced for each in self.sums)
 
 
-def to_journal(entries: Iterable[Entry]) -> Journal:
+def to_journal(entries: Iterable[Entry], key: CallKey | None = None) -> Journal:
     """
     Return the journal of a call's entries; holds that only moved pending sums have no legs.
+
+    Args:
+        entries: Of the call.
+        key: It was made with: a limit may be a key's, and a key is no party with a name.
     """
     by_group: dict[str, list[Leg]] = {name: [] for name in GROUP_TITLES}
     for entry in entries:
@@ -136,7 +140,7 @@ def to_journal(entries: Iterable[Entry]) -> Journal:
     groups: list[Group] = []
     for name, legs in by_group.items():
         if legs:
-            rows = _merge(legs)
+            rows = _merge(legs, key)
             groups.append(Group(name=name, rows=rows, sums=_add(rows)))
     return Journal(groups=tuple(groups), sums=_add([row for group in groups for row in group.rows]))
 
@@ -172,14 +176,21 @@ def _group_of(leg: Leg) -> str:
     return _GROUP_OF_PURPOSE.get(leg.purpose, OTHER)
 
 
-def _merge(legs: Sequence[Leg]) -> tuple[Row, ...]:
+def _owner(leg: Leg, key: CallKey | None) -> str:
+    if leg.party is None or leg.party.name != leg.party.party_id:
+        return leg.party.name if leg.party else ""
+    is_of_key = key is not None and key.key_id == leg.party.party_id
+    return f"key {key.prefix}…" if key and is_of_key else f"…{leg.party.party_id[-12:]}"
+
+
+def _merge(legs: Sequence[Leg], key: CallKey | None) -> tuple[Row, ...]:
     merged: dict[tuple[str, bool], Row] = {}
     for leg in legs:
         debit, credit = to_decimal(leg.debit), to_decimal(leg.credit)
         place = (leg.account_id, debit != 0)
         known = merged.get(place)
         merged[place] = Row(
-            owner=leg.party.name if leg.party else "",
+            owner=_owner(leg, key),
             purpose=purpose_text(leg.purpose),
             asset=leg.asset,
             debit=debit + (known.debit if known else 0),

@@ -83,6 +83,7 @@ class CallKey(msgspec.Struct, frozen=True, kw_only=True):
     The key a call was made with.
     """
 
+    key_id: str = ""
     prefix: str = ""
     label: str = ""
 

@@ -4,11 +4,12 @@ What comes in about agents and mandates.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tokenworks.agents.mandates.ap2_signed import SIGNED_CHARACTERS_MAX
 from tokenworks.agents.mandates.model import TERMS_LIST_MAX, Window
 from tokenworks.web.hub_api.bodies import Body, DecimalIn, NameOrId, NewName, PageQuery, ShortText
 
@@ -111,15 +112,30 @@ class RaiseIn(Body):
 class Ap2In(Body):
     """
     An open payment mandate of AP2, all claims disclosed, and who its merchants are here.
+
+    As it was signed (``sd_jwt``, with the ``issuer_key`` that must have signed it), or as claims
+    alone (``mandate``), whose signature nobody checks.
     """
 
     agent: NameOrId
-    mandate: dict[str, Any]
+    mandate: dict[str, Any] | None = None
+    sd_jwt: Annotated[str, Field(max_length=SIGNED_CHARACTERS_MAX)] | None = None
+    issuer_key: dict[str, Any] | None = None
     payees: Annotated[dict[str, NameOrId], Field(max_length=TERMS_LIST_MAX)] = Field(
         default_factory=dict[str, NameOrId]
     )
     parent: UUID | None = None
     label: ShortText = ""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.mandate is None) == (self.sd_jwt is None):
+            message = "give either mandate or sd_jwt"
+            raise ValueError(message)
+        if self.issuer_key is not None and self.sd_jwt is None:
+            message = "issuer_key checks an sd_jwt; claims alone have no signature"
+            raise ValueError(message)
+        return self
 
 
 class AgentQuery(PageQuery):

@@ -132,6 +132,7 @@ def to_system(row: SystemRevenue, points: Sequence[SystemPoint]) -> SystemShape:
         tiers=[
             SystemTierShape(
                 tier=each.tier.tier_id,
+                speed_floor_tokens_per_s=each.tier.speed_floor_tokens_per_s,
                 reach=each.reach.value,
                 tokens_per_s_per_megawatt=float(each.tokens_per_s_per_megawatt),
                 usd_per_s_per_megawatt=_text(each.usd_per_s_per_megawatt),

@@ -185,6 +185,7 @@ class SystemTierShape(Shape):
     """
 
     tier: str
+    speed_floor_tokens_per_s: int | None
     reach: ReachName
     tokens_per_s_per_megawatt: float
     usd_per_s_per_megawatt: Decimal

@@ -26,7 +26,7 @@ from tokenworks.foundation.limits import FACTORY_NAME_CHARACTERS_MAX, FACTORY_RE
 from tokenworks.foundation.money import USD, quanta_from_text
 from tokenworks.web.hub_api.bodies import Body, DecimalIn, MomentIn, NameOrId, ShortText
 
-MINUTES_MAX: Final = 24 * 60
+MINUTES_MAX: Final = 6 * 60
 HOURS_MAX: Final = 31 * 24
 
 Minutes = Annotated[int, Query(ge=1, le=MINUTES_MAX)]
@@ -109,6 +109,7 @@ class ReadingIn(Body):
     device: DeviceName
     watts: str | None = None
     joules: str | None = None
+    counter_range_joules: DecimalIn | None = None  # after so many the counter starts again
 
     def to_reading(self) -> Reading:
         """

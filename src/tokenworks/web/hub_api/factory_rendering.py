@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tokenworks.factory.live.model import JOULES_PER_KWH, MICRO, Interval, SourceKind, SupplierMeter
 from tokenworks.factory.live.service import LiveMeter, Tail, from_us
-from tokenworks.factory.live.store import EnergyGroup
+from tokenworks.factory.live.store import EnergyGroup, UnattributedEnergy
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.web.hub_api import factory_shapes as shapes
 
@@ -233,7 +233,7 @@ def _model(model: str, groups: Sequence[EnergyGroup], currency: str) -> shapes.M
 
 def to_chain(
     groups: Sequence[EnergyGroup],
-    intervals: Sequence[Interval],
+    unattributed: Sequence[UnattributedEnergy],
     *,
     suppliers: Mapping[UUID, str],
     buyers: Mapping[UUID, str],
@@ -245,7 +245,7 @@ def to_chain(
     Return energy and money from the meter to the applications.
     """
     sums = add_up(groups)
-    unattributed_uj = sum(interval.unattributed_uj for interval in intervals)
+    unattributed_uj = sum(one.energy_uj for one in unattributed)
     picture = _Chain()
     for group in groups:
         supplier = suppliers.get(group.supplier_id, str(group.supplier_id))
@@ -266,12 +266,11 @@ def to_chain(
         picture.add("applications", buyer, group.energy_uj, group.charge_quanta, tokens)
         picture.link("electricity", supplier, "compute", supplier, group.energy_uj)
         picture.link("compute", supplier, "model", group.model, group.energy_uj)
-    for interval in intervals:
-        supplier = suppliers.get(interval.supplier_id, str(interval.supplier_id))
-        picture.add("electricity", supplier, interval.unattributed_uj, None)
-        picture.add("compute", _UNATTRIBUTED, interval.unattributed_uj, None)
-        lost_uj = interval.unattributed_uj
-        picture.link("electricity", supplier, "compute", _UNATTRIBUTED, lost_uj)
+    for one in unattributed:
+        supplier = suppliers.get(one.supplier_id, str(one.supplier_id))
+        picture.add("electricity", supplier, one.energy_uj, None)
+        picture.add("compute", _UNATTRIBUTED, one.energy_uj, None)
+        picture.link("electricity", supplier, "compute", _UNATTRIBUTED, one.energy_uj)
     money: dict[Stage, tuple[int | None, str]] = {
         "electricity": (sums.electricity_quanta, "electricity of the calls"),
         "compute": (sums.payable_quanta, "owed to suppliers"),
@@ -288,7 +287,7 @@ def to_chain(
         co2e_g=_grams(sums.co2e_ug),
         calls=sums.calls,
         is_measured=all(group.is_measured for group in groups)
-        and all(interval.is_measured for interval in intervals),
+        and all(one.is_measured for one in unattributed),
         methods=_methods(groups),
         stages=[
             shapes.ChainStageShape(

@@ -146,7 +146,7 @@ class Gate:
             message = f"Send either an API key or {WALLET_HEADER}, not both."
             raise WalletRequestError(message)
         return await self._authenticator.authenticate_wallet(
-            header, method=request.method, url=str(request.url), may_be_frozen=may_be_frozen
+            header, method=request.method, url=_url_of(request), may_be_frozen=may_be_frozen
         )
 
     async def _run(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
@@ -234,6 +234,16 @@ def idempotency_key_of(request: Request) -> str | None:
         message = f"Idempotency-Key is 1 to {KEY_CHARACTERS_MAX} printable ASCII characters."
         raise InvalidError(message, code="invalid_idempotency_key", param="Idempotency-Key")
     return key
+
+
+def _url_of(request: Request) -> str:
+    """
+    Return the address as it came: decoded, a %3F in a path would pass for a query's beginning.
+    """
+    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    path = raw.partition(b"?")[0].decode("latin-1")
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"{request.url.scheme}://{request.url.netloc}{path}{query}"
 
 
 def _bytes_max(request: Request, principal: Principal) -> int:

@@ -154,3 +154,44 @@ class Economics(msgspec.Struct, frozen=True, kw_only=True):
     hardware: Hardware
     assumptions: Assumptions
     tiers: tuple[TierEconomics, ...]
+
+
+class SystemPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a system serves from a megawatt at one speed.
+    """
+
+    tokens_per_s_per_user: float
+    tokens_per_s_per_megawatt: float
+
+
+class SystemTier(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a megawatt of a system earns at the floor of a tier.
+    """
+
+    tier: str
+    speed_floor_tokens_per_s: int | None
+    reach: str
+    usd_per_s_per_megawatt: str
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One system of the revenue table.
+    """
+
+    system: str
+    points: tuple[SystemPoint, ...]
+    tiers: tuple[SystemTier, ...]
+    even_four_usd_billion: str
+    even_five_usd_billion: str
+    best_single_usd_billion: str
+
+
+class Systems(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The revenue table.
+    """
+
+    items: tuple[System, ...] = ()

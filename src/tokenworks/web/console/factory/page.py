@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from tokenworks.web.console.desk import Desk
 from tokenworks.web.console.doors import STATIC, answered, message_page, page_facts
 from tokenworks.web.console.factory.live import read_live
-from tokenworks.web.console.factory.plan import read_plan
+from tokenworks.web.console.factory.plan import read_plan, read_systems
 from tokenworks.web.console.guard import SCRIPTED_PAGE, session_of
 from tokenworks.web.console.pages import render
 from tokenworks.web.console.sessions import Session
@@ -53,10 +53,12 @@ def add_factory_page(app: FastAPI, desk: Desk) -> None:
 async def _factory_page(desk: Desk, session: Session, request: Request) -> Response:
     if not session.reader.has_plant:
         return _not_for(request)
-    plan, live = await asyncio.gather(
-        read_plan(desk.hub, session.key, request.query_params), _live(desk, session)
+    hub, key = desk.hub, session.key
+    plan, live, systems = await asyncio.gather(
+        read_plan(hub, key, request.query_params), _live(desk, session), read_systems(hub, key)
     )
-    return HTMLResponse(render("factory.html", **page_facts(request, session), **plan, **live))
+    facts = page_facts(request, session) | plan | live | systems
+    return HTMLResponse(render("factory.html", **facts))
 
 
 async def _plan_part(desk: Desk, session: Session, request: Request) -> Response:

@@ -8,8 +8,14 @@ import asyncio
 from collections.abc import Mapping
 
 from tokenworks.foundation.errors import ConflictError
-from tokenworks.web.console.factory import frontier_chart, margin_chart
-from tokenworks.web.console.factory.model import Economics, Frontier, FrontName, FrontNames
+from tokenworks.web.console.factory import frontier_chart, margin_chart, systems_chart
+from tokenworks.web.console.factory.model import (
+    Economics,
+    Frontier,
+    FrontName,
+    FrontNames,
+    Systems,
+)
 from tokenworks.web.console.factory.question import FIELDS, Question, baseline_of, read_question
 from tokenworks.web.console.hub import Hub
 
@@ -48,6 +54,16 @@ async def read_plan(hub: Hub, key: str, query: Mapping[str, str]) -> dict[str, o
         ],
         "notice": notice,
     }
+
+
+async def read_systems(hub: Hub, key: str) -> dict[str, object]:
+    """
+    Return what the part about whole systems shows.
+    """
+    systems = (await hub.get(Systems, key, "/hub/v1/factory/systems")).items
+    sizes = (systems_chart.WIDE, systems_chart.COMPACT)
+    charts = [systems_chart.to_chart(systems, size) for size in sizes]
+    return {"systems": systems, "systems_charts": [chart for chart in charts if chart]}
 
 
 async def _frontier(hub: Hub, key: str, name: FrontName) -> Frontier:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from tokenworks.web.console.factory.drawing import LinearScale, Size, Tick, rounded_up
@@ -22,7 +22,7 @@ COMPACT: Final = Size(name="half-compact", width=340, height=180, ticks_max=3)
 LEFT: Final = 46
 TOP: Final = 8
 BOTTOM: Final = 34
-MARK_PX: Final = 5
+SPAN_S_MIN: Final = 120.0
 WHOLE: Final = 0.9995
 """From here on an interval counts as metered: what is missing is the step of the readings."""
 
@@ -78,8 +78,8 @@ def _chart(live: Live, size: Size, heights: Sequence[tuple[float, float]]) -> Ba
     right, bottom = float(size.width - 4), float(size.height - BOTTOM)
     now = moment_of(live.as_of)
     assert now is not None, "the hub says when it looked"
-    begin = now - timedelta(minutes=live.minutes)
-    span_s = live.minutes * 60.0
+    span_s = _span_s(live, now)
+    begin = now - timedelta(seconds=span_s)
     x = LinearScale(high=span_s, start=LEFT, end=right)
     top = rounded_up(max((height for height, _ in heights), default=0.0))
     y = LinearScale(high=top, start=0.0, end=bottom - TOP)
@@ -120,6 +120,16 @@ def _chart(live: Live, size: Size, heights: Sequence[tuple[float, float]]) -> Ba
         y_ticks=tuple(Tick(at=round(bottom - tick.at, 1), label=tick.label) for tick in y.ticks()),
         bars=tuple(bars),
     )
+
+
+def _span_s(live: Live, now: datetime) -> float:
+    """
+    Return the seconds of the axis: fewer than were asked for while the plant is young.
+    """
+    asked_s = live.minutes * 60.0
+    first = moment_of(live.points[0].start) if live.points else None
+    young_s = asked_s if first is None else (now - first).total_seconds()
+    return min(max(young_s, SPAN_S_MIN), asked_s)
 
 
 def _unused_share(point: PowerPoint) -> float:

@@ -53,11 +53,12 @@ def dollars_text(text: str | None) -> str:
     """
     if text is None:
         return "–"
-    shown = rate_text(to_decimal(text))
+    number = to_decimal(text)
+    if number == 0 or abs(number) >= 1_000:
+        return "0.00" if number == 0 else rate_text(number)
+    shown = f"{round(number, max(2, 3 - number.adjusted())):f}"
     whole, _, decimals = shown.partition(".")
-    if len(whole.replace(",", "").lstrip("-")) > 3:
-        return shown
-    return f"{whole}.{decimals.ljust(2, '0')}"
+    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 
 
 def scaled_text(value: float | None, unit: str) -> str:

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from tokenworks.factory.live.model import SupplierMeter
-from tokenworks.foundation.money import USD
+from tokenworks.foundation.money import MICROJOULE, USD, quanta_from_text
 from tokenworks.web.hub_api.access import (
     ADMIN_ONLY,
     Admin,
@@ -100,7 +100,12 @@ async def add_readings(meter_id: UUID, body: ReadingsIn, services: Services) -> 
     Take readings of a meter of the source push, right or wrong, in their order.
     """
     readings = [reading.to_reading() for reading in body.readings]
-    taken = await services.factory.take_readings(meter_id, readings)
+    ranges = {
+        one.device: quanta_from_text(one.counter_range_joules, scale=MICROJOULE.scale)
+        for one in body.readings
+        if one.counter_range_joules is not None
+    }
+    taken = await services.factory.take_readings(meter_id, readings, counter_ranges_uj=ranges)
     return ReadingsAccepted(readings=taken)
 
 
@@ -136,11 +141,11 @@ async def value_chain(services: Services, hours: Hours = HOURS_DEFAULT) -> Value
     Show energy and money along electricity -> compute -> model -> tokens -> applications.
     """
     groups = await services.factory.energy_groups(hours)
-    intervals = await services.factory.intervals(hours)
+    unattributed = await services.factory.unattributed(hours)
     await services.directory.load({group.organisation_id for group in groups})
     return to_chain(
         groups,
-        intervals,
+        unattributed,
         suppliers=await _suppliers(services),
         buyers={
             group.organisation_id: services.directory.name(group.organisation_id)

@@ -4,12 +4,13 @@ Mandates: what agents may spend.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 
 from tokenworks.agents.mandates.ap2 import from_ap2, merchants_of, to_ap2
+from tokenworks.agents.mandates.ap2_signed import jwk_thumbprint, read_signed_ap2
 from tokenworks.agents.mandates.errors import MandateParentError
 from tokenworks.agents.mandates.model import Mandate
 from tokenworks.agents.mandates.signing import read_mandate
@@ -42,6 +43,8 @@ from tokenworks.web.hub_api.services import HubServices
 from tokenworks.web.hub_api.shapes import Page
 
 router: Final = APIRouter(tags=["mandates"])
+
+NOT_CHECKED: Final = "NOT CHECKED"
 
 
 @router.post("/mandates", status_code=201)
@@ -95,16 +98,19 @@ async def list_mandates(
 async def import_ap2(body: Ap2In, services: Services, caller: Caller) -> MandateDetail:
     """
     Issue a mandate that says what an AP2 v0.2 open payment mandate says; all of it, or nothing.
+
+    Whether its signature was checked stands in the mandate's first event.
     """
     chain = await owned_chain(services, caller, body.agent)
     if body.parent is not None:
         await owned_mandate(services, caller, body.parent)
+    claims, origin = _ap2_claims(body)
     payees: dict[str, UUID] = {}
-    for merchant in merchants_of(body.mandate):
+    for merchant in merchants_of(claims):
         # Who is not named stays unknown, and the import is refused with all of them.
         if (name := body.payees.get(merchant)) is not None:
             payees[merchant] = await _payee(services, name)
-    imported = from_ap2(body.mandate, payees=payees)
+    imported = from_ap2(claims, payees=payees)
     mandate = await services.agents.mandates.issue(
         chain[-1].party_id,
         imported.terms,
@@ -112,6 +118,7 @@ async def import_ap2(body: Ap2In, services: Services, caller: Caller) -> Mandate
         label=body.label,
         actor=actor_of(caller, None),
         expires_at=imported.expires_at,
+        origin=origin,
     )
     return await _detail(services, mandate.mandate_id)
 
@@ -204,6 +211,16 @@ async def raise_limit(
         actor=actor_of(caller, None),
     )
     return await _detail(services, mandate_id)
+
+
+def _ap2_claims(body: Ap2In) -> tuple[dict[str, Any], dict[str, str]]:
+    if body.sd_jwt is None:
+        assert body.mandate is not None, "one of the two is given"
+        return body.mandate, {"ap2_signature": NOT_CHECKED}
+    claims = read_signed_ap2(body.sd_jwt, issuer_key=body.issuer_key)
+    if body.issuer_key is None:
+        return claims, {"ap2_signature": NOT_CHECKED}
+    return claims, {"ap2_signature": "checked", "ap2_issuer_key": jwk_thumbprint(body.issuer_key)}
 
 
 async def _detail(services: HubServices, mandate_id: UUID) -> MandateDetail:

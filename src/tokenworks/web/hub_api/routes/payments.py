@@ -20,6 +20,7 @@ from tokenworks.foundation.errors import InvalidError
 from tokenworks.identity.model import Principal, Role
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view
 from tokenworks.web.hub_api.access import Caller, Services, visible_party
+from tokenworks.web.hub_api.agent_access import visible_mandate
 from tokenworks.web.hub_api.payment_shapes import PaymentQuery, PaymentShape, to_payment
 from tokenworks.web.hub_api.services import HubServices
 from tokenworks.web.hub_api.shapes import Page
@@ -91,11 +92,14 @@ async def _filter_of(
         agent = (await visible_party(services, caller, query.agent)).party_id
     if query.payee is not None:
         payee = await _payee_of(services, caller, query.payee)
+    if query.mandate is not None:
+        # Else a payee could ask which of its payments were made under a mandate it guesses.
+        await visible_mandate(services, caller, query.mandate)
     return PaymentFilter(
         within_party_id=within,
         agent_id=agent,
         payee_id=payee,
-        mandate_id=query.mandate if caller.role is not Role.SUPPLIER else None,
+        mandate_id=query.mandate,
         since=query.since,
         is_held=query.held,
     )

@@ -1,0 +1,111 @@
+"""
+The proof of the live factory: the demo's real model, its calls, its joules, by commands alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.acceptance.conftest import Demo, Shop
+from tests.acceptance.hub_process import run_command
+
+
+def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> None:
+    """
+    Real calls of a real model: each has joules on a signed addendum that verifies offline, and
+    calls plus rest are the meter. The power is a model, and says so.
+    """
+    words = ("factory", "demo", "--data", str(demo.data_dir))
+    done = run_command(*words, "--calls", "4", "--max-tokens", "8", "--json", timeout_s=180)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+
+    assert result["calls"] == 4
+    assert result["power"].startswith("MODEL")
+    assert not result["is_measured"]
+    assert result["methods"] == ["timings"]
+    assert result["is_conserved"]
+    assert result["are_signatures_good"]
+    parts = [int(result[name]) for name in ("calls_uj", "others_uj", "unattributed_uj")]
+    assert sum(parts) == int(result["metered_uj"])
+    assert int(result["calls_uj"]) > 0
+    assert int(result["others_uj"]) >= 0
+    assert float(result["joules_per_output_token"]) > float(result["joules_per_token"]) > 0
+    assert result["is_price_per_kwh_assumed"]
+    assert float(result["electricity_per_million_tokens"]) > 0
+    assert float(result["charged_per_million_tokens"]) > 0
+
+    # The same from what a buyer has, without a hub.
+    call_id = result["joules_by_call"][0]["call_id"]
+    files: list[str] = []
+    for name, path in (("receipt", ""), ("addenda", "/addenda")):
+        document = demo.get(f"receipts/{call_id}{path}", key=demo.buyer_key)
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(document.get("items", document)), encoding="utf-8")
+        files.append(str(file))
+    checked = run_command("receipt", "verify", *files, "--data", str(demo.data_dir), "--json")
+    rows = json.loads(checked.stdout)["items"]
+    assert checked.returncode == 0
+    assert [(row["ok"], row["view"], row["notes"]) for row in rows] == [
+        (True, "buyer", []),
+        (True, "addendum", []),
+    ]
+    check = run_command("ledger", "check", "--data", str(demo.data_dir), "--json")
+    assert json.loads(check.stdout)["is_clean"], check.stdout
+    # Nobody else's key sees the factory.
+    assert demo.ask("GET", "factory/live", key=demo.buyer_key).status_code == 403
+    (meter,) = demo.get("factory/meters")["items"]
+    demo.tell("factory", "meter", "retire", meter["meter_id"])
+
+
+def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
+    """
+    A site's own machine reads its meter and sends it; tables and JSON say the same.
+    """
+    added = shop.tell(
+        *("factory", "meter", "add", "factory", "--source", "push", "--name", "rack 7"),
+        *("--boundary", "host", "--interval-s", "2", "--gap-max-s", "1"),
+        *("--price-per-kwh", "0.1", "--grid-g-per-kwh", "381.5", "--grid-source", "made up"),
+    )
+    meter = added["meter_id"]
+    port = str(urlsplit(shop.url).port)
+    sent = shop.tell(
+        *("factory", "meter", "send", meter, "--source", "model", "--port", port),
+        *("--tdp-w", "65", "--every-s", "0.05", "--readings", "3"),
+    )
+    assert sent == {"sent": 3, "not_sent": 0}
+    shown = shop.tell("factory", "meter", "show", meter)
+    assert shown["last_reading_at"] is not None
+    assert shown["grid"] == {
+        "co2e_g_per_kwh": "381.5",
+        "source": "made up",
+        "method": "location_based",
+    }
+    (listed,) = shop.tell("factory", "meter", "list")["items"]
+    assert listed["meter_id"] == meter
+    assert "rack 7" in shop.run("factory", "meter", "list").stdout
+    half = shop.run("factory", "meter", "add", "factory", "--source", "push", "--grid-source", "x")
+    assert half.returncode == 2
+    assert "--grid-g-per-kwh" in half.stderr
+    nothing = shop.run("factory", "meter", "send", meter, "--source", "model", "--port", "1")
+    assert nothing.returncode == 2
+    assert "tdp_w" in nothing.stderr or "listens on 1" in nothing.stderr
+    assert shop.tell("factory", "meter", "retire", meter)["retired_at"] is not None
+    refused = shop.run(
+        "factory",
+        "meter",
+        "send",
+        meter,
+        "--source",
+        "model",
+        "--port",
+        port,
+        "--tdp-w",
+        "65",
+        "--readings",
+        "1",
+    )
+    assert refused.returncode == 1
+    assert isinstance(shop.tell("factory", "energy"), dict)
