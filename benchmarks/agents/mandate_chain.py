@@ -8,7 +8,8 @@ predicates of all eight). Three kinds of chains: with one budget, at the leaf, s
 limits stand on both paths and the difference is the chain itself; with a budget and a count on
 the root and a budget on the leaf; and with a budget on every one of the eight. Each limit more is
 an account more to lock and to change, in a plain path too. All along one path, which a batch looks
-at once, and along many, which is what many agents do.
+at once; along many that share no mandate; and along many whose last mandate alone is their own, as
+agents have that one owner's tree delegates to.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from tokenworks.agents.mandates.merging import merge_chain
 from tokenworks.agents.mandates.model import (
     MANDATE_DEPTH_MAX,
     CountLimit,
-    Mandate,
     MoneyLimit,
     Purchase,
     Terms,
@@ -72,6 +72,7 @@ KINDS: Final = {
     "chain_of_8_leaf_limited": "eight mandates, as many limits as plain",
     "chain_of_8_root_and_leaf_limited": "eight mandates, limits on root and leaf",
     "chain_of_8_all_limited": "eight mandates, a budget on every one",
+    "tree_of_8_all_limited": "the same, seven of the eight shared: one tree",
 }
 
 
@@ -182,6 +183,8 @@ async def _open_kinds(hub: Hub, paths: int) -> dict[str, Prepare]:
     kinds = {"plain": [await _open_key(hub) for _ in range(paths)]}
     for name, levels in limited.items():
         kinds[name] = [await _open_chain(hub, levels) for _ in range(paths)]
+    if paths > 1:
+        kinds["tree_of_8_all_limited"] = await _open_tree(hub, paths)
     return {name: _in_turn(prepares) for name, prepares in kinds.items()}
 
 
@@ -215,26 +218,59 @@ async def _limit(hub: Hub, scope_id: UUID, window: str) -> None:
 
 
 async def _open_chain(hub: Hub, limited: frozenset[int]) -> Prepare:
+    agent_id, payee = await _open_agent(hub), hub.ids.mint()
+    leaf_id = await _issue(hub, agent_id, payee, range(MANDATE_DEPTH_MAX), limited)
+    return await _along(hub, agent_id, leaf_id, payee)
+
+
+async def _open_tree(hub: Hub, leaves: int) -> list[Prepare]:
+    payee, everywhere = hub.ids.mint(), frozenset(range(MANDATE_DEPTH_MAX))
+    leaf = MANDATE_DEPTH_MAX - 1
+    trunk_id = await _issue(hub, await _open_agent(hub), payee, range(leaf), everywhere)
+    prepares: list[Prepare] = []
+    for _ in range(leaves):
+        agent_id = await _open_agent(hub)
+        levels = range(leaf, MANDATE_DEPTH_MAX)
+        leaf_id = await _issue(hub, agent_id, payee, levels, everywhere, parent_id=trunk_id)
+        prepares.append(await _along(hub, agent_id, leaf_id, payee))
+    return prepares
+
+
+async def _open_agent(hub: Hub) -> UUID:
     agent = await hub.opening.add_party(
         f"chain-{hub.ids.mint().hex}x",
         kind=PartyKind.BUYER,
         level=Level.AGENT,
         parent="chain-user",
     )
-    mandates = hub.agents.mandates
-    address = address_of(Ed25519PrivateKey.generate())
-    await mandates.add_wallet(agent.party_id, address)
-    payee = hub.ids.mint()
-    leaf: Mandate | None = None
-    for level in range(MANDATE_DEPTH_MAX):
-        leaf = await mandates.issue(
-            agent.party_id,
+    return agent.party_id
+
+
+async def _issue(
+    hub: Hub,
+    agent_id: UUID,
+    payee: UUID,
+    levels: range,
+    limited: frozenset[int],
+    *,
+    parent_id: UUID | None = None,
+) -> UUID:
+    for level in levels:
+        mandate = await hub.agents.mandates.issue(
+            agent_id,
             _terms(hub, level, payee, is_limited=level in limited),
-            parent=None if leaf is None else leaf.mandate_id,
+            parent=parent_id,
             actor="benchmark",
         )
-    assert leaf is not None, "a chain has mandates"
-    leaf_id = leaf.mandate_id
+        parent_id = mandate.mandate_id
+    assert parent_id is not None, "there are levels"
+    return parent_id
+
+
+async def _along(hub: Hub, agent_id: UUID, leaf_id: UUID, payee: UUID) -> Prepare:
+    mandates = hub.agents.mandates
+    address = address_of(Ed25519PrivateKey.generate())
+    await mandates.add_wallet(agent_id, address)
     purchase = _purchase(hub, payee)
 
     async def along_chain() -> Placement:
@@ -325,6 +361,8 @@ def table(figures: dict[str, Any]) -> Table:
         found.add_column(heading, justify="right")
     for paths, row in figures["by_paths"].items():
         for kind, text in KINDS.items():
+            if kind not in row["microseconds_per_hold"]:
+                continue
             added = row["added_to_plain"].get(kind)
             cpu_added = row["cpu_added_to_plain"].get(kind)
             found.add_row(
