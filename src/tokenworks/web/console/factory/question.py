@@ -87,13 +87,6 @@ class Question:
     front: FrontName
     values: Mapping[str, str]  # of ``FIELDS``, as typed
 
-    @property
-    def is_default(self) -> bool:
-        """
-        Return whether nothing was changed.
-        """
-        return all(self.values[each.name] == each.default for each in FIELDS)
-
     def value(self, name: str) -> str:
         """
         Return what was typed for a field.

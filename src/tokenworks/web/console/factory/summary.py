@@ -36,13 +36,6 @@ class Summary:
         return self.energy_uj / MICRO
 
     @property
-    def unattributed_j(self) -> float:
-        """
-        Return what no call used.
-        """
-        return self.unattributed_uj / MICRO
-
-    @property
     def unattributed_share(self) -> float | None:
         """
         Return the part of the divided energy that no call used.

@@ -70,7 +70,9 @@ function swap(text) {
   if (focused) document.getElementById(focused)?.focus();
 }
 
+/** Compute after a moment; answers on their way are to what was chosen before, and are dropped. */
 function soon() {
+  asked += 1;
   clearTimeout(timer);
   timer = setTimeout(compute, WAIT_MS);
 }
