@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import json
 import socket
-import uuid
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -614,22 +613,6 @@ async def open_rig(dsn: str, data_dir: Path, *, deposit: int = 10 * DOLLAR) -> A
         yield rig
 
 
-@contextlib.contextmanager
-def fresh_database(server_dsn: str, template: str) -> Generator[str]:
-    """
-    Make a database from a template and drop it afterwards, for plants of a whole module.
-    """
-    plain_name = f"plant_{uuid.uuid4().hex}"
-    name = sql.Identifier(plain_name)
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template))
-        )
-    yield conninfo.make_conninfo(server_dsn, dbname=plain_name)
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-
-
 # ---------------------------------------------------------------------- a real socket
 
 
@@ -710,7 +693,6 @@ __all__ = [
     "Plant",
     "Rig",
     "completion",
-    "fresh_database",
     "heard",
     "nano",
     "open_business",

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     CONTEXT_TOKENS,
     SUPPLIER_KEY,
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     open_business,
     open_plant,
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from psycopg import conninfo, sql
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     POSTING_ROLE,
     SUPPLIER_KEY,
@@ -21,7 +22,6 @@ from tests.postgres.gateway_rig import (
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     open_business,
     open_plant,
@@ -38,12 +38,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 

@@ -22,7 +22,8 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from tests.postgres.gateway_rig import DOLLAR, HELLO, Plant, fresh_database, open_plant
+from tests.databases import OpenDatabase
+from tests.postgres.gateway_rig import DOLLAR, HELLO, Plant, open_plant
 from tests.postgres.selling_rig import SellingRig, listening, open_selling_business
 from tokenworks.agents.escrow.attestation import sign_attestation
 from tokenworks.agents.escrow.result import canonical, sha256_hex
@@ -41,12 +42,12 @@ RESULT = {"ok": True}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,

@@ -21,7 +21,8 @@ from mcp.client.streamable_http import streamable_http_client
 from x402.client import x402Client
 from x402.mcp.client_async import x402MCPClient
 
-from tests.postgres.gateway_rig import HELLO, Plant, fresh_database, nano, open_plant
+from tests.databases import OpenDatabase
+from tests.postgres.gateway_rig import HELLO, Plant, nano, open_plant
 from tests.postgres.selling_rig import SellingRig, braked, listening, open_selling_business
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.identity.model import PartyKind
@@ -35,12 +36,12 @@ TOOLS = {"quote", "pay", "balance", "mandate", "receipt", "call_model"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,

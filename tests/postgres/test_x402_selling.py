@@ -15,7 +15,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.postgres.gateway_rig import DOLLAR, Plant, fresh_database, heard, nano, open_plant
+from tests.databases import OpenDatabase
+from tests.postgres.gateway_rig import DOLLAR, Plant, heard, nano, open_plant
 from tests.postgres.selling_rig import SellingRig, braked, listening, open_selling_business
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
@@ -53,12 +54,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,

@@ -25,7 +25,8 @@ from uuid import UUID
 
 import psycopg
 
-from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
+from tests.databases import OpenDatabase
+from tests.simulation.simulator.database import NO_DATABASE, open_server
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.run import quiet_logs
 from tokenworks.foundation.clock import SystemClock
