@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.databases import OpenDatabase, databases_of, make_template, throwaway_server
+from tests.patience import patient_hub
 from tokenworks.adapters.embedded_postgres import binaries
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -37,6 +38,15 @@ def pytest_report_header() -> str:
     Say which PostgreSQL the tests run on.
     """
     return f"PostgreSQL {binaries.installed_version()} of {binaries.install_directory()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    """
+    Wait for a slow machine; tests of a wait that is too long set their own.
+    """
+    with patient_hub():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S, until
 from tests.postgres.gateway_rig import (
     DOLLAR,
     HELLO,
@@ -75,12 +76,11 @@ async def was_aborted(rig: Rig) -> None:
     """
     Return when the first supplier has seen that the hub dropped its answer.
     """
-    for _ in range(5_000):
-        if rig.first.stats()["aborted"]:
-            return
-        await asyncio.sleep(0.01)
-    message = "the answer goes on"
-    raise AssertionError(message)
+
+    async def is_aborted() -> object:
+        return rig.first.stats()["aborted"]
+
+    await until(is_aborted, otherwise="the answer goes on")
 
 
 # ---------------------------------------------------------------------- clients that leave
@@ -93,7 +93,7 @@ async def read_and_leave(rig: Rig, body: bytes) -> None:
     headers = {"authorization": f"Bearer {rig.secret}"}
     async with (
         serving(rig) as url,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
     ):
         async with client.stream(
             "POST", f"{url}/v1/chat/completions", content=body, headers=headers

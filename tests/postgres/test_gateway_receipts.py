@@ -213,7 +213,7 @@ async def test_secrets_are_nowhere(rig: Rig, capsys: pytest.CaptureFixture[str])
     Neither the buyer's key nor the supplier's is in logs, answers, receipts or the database.
     """
     answers: list[bytes] = []
-    await rig.be_impatient()
+    await rig.be_impatient(first_byte_timeout_ms=250)
     for behaviour in (
         Behaviour(),
         Behaviour(status=401),

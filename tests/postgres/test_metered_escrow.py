@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S
 from tests.postgres.gateway_rig import DOLLAR, HELLO, Plant, open_plant
 from tests.postgres.selling_rig import SellingRig, listening, open_selling_business
 from tokenworks.agents.escrow.attestation import sign_attestation
@@ -153,7 +154,7 @@ class Team:
         """
         Run ``tokenworks escrow verify`` on files alone; return what it prints, and its exit code.
         """
-        async with httpx.AsyncClient() as anybody:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as anybody:
             published = await anybody.get(f"{self.selling.url}/.well-known/jwks.json")
         files = {
             "receipt.json": json.dumps(receipt),
@@ -346,7 +347,9 @@ async def test_calls_of_everybody_below_the_payee_are_its_own(team: Team) -> Non
     _, secret = await gateway.hub.opening.add_key(organisation_id, role=Role.BUYER, label="books")
     body = {"milestone": "m0", "result": RESULT, "calls": calls}
     headers = {"authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(base_url=team.selling.url, headers=headers) as owner:
+    async with httpx.AsyncClient(
+        base_url=team.selling.url, headers=headers, timeout=PATIENCE_S
+    ) as owner:
         answer = await owner.post(f"/hub/v1/escrows/{escrow}/submit", json=body)
     assert answer.json()["state"] == "settled", answer.text
 
