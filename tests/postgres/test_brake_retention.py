@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from psycopg import conninfo
 
 from tests.postgres.brake_rig import DOLLAR, open_rig
@@ -25,7 +24,6 @@ TABLES = ("judgements", "reviews", "review_decisions", "webhook_deliveries")
 parquet: Any = importlib.import_module("pyarrow.parquet")  # it ships no types
 
 
-@pytest.mark.timeout(120)
 async def test_reviews_are_archived_with_their_month(dsn: str, tmp_path: Path) -> None:
     """
     Every table of the brake that grows is written, proven and dropped; rules and profiles stay.

@@ -51,7 +51,7 @@ async def books(dsn: str, clock: FakeClock, ids: IdentifierSource) -> AsyncItera
         await books.assert_clean()
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 120)
+@pytest.mark.timeout(3_600 if IS_LONG else 600)
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

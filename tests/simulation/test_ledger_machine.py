@@ -135,7 +135,7 @@ def machine(dsn: str, clock: FakeClock, ids: IdentifierSource) -> Iterator[type[
         runner.run(stack.aclose())
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 120)
+@pytest.mark.timeout(3_600 if IS_LONG else 600)
 def test_ledger_and_its_naive_twin_live_the_same_life(machine: type[LedgerMachine]) -> None:
     """
     Whatever happens in whatever order, both keep the same books, and the check is clean.

@@ -30,7 +30,7 @@ def _run(open_database: OpenDatabase, seed: int, steps: Sequence[int]) -> Run:
         return run_steps(seed, steps, dsn)
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 300)
+@pytest.mark.timeout(3_600 if IS_LONG else 600)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_law_holds_in_a_whole_life(open_database: OpenDatabase, seed: int) -> None:
     """
@@ -48,7 +48,7 @@ def test_same_seed_lives_the_same_life(open_database: OpenDatabase) -> None:
     first, second = (_run(open_database, 77, range(120)) for _ in range(2))
     assert first.lines == second.lines
     assert first.digest == second.digest
-    assert _run(open_database, 78, range(120)).digest != first.digest
+    assert _run(open_database, 78, range(20)).lines[:20] != first.lines[:20]
 
 
 def test_steps_may_be_left_out(open_database: OpenDatabase) -> None:

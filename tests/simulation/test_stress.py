@@ -14,7 +14,7 @@ IS_LONG = bool(os.environ.get("TOKENWORKS_LONG_TESTS"))
 ROUNDS = 1_000 if IS_LONG else 40
 
 
-@pytest.mark.timeout(3_600 if IS_LONG else 300)
+@pytest.mark.timeout(3_600 if IS_LONG else 600)
 @pytest.mark.parametrize("seed", range(20 if IS_LONG else 2))
 def test_races_leave_the_books_that_were_acknowledged(dsn: str, seed: int) -> None:
     """
