@@ -1,0 +1,53 @@
+"""
+Where a statement of this concept runs: on the caller's connection, or on one of the pool.
+
+In the caller's transaction a change is a savepoint, so a refusal leaves the transaction usable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import psycopg
+
+from tokenworks.identity.errors import IdentityUnavailableError
+from tokenworks.postgres.pool import Connection, Pool
+
+
+class Connections:
+    """
+    Connections of a pool, lent where the caller brings none.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @asynccontextmanager
+    async def reading(self, connection: Connection | None = None) -> AsyncGenerator[Connection]:
+        """
+        Lend a connection for as long as the block lasts.
+
+        Raises:
+            IdentityUnavailableError: The database does not answer (on a connection of the pool).
+        """
+        if connection is not None:
+            yield connection
+            return
+        try:
+            async with self._pool.connection() as own:
+                yield own
+        except psycopg.OperationalError as error:
+            message = "Parties and keys cannot be read or changed right now."
+            raise IdentityUnavailableError(message, retry_after_s=1.0) from error
+
+    @asynccontextmanager
+    async def changing(self, connection: Connection | None = None) -> AsyncGenerator[Connection]:
+        """
+        Run the block in a transaction, or in a savepoint of the caller's.
+
+        Raises:
+            IdentityUnavailableError: As ``reading``.
+        """
+        async with self.reading(connection) as open_connection, open_connection.transaction():
+            yield open_connection
