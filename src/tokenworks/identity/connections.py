@@ -1,5 +1,5 @@
 """
-Where a statement of this concept runs: on the caller's connection, or on one of the pool.
+Where a statement about parties and keys runs, and in which transaction.
 
 In the caller's transaction a change is a savepoint, so a refusal leaves the transaction usable.
 """
@@ -7,11 +7,10 @@ In the caller's transaction a change is a savepoint, so a refusal leaves the tra
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
-import psycopg
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tokenworks.identity.errors import IdentityUnavailableError
+from tokenworks.postgres.lending import lent
 from tokenworks.postgres.pool import Connection, Pool
 
 
@@ -23,23 +22,16 @@ class Connections:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    @asynccontextmanager
-    async def reading(self, connection: Connection | None = None) -> AsyncGenerator[Connection]:
+    def reading(
+        self, connection: Connection | None = None
+    ) -> AbstractAsyncContextManager[Connection]:
         """
         Lend a connection for as long as the block lasts.
 
         Raises:
             IdentityUnavailableError: The database does not answer (on a connection of the pool).
         """
-        if connection is not None:
-            yield connection
-            return
-        try:
-            async with self._pool.connection() as own:
-                yield own
-        except psycopg.OperationalError as error:
-            message = "Parties and keys cannot be read or changed right now."
-            raise IdentityUnavailableError(message, retry_after_s=1.0) from error
+        return lent(self._pool, connection, unavailable=_unavailable)
 
     @asynccontextmanager
     async def changing(self, connection: Connection | None = None) -> AsyncGenerator[Connection]:
@@ -51,3 +43,8 @@ class Connections:
         """
         async with self.reading(connection) as open_connection, open_connection.transaction():
             yield open_connection
+
+
+def _unavailable() -> IdentityUnavailableError:
+    message = "Parties and keys cannot be read or changed right now."
+    return IdentityUnavailableError(message, retry_after_s=1.0)
