@@ -19,7 +19,8 @@ import uvicorn
 
 from tests.postgres.gateway_rig import HELLO, Plant, Rig, open_business
 from tokenworks.agents.mandates.model import Mandate, Terms
-from tokenworks.bootstrap import Hub, make_app
+from tokenworks.bootstrap.doors import make_app
+from tokenworks.bootstrap.hub import Hub
 from tokenworks.gateway.calls import CallRow
 from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.sdk import SpendCap, Wallet
