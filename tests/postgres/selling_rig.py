@@ -132,8 +132,8 @@ def braked(rig: SellingRig) -> Generator[FakeBrake]:
     Put a brake that says what the test wants into the hub's payments.
     """
     payments = rig.gateway.hub.agents.payments
-    places = (payments, payments._placing, payments._capturing)
-    before = payments._brake
+    places = (payments._placing, payments._holding, payments._capturing, payments._standing)
+    before = payments._placing._brake
     brake = FakeBrake(rig.gateway.hub.clock)
     for place in places:
         place._brake = brake
