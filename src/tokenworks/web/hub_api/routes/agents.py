@@ -16,12 +16,12 @@ from tokenworks.identity.model import Level, Party, PartyKind, PartyState, Princ
 from tokenworks.web.hub_api.access import Caller, Services, actor_of
 from tokenworks.web.hub_api.agent_access import owned_chain, visible_chain
 from tokenworks.web.hub_api.agent_bodies import AgentIn, AgentQuery, WalletIn
-from tokenworks.web.hub_api.agent_rendering import to_agent, to_tree, to_wallet, with_agents
-from tokenworks.web.hub_api.agent_shapes import AgentShape, AgentTree, Frozen, WalletShape
 from tokenworks.web.hub_api.bodies import NameOrId
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
+from tokenworks.web.hub_api.rendering.agents import to_agent, to_tree, to_wallet, with_agents
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
+from tokenworks.web.hub_api.shapes.agents import AgentShape, AgentTree, Frozen, WalletShape
+from tokenworks.web.hub_api.shapes.parts import Page
 
 router: Final = APIRouter(tags=["agents"])
 

@@ -16,9 +16,9 @@ from tokenworks.agents.mandates.model import Mandate, MandateEvent, Wallet
 from tokenworks.agents.mandates.terms import terms_to_json
 from tokenworks.identity.model import Level, Party, PartyState
 from tokenworks.ledger.model import LimitView
-from tokenworks.web.hub_api import agent_shapes as shapes
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.rendering import amount_text
+from tokenworks.web.hub_api.rendering.amounts import amount_text
+from tokenworks.web.hub_api.shapes import agents as shapes
 
 _UNITS = {"LIMIT.TOK": "tokens", "LIMIT.PAYMENTS": "payments"}
 
