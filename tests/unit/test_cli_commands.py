@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from tokenworks.cli.call import write_lines
 from tokenworks.cli.client import CommandError
 from tokenworks.cli.key import parse_expiry, split_models
-from tokenworks.cli.main import app
+from tokenworks.cli.main import COMMANDS, app
 from tokenworks.cli.offer import parse_costs, parse_split
 from tokenworks.receipts.jws import to_jwk
 
@@ -748,3 +748,12 @@ def test_every_command_takes_json_and_explains_itself(command: Callable[..., Any
     """
     assert "as_json" in command.__annotations__
     assert command.__doc__
+
+
+def test_completion_is_installed_for_the_whole_command_only() -> None:
+    """
+    The options of the whole command are not repeated in each noun's.
+    """
+    assert "--install-completion" in run("--help").output
+    for registration in COMMANDS:
+        assert "-completion" not in run(registration.name, "--help").output, registration.name
