@@ -134,10 +134,10 @@ async def test_writer_refuses_at_once_while_its_server_is_demoted_and_goes_on_af
         writer = Writer(dsn, clock=clock, holder="fenced", fence=_fence(mark))
         await writer.start()
         _rewrite(mark, '"timeline":1', '"timeline":5')
-        await writer._disconnect()
+        await writer._connection.close()
         placing = asyncio.ensure_future(writer.place(held))
         for _ in range(500):
-            if writer._refusal is not None:
+            if writer._connection.refusal is not None:
                 break
             await asyncio.sleep(0.01)
         with pytest.raises(LedgerUnavailableError) as refused:
@@ -229,10 +229,10 @@ async def test_door_says_that_the_server_was_demoted(dsn: str, tmp_path: Path) -
         assert (await rig.ask()).status_code == 200
         mark = rig.hub.settings.data_dir / "promotion.json"
         _rewrite(mark, '"timeline":1', '"timeline":2')
-        await rig.hub.writer._disconnect()
+        await rig.hub.writer._connection.close()
         for _ in range(500):
             answer = await rig.ask()
-            if answer.status_code != 200 and rig.hub.writer._refusal is not None:
+            if answer.status_code != 200 and rig.hub.writer._connection.refusal is not None:
                 break
             await asyncio.sleep(0.01)
         answer = await rig.ask()
@@ -241,7 +241,7 @@ async def test_door_says_that_the_server_was_demoted(dsn: str, tmp_path: Path) -
         assert int(answer.headers["retry-after"]) >= 1
         _rewrite(mark, '"timeline":2', '"timeline":1')
         for _ in range(500):
-            if rig.hub.writer._refusal is None:
+            if rig.hub.writer._connection.refusal is None:
                 break
             await asyncio.sleep(0.02)
         assert (await rig.ask()).status_code == 200

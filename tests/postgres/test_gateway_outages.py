@@ -14,6 +14,7 @@ import pytest
 from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
 from tokenworks.gateway import holding
 from tokenworks.ledger import writer as ledger_writer
+from tokenworks.ledger.batching import operation_queue
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Wait for the books a fraction of a second, so that the tests do not take minutes.
     """
-    for module in (ledger_writer, holding):
+    for module in (operation_queue, holding):
         monkeypatch.setattr(module, "LEDGER_ANSWER_TIMEOUT_S", 0.4)
     monkeypatch.setattr(ledger_writer, "RECONNECT_DELAYS_S", (0.05,))
 

@@ -32,7 +32,7 @@ from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
-from tokenworks.ledger import writer as writer_module
+from tokenworks.ledger.batching import operation_queue
 from tokenworks.ledger.check import check_books
 from tokenworks.ledger.model import (
     Outcome,
@@ -510,7 +510,7 @@ def _patience() -> Generator[None]:
         for module, name in (
             (pool_module, "ANSWER_TIMEOUT_S"),
             (pool_module, "POOL_WAIT_TIMEOUT_S"),
-            (writer_module, "LEDGER_ANSWER_TIMEOUT_S"),
+            (operation_queue, "LEDGER_ANSWER_TIMEOUT_S"),
         ):
             stack.enter_context(mock.patch.object(module, name, PATIENCE_S))
         yield

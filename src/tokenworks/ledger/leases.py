@@ -14,7 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.ledger.writer import QUERIES, Lane
+from tokenworks.ledger.batching.lane_connection import Lane
+from tokenworks.ledger.store import QUERIES
 from tokenworks.postgres.pool import Pool
 
 

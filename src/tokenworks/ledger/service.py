@@ -52,7 +52,8 @@ from tokenworks.ledger.model import (
     Transfer,
     TrialBalance,
 )
-from tokenworks.ledger.writer import QUERIES, Writer
+from tokenworks.ledger.store import QUERIES
+from tokenworks.ledger.writer import Writer
 from tokenworks.postgres.pool import Connection, Pool
 
 PLATFORM_ID: Final = UUID(int=1)
