@@ -25,7 +25,7 @@ import psycopg
 import uvicorn
 from psycopg import conninfo, sql
 
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.money import USD, Amount, quanta_from_text
 from tokenworks.gateway.calls import CallFilter, CallRow

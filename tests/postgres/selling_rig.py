@@ -19,7 +19,8 @@ import uvicorn
 
 from tests.postgres.gateway_rig import HELLO, Plant, Rig, open_business
 from tokenworks.agents.mandates.model import Mandate, Terms
-from tokenworks.bootstrap import Hub, make_app
+from tokenworks.bootstrap.doors import make_app
+from tokenworks.bootstrap.hub import Hub
 from tokenworks.gateway.calls import CallRow
 from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.sdk import SpendCap, Wallet
@@ -131,8 +132,8 @@ def braked(rig: SellingRig) -> Generator[FakeBrake]:
     Put a brake that says what the test wants into the hub's payments.
     """
     payments = rig.gateway.hub.agents.payments
-    places = (payments, payments._placing, payments._capturing)
-    before = payments._brake
+    places = (payments._placing, payments._holding, payments._capturing, payments._standing)
+    before = payments._placing._brake
     brake = FakeBrake(rig.gateway.hub.clock)
     for place in places:
         place._brake = brake

@@ -26,7 +26,7 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
-from tokenworks.bootstrap import open_hub
+from tokenworks.bootstrap.hub import open_hub
 from tokenworks.gateway.errors import CallNotFoundError
 from tokenworks.receipts.lane_chain import check_links
 from tokenworks.receipts.trust import TrustedKeys

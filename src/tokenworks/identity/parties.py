@@ -127,7 +127,16 @@ class Parties:
         """
         async with self._connections.reading(connection) as open_connection:
             party = await party_of(open_connection, reference)
-            return tuple(await store.read_chain(open_connection, party.party_id))
+            return (await store.read_chains(open_connection, [party.party_id]))[party.party_id]
+
+    async def get_chains(self, party_ids: Iterable[UUID]) -> dict[UUID, tuple[Party, ...]]:
+        """
+        Return some parties, each with its ancestors, the organisation first; one query.
+
+        Who is unknown is left out.
+        """
+        async with self._connections.reading() as connection:
+            return await store.read_chains(connection, list(party_ids))
 
     async def list_parties(
         self,

@@ -62,6 +62,7 @@ class Identity:
         self.add_party: Final = parties.add_party
         self.get_party: Final = parties.get_party
         self.get_chain: Final = parties.get_chain
+        self.get_chains: Final = parties.get_chains
         self.list_parties: Final = parties.list_parties
         self.list_tree: Final = parties.list_tree
         self.stopped: Final = parties.stopped

@@ -21,20 +21,16 @@ from tokenworks.foundation.money import ASSETS, quanta_from_text
 from tokenworks.identity.model import Principal, Role
 from tokenworks.web.hub_api.access import Caller, Services, actor_of, visible_party
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.review_rendering import (
-    review_parties,
-    to_review,
-    to_review_detail,
-)
-from tokenworks.web.hub_api.review_shapes import (
+from tokenworks.web.hub_api.rendering.reviews import review_parties, to_review, to_review_detail
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.parts import Page
+from tokenworks.web.hub_api.shapes.reviews import (
     ApproveIn,
     DenyIn,
     ReviewDetail,
     ReviewQuery,
     ReviewShape,
 )
-from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
 
 router: Final = APIRouter(tags=["reviews"])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Literal
 from uuid import UUID
 
-from tokenworks.web.hub_api.shapes import Decimal, Moment, PartyRef, Shape
+from tokenworks.web.hub_api.shapes.parts import Decimal, Moment, PartyRef, Shape
 
 
 class WalletShape(Shape):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tokenworks.web.hub_api.bodies import Body
-from tokenworks.web.hub_api.shapes import Decimal, Shape
+from tokenworks.web.hub_api.shapes.parts import Decimal, Shape
 
 ReachName = Literal["measured", "interpolated", "clamped", "unreachable"]
 SignedDecimalIn = Annotated[str, Field(pattern=r"^-?\d{1,9}(\.\d{1,9})?$", examples=["80"])]

@@ -15,9 +15,9 @@ from tokenworks.agents.brake.service import RulesView
 from tokenworks.agents.brake.store import Said
 from tokenworks.agents.brake.webhooks import Delivery, Webhook
 from tokenworks.foundation.money import ASSETS, quanta_to_text
-from tokenworks.web.hub_api import review_shapes as shapes
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.shapes import PartyRef
+from tokenworks.web.hub_api.shapes import reviews as shapes
+from tokenworks.web.hub_api.shapes.parts import PartyRef
 
 
 def review_parties(reviews: Iterable[Review]) -> set[UUID]:

@@ -25,7 +25,7 @@ from tokenworks.factory.economics.model import (
 )
 from tokenworks.factory.economics.revenue import BASE_TIERS, SystemRevenue
 from tokenworks.pricing.tiers import Tier
-from tokenworks.web.hub_api.economics_shapes import (
+from tokenworks.web.hub_api.shapes.economics import (
     AssumptionsShape,
     CurvePoint,
     EconomicsShape,

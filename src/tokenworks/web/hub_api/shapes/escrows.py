@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from tokenworks.web.hub_api.bodies import Body, DecimalIn, Ppm
-from tokenworks.web.hub_api.shapes import Shape
+from tokenworks.web.hub_api.shapes.parts import Shape
 
 MilestoneName = Annotated[str, Field(min_length=1, max_length=63)]
 Milestones = Annotated[list[MilestoneName], Field(min_length=1, max_length=32)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import UUID
 
-from tokenworks.web.hub_api.shapes import Decimal, Moment, Shape
+from tokenworks.web.hub_api.shapes.parts import Decimal, Moment, Shape
 
 
 class GridFactorShape(Shape):

@@ -14,7 +14,7 @@ from tokenworks.factory.live.model import JOULES_PER_KWH, MICRO, Interval, Sourc
 from tokenworks.factory.live.service import LiveMeter, Tail, from_us
 from tokenworks.factory.live.store import EnergyGroup, UnattributedEnergy
 from tokenworks.foundation.money import USD, quanta_to_text
-from tokenworks.web.hub_api import factory_shapes as shapes
+from tokenworks.web.hub_api.shapes import factory as shapes
 
 _MILLION: Final = 1_000_000
 _UNATTRIBUTED: Final = "unattributed"

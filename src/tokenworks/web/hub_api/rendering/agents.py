@@ -16,9 +16,10 @@ from tokenworks.agents.mandates.model import Mandate, MandateEvent, Wallet
 from tokenworks.agents.mandates.terms import terms_to_json
 from tokenworks.identity.model import Level, Party, PartyState
 from tokenworks.ledger.model import LimitView
-from tokenworks.web.hub_api import agent_shapes as shapes
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.rendering import amount_text
+from tokenworks.web.hub_api.rendering.amounts import amount_text
+from tokenworks.web.hub_api.shapes import agents as shapes
+from tokenworks.web.hub_api.shapes.parts import PartyRef
 
 _UNITS = {"LIMIT.TOK": "tokens", "LIMIT.PAYMENTS": "payments"}
 
@@ -36,18 +37,18 @@ def to_wallet(wallet: Wallet) -> shapes.WalletShape:
 
 
 def to_agent(
-    chain: Sequence[Party], directory: Directory, wallets: Iterable[Wallet], *, network: str
+    chain: Sequence[Party], wallets: Iterable[Wallet], *, network: str
 ) -> shapes.AgentShape:
     """
     Return an agent, the last of a chain that begins with its organisation.
     """
+    assert len(chain) > 1, "an agent has an owner"
     agent = chain[-1]
-    assert agent.parent_id is not None, "an agent has an owner"
     return shapes.AgentShape(
         party_id=agent.party_id,
         name=agent.name,
-        owner=directory.party(agent.parent_id),
-        organisation=directory.party(agent.organisation_id),
+        owner=_ref(chain[-2]),
+        organisation=_ref(chain[0]),
         state=str(agent.state),
         is_frozen=any(party.state is PartyState.FROZEN for party in chain),
         network=network,
@@ -230,3 +231,7 @@ def _mandate_fields(mandate: Mandate, directory: Directory) -> dict[str, Any]:
         "expires_at": mandate.expires_at,
         "revoked_at": mandate.revoked_at,
     }
+
+
+def _ref(party: Party) -> PartyRef:
+    return PartyRef(party_id=party.party_id, name=party.name)

@@ -15,7 +15,7 @@ from tokenworks.agents.brake.model import ReviewState, Scope
 from tokenworks.agents.brake.reviewing import NOTE_CHARACTERS_MAX
 from tokenworks.agents.mandates.model import Window
 from tokenworks.web.hub_api.bodies import ActorName, Body, DecimalIn, NameOrId, PageQuery
-from tokenworks.web.hub_api.shapes import Decimal, Moment, PartyRef, Shape
+from tokenworks.web.hub_api.shapes.parts import Decimal, Moment, PartyRef, Shape
 
 
 def _readable(text: str) -> str:
