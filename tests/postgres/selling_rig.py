@@ -21,7 +21,7 @@ from tests.postgres.gateway_rig import HELLO, Plant, Rig, open_business
 from tokenworks.agents.mandates.model import Mandate, Terms
 from tokenworks.bootstrap.doors import make_app
 from tokenworks.bootstrap.hub import Hub
-from tokenworks.gateway.calls import CallRow
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.sdk import SpendCap, Wallet
 from tokenworks.sdk.paying import PaymentDesk
