@@ -13,7 +13,7 @@ from unittest import mock
 
 from tokenworks.agents.payments import placing
 from tokenworks.gateway import holding
-from tokenworks.ledger import writer
+from tokenworks.ledger.batching import operation_queue
 from tokenworks.postgres import pool
 
 PATIENCE_S: Final = 120.0
@@ -41,7 +41,7 @@ def patient_hub() -> Generator[None]:
         for module, name in (
             (pool, "ANSWER_TIMEOUT_S"),
             (pool, "POOL_WAIT_TIMEOUT_S"),
-            (writer, "LEDGER_ANSWER_TIMEOUT_S"),
+            (operation_queue, "LEDGER_ANSWER_TIMEOUT_S"),
             (holding, "LEDGER_ANSWER_TIMEOUT_S"),
             (placing, "LEDGER_ANSWER_TIMEOUT_S"),
         ):

@@ -25,10 +25,10 @@ import uvicorn
 from psycopg import conninfo, sql
 
 from tests.patience import PATIENCE_S, until
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.money import USD, Amount, quanta_from_text
-from tokenworks.gateway.calls import CallFilter, CallRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.open_call import Quote
 from tokenworks.identity.model import ApiKey, Party, PartyKind, Role

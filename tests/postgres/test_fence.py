@@ -135,11 +135,11 @@ async def test_writer_refuses_at_once_while_its_server_is_demoted_and_goes_on_af
         writer = Writer(dsn, clock=clock, holder="fenced", fence=_fence(mark))
         await writer.start()
         _rewrite(mark, '"timeline":1', '"timeline":5')
-        await writer._disconnect()
+        await writer._connection.close()
         placing = asyncio.ensure_future(writer.place(held))
 
         async def is_refused() -> bool:
-            return writer._refusal is not None
+            return writer._connection.refusal is not None
 
         await until(is_refused, otherwise="the writer uses a demoted server")
         with pytest.raises(LedgerUnavailableError) as refused:
@@ -231,11 +231,11 @@ async def test_door_says_that_the_server_was_demoted(dsn: str, tmp_path: Path) -
         assert (await rig.ask()).status_code == 200
         mark = rig.hub.settings.data_dir / "promotion.json"
         _rewrite(mark, '"timeline":1', '"timeline":2')
-        await rig.hub.writer._disconnect()
+        await rig.hub.writer._connection.close()
         early = asyncio.ensure_future(rig.ask())
 
         async def is_refused() -> bool:
-            return rig.hub.writer._refusal is not None
+            return rig.hub.writer._connection.refusal is not None
 
         await until(is_refused, otherwise="the hub uses a demoted server")
         answer = await rig.ask()

@@ -17,6 +17,7 @@ from tests.patience import PATIENCE_S, until
 from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
 from tokenworks.gateway import holding
 from tokenworks.ledger import writer as ledger_writer
+from tokenworks.ledger.batching import operation_queue
 
 LITTLE_PATIENCE_S = 0.4
 
@@ -35,7 +36,7 @@ class ShortOutage(Outage):
         """
         Take the database away, and the patience.
         """
-        for module in (ledger_writer, holding):
+        for module in (operation_queue, holding):
             self._patches.enter_context(
                 mock.patch.object(module, "LEDGER_ANSWER_TIMEOUT_S", LITTLE_PATIENCE_S)
             )

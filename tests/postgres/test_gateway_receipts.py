@@ -26,10 +26,11 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
-from tokenworks.bootstrap import open_hub
+from tokenworks.bootstrap.hub import open_hub
 from tokenworks.gateway.errors import CallNotFoundError
+from tokenworks.receipts.lane_chain import check_links
 from tokenworks.receipts.trust import TrustedKeys
-from tokenworks.receipts.verify import check_links, verify_receipt
+from tokenworks.receipts.verify import verify_receipt
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view, supplier_view
 from tokenworks.settings import Settings
 

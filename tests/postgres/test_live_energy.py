@@ -48,7 +48,7 @@ from tokenworks.receipts.files import verify_paths
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.views import BUYER
 from tokenworks.testing.supplier_behaviour import Content
-from tokenworks.web.hub_api.factory_rendering import to_chain, to_models
+from tokenworks.web.hub_api.rendering.factory import to_chain, to_models
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

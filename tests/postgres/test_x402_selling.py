@@ -34,6 +34,7 @@ from tokenworks.foundation.money import LIMIT_TOKENS
 from tokenworks.sdk import (
     AnswerLostError,
     AsyncPayingTransport,
+    Backoff,
     PaymentInReviewError,
     PaymentRefusedError,
     Wallet,
@@ -374,7 +375,9 @@ async def test_lost_answer_is_paid_once(rig: SellingRig) -> None:
             await self.inner.aclose()
 
     desk = rig.desk()
-    async with httpx.AsyncClient(transport=AsyncPayingTransport(desk, Cut())) as client:
+    at_once = Backoff(first_wait_s=0)
+    transport = AsyncPayingTransport(desk, Cut(), backoff=at_once)
+    async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(AnswerLostError):
             await client.post(rig.chat_url, content=rig.body())
     call = await rig.gateway.call()
