@@ -141,7 +141,7 @@ async def test_an_expired_key_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPat
     soon = SystemClock().now() + timedelta(hours=1)
     _, secret = await rig.add_key(expires_at=soon)
     # The keys' clock alone: the ledger's may not be far from PostgreSQL's.
-    monkeypatch.setattr(rig.hub.identity._authenticator, "_clock", FakeClock(soon))
+    monkeypatch.setattr(rig.hub.identity.authenticate.__self__, "_clock", FakeClock(soon))
 
     answer = await rig.ask(secret=secret)
 
