@@ -403,7 +403,7 @@ class Process:
             writer, self.hub = self.hub.writer, None
             await _drop([writer._task])
             writer._task = None
-            await writer._disconnect()
+            await writer._connection.close()
         await self._stack.aclose()
 
 

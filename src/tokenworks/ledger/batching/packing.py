@@ -1,8 +1,9 @@
 """
-A batch of postings as columns: what ``ledger.post_v2`` and ``ledger.post_plain_v1`` take.
+A batch as columns, which the ledger's functions take, and their rows as outcomes; pure.
 
-The writer packs the next batch while PostgreSQL works on the one before, so nothing here asks
-the database or the clock; lane, epoch and time are added when the batch is sent.
+The next batch is packed while PostgreSQL works on the one before, so nothing here asks the
+database or the clock; lane, epoch and time are added when the batch is sent. Columns stand in
+the order of the functions' parameters, each with a place for every operation or transfer.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
-from tokenworks.ledger.model import NO_ACCOUNT, Posting, PostingKind
+from tokenworks.ledger.model import NO_ACCOUNT, Outcome, Part, Placement, Posting, PostingKind
 from tokenworks.postgres import arrays
 
 
@@ -26,6 +28,38 @@ class Columns:
     lane: int
     plain: tuple[Any, ...] | None
     """For ``post_plain_v1``; ``None``: by its form this batch is not for it."""
+
+
+def place_columns(batch: Sequence[Placement]) -> tuple[Any, ...]:
+    """
+    Pack what ``place_v2`` takes after lane, epoch and time.
+    """
+    paths = _places_of_paths(batch)
+    reservations = [
+        (position, item)
+        for position, placement in enumerate(batch, start=1)
+        for item in placement.reservations
+    ]
+    return (
+        min(item.hold_id for item in batch),
+        max(item.hold_id for item in batch),
+        arrays.uuid_array([item.hold_id for item in batch]),
+        arrays.text_array([item.operation for item in batch]),
+        arrays.int4_array([item.extension for item in batch]),
+        arrays.bytea_array([item.content for item in batch]),
+        arrays.timestamp_array([item.deadline for item in batch]),
+        arrays.timestamp_array([item.expires_at for item in batch]),
+        arrays.text_array([item.fate.value for item in batch]),
+        arrays.int8_array([item.payee_account for item in batch]),
+        arrays.uuid_array([path_id for path_id, _ in paths]),
+        arrays.int4_array([version for _, version in paths]),
+        arrays.int4_array([paths.get((item.path_id, item.path_version)) for item in batch]),
+        arrays.text_array([item.meta for item in batch]),
+        arrays.int4_array([position for position, _ in reservations]),
+        arrays.int2_array([item.asset_id for _, item in reservations]),
+        arrays.int8_array([item.account_id for _, item in reservations]),
+        arrays.int8_array([item.quanta for _, item in reservations]),
+    )
 
 
 def accounts_of(batch: Sequence[Posting]) -> set[int]:
@@ -103,6 +137,31 @@ def plain_columns(batch: Sequence[Posting], shares: Mapping[int, int]) -> tuple[
     )
 
 
+def outcomes_from_rows(rows: Sequence[Sequence[Any]]) -> list[Outcome]:
+    """
+    Read a row for each operation, in their order.
+    """
+    return [_outcome_from_row(row) for row in rows]
+
+
+def outcomes_by_position(rows: Sequence[Sequence[Any]], count: int) -> list[Outcome]:
+    """
+    Read rows that name their positions; position 0 answers all that have no row of their own.
+    """
+    answers = {int(row[0]): _outcome_from_row(row) for row in rows}
+    plain = answers.get(0)
+    if plain is None:
+        return [answers[position] for position in range(1, count + 1)]
+    return [answers.get(position, plain) for position in range(1, count + 1)]
+
+
+def _places_of_paths(batch: Sequence[Placement]) -> dict[tuple[UUID | None, int | None], int]:
+    # Each path is looked at once, however many calls are placed on it.
+    named = (item for item in batch if item.path_id is not None)
+    paths = dict.fromkeys((item.path_id, item.path_version) for item in named)
+    return {path: place for place, path in enumerate(paths, start=1)}
+
+
 def _is_plain(posting: Posting) -> bool:
     return (
         posting.kind is PostingKind.POST
@@ -136,3 +195,36 @@ def _dates(batch: Sequence[Posting]) -> arrays.DateArray | None:
     # Only corrections name one: a batch without any sends nothing.
     dates = [posting.accounting_date for posting in batch]
     return arrays.date_array(dates) if any(dates) else None
+
+
+def _outcome_from_row(row: Sequence[Any]) -> Outcome:
+    (
+        _,
+        code,
+        recorded_at,
+        expires_at,
+        accounts,
+        assets,
+        amounts,
+        refused_account,
+        available,
+        overrun,
+        record,
+        lane,
+        receipt_sequence,
+        receipt_previous,
+    ) = row
+    parts = tuple(map(Part, accounts, assets, amounts)) if accounts else ()
+    return Outcome(
+        code=code,
+        recorded_at=recorded_at,
+        expires_at=expires_at,
+        parts=parts,
+        refused_account=refused_account,
+        available=None if available is None else int(available),
+        overrun=overrun or 0,
+        record=record,
+        lane=lane,
+        receipt_sequence=receipt_sequence,
+        receipt_previous=receipt_previous,
+    )
