@@ -185,14 +185,16 @@ class Identity:
             party = await _party_of(open_connection, reference)
             return (await store.read_chains(open_connection, [party.party_id]))[party.party_id]
 
-    async def get_chains(self, party_ids: Iterable[UUID]) -> dict[UUID, tuple[Party, ...]]:
+    async def get_chains(
+        self, party_ids: Iterable[UUID], *, connection: Connection | None = None
+    ) -> dict[UUID, tuple[Party, ...]]:
         """
         Return some parties, each with its ancestors, the organisation first; one query.
 
         Who is unknown is left out.
         """
-        async with self._reader(None) as connection:
-            return await store.read_chains(connection, list(party_ids))
+        async with self._reader(connection) as open_connection:
+            return await store.read_chains(open_connection, list(party_ids))
 
     async def list_parties(
         self,
