@@ -20,8 +20,8 @@ import pytest
 import structlog
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from psycopg import conninfo, sql
 
+from tests.databases import OpenDatabase
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -364,13 +364,9 @@ async def _race(dice: random.Random, count: int, dsn: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def race_dsn(server_dsn: str, template_database: str) -> Iterator[str]:
+def race_dsn(open_database: OpenDatabase) -> Iterator[str]:
     """
     One database for all races.
     """
-    name, template = sql.Identifier("test_orphan_races"), sql.Identifier(template_database)
-    with psycopg.connect(server_dsn, autocommit=True) as owner:
-        owner.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-    yield conninfo.make_conninfo(server_dsn, dbname="test_orphan_races")
-    with psycopg.connect(server_dsn, autocommit=True) as owner:
-        owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with open_database() as dsn:
+        yield dsn

@@ -35,10 +35,11 @@ from tokenworks.factory.live.store import FactoryStore
 from tokenworks.foundation.clock import Clock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import ASSETS
-from tokenworks.gateway.calls import CallStore, ReceiptReader
+from tokenworks.gateway.calls import CallStore
 from tokenworks.gateway.energy_calls import EnergyCalls
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.ports import Upstream
+from tokenworks.gateway.receipt_reader import ReceiptReader
 from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.service import Gateway
 from tokenworks.gateway.streaming import Streamer

@@ -37,7 +37,12 @@ from tokenworks.ledger.batching.lane_connection import (
     LaneConnection,
     OutcomeUnknownError,
 )
-from tokenworks.ledger.batching.operation_queue import Operation, OperationQueue, Waiting
+from tokenworks.ledger.batching.operation_queue import (
+    Operation,
+    OperationQueue,
+    Waiting,
+    answer_all,
+)
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import Outcome, Placement, Posting, Refusal
 from tokenworks.postgres.fence import Fence, ServerRefusedError
@@ -275,7 +280,7 @@ class Writer:
                 raise
             _log.exception("ledger_constraint_alarm", operations=len(batch))
             if len(batch) == 1:
-                batch[0].give(Outcome(code=Refusal.INTERNAL.value))
+                answer_all(batch, [Outcome(code=Refusal.INTERNAL.value)])
                 return
             middle = len(batch) // 2
             await self._commit(batch[:middle], run)
@@ -283,8 +288,7 @@ class Writer:
             return
         self.batches += 1
         self.operations += len(batch)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            waiting.give(outcome)
+        answer_all(batch, outcomes)
 
 
 async def _rerun_on_contention(

@@ -14,13 +14,13 @@ import psycopg
 
 from tokenworks.gateway.settlement import SettlementLeg, settlement_legs
 from tokenworks.ledger.batching.lane_connection import LaneConnection
-from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.treasury import Treasury
 from tokenworks.supply.model import Offer
 
 PPM = 1_000_000
 
 
-async def forgetful_claim(self: Ledger, rail: str, reference: str) -> UUID:
+async def forgetful_claim(self: Treasury, rail: str, reference: str) -> UUID:
     """
     Give every telling of a payment an id of its own.
     """

@@ -14,7 +14,7 @@ from tests.simulation.simulator.laws import Law
 from tokenworks.gateway import settlement, settling
 from tokenworks.ledger.batching import operation_queue
 from tokenworks.ledger.batching.lane_connection import LaneConnection
-from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.treasury import Treasury
 
 _ALL_BALANCES: Final = (
     "CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END"
@@ -71,7 +71,7 @@ LEDGER_MUTANTS: Final = (
         seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.FACT_ONCE}),
-        replace=lambda: mock.patch.object(Ledger, "_claim", broken_python.forgetful_claim),
+        replace=lambda: mock.patch.object(Treasury, "_claim", broken_python.forgetful_claim),
     ),
     Mutant(
         name="partial_settle_twice",

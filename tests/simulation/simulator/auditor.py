@@ -137,7 +137,8 @@ class Auditor:
         """
         Learn which accounts a ledger freezes and thaws; whether it should is judged elsewhere.
         """
-        change = ledger.set_account_state
+        accounts = ledger._accounts
+        change = accounts.set_state
 
         async def set_state(account_id: int, state: str, connection: Connection) -> None:
             await change(account_id, state, connection)
@@ -146,7 +147,7 @@ class Auditor:
                 if main == account_id:
                     self.naive.accounts[number].state = state
 
-        vars(ledger)["set_account_state"] = set_state
+        vars(accounts)["set_state"] = set_state
 
     async def _watch(
         self,

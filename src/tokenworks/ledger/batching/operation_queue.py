@@ -2,7 +2,7 @@
 The operations that wait for a batch, and the callers who wait for their answers.
 
 Owns: both queues, how much of them the next batch takes, and when a caller stops waiting.
-Does not own: what becomes of a batch; whoever takes one answers each ``Waiting`` of it.
+Does not own: what becomes of a batch; whoever takes one answers it (``answer_all``).
 Invariants: two operations on one fact never share a batch; nothing is queued beyond
 ``BATCH_QUEUE_OPERATIONS_MAX`` of a sort, nor once the queue is closed; an answer is given
 once; a placement whose caller went away is withdrawn until a batch takes it, a posting never is.
@@ -81,14 +81,6 @@ class Waiting(Generic[Operation]):
     operation: Operation
     answer: _Answer
     is_answered: bool = False
-
-    def give(self, outcome: Outcome) -> None:
-        """
-        Answer the operation, whether or not its caller still waits.
-        """
-        self.is_answered = True
-        if not self.answer.done():
-            self.answer.set_result(outcome)
 
 
 class OperationQueue:
@@ -228,6 +220,16 @@ class OperationQueue:
         if self.is_list_next:
             return BATCH_OPERATIONS_MAX
         return min(BATCH_OPERATIONS_MAX, max(BATCH_UNDIVIDED_OPERATIONS, len(self) // 4))
+
+
+def answer_all(batch: Sequence[Waiting[Operation]], outcomes: Sequence[Outcome]) -> None:
+    """
+    Answer each operation of a batch, whether or not its caller still waits.
+    """
+    for waiting, outcome in zip(batch, outcomes, strict=True):
+        waiting.is_answered = True
+        if not waiting.answer.done():
+            waiting.answer.set_result(outcome)
 
 
 def _queue_is_full() -> LedgerUnavailableError:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from tokenworks.foundation.money import quanta_to_text
-from tokenworks.gateway.calls import AttemptRow, CallRow, SpendRow
+from tokenworks.gateway.ended_calls import AttemptRow, CallRow, SpendRow
 from tokenworks.identity.model import Role
 from tokenworks.pricing.model import nano_per_million_to_text
 from tokenworks.web.hub_api.access import Reader

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Review
+from tokenworks.agents.brake.model import Review, Said
 from tokenworks.agents.brake.reviewing import state_at
 from tokenworks.agents.brake.rule_documents import to_document
-from tokenworks.agents.brake.service import RulesView
-from tokenworks.agents.brake.store import Said
+from tokenworks.agents.brake.ruling import RulesView
 from tokenworks.agents.brake.webhooks import Delivery, Webhook
 from tokenworks.foundation.money import ASSETS, quanta_to_text
 from tokenworks.web.hub_api.directory import Directory

@@ -18,7 +18,7 @@ from fastapi.responses import Response, StreamingResponse
 from tokenworks.foundation.errors import InvalidError, NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import USD
-from tokenworks.gateway.calls import CallFilter, CallRow, SpendRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow, SpendRow
 from tokenworks.identity.model import Principal, Role
 from tokenworks.metering.model import INPUT_AXES, OUTPUT_AXES
 from tokenworks.receipts.views import AUDITOR, BUYER

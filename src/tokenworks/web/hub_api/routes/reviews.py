@@ -13,9 +13,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from tokenworks.agents.brake.errors import ReviewNotFoundError
-from tokenworks.agents.brake.model import Review
+from tokenworks.agents.brake.model import Review, ReviewFilter
 from tokenworks.agents.brake.reviewing import person_of
-from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import MoneyLimit
 from tokenworks.foundation.money import ASSETS, quanta_from_text
 from tokenworks.identity.model import Principal, Role
