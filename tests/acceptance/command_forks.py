@@ -33,6 +33,13 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 MODULE: Final = "tokenworks.cli.main"
+LOADED_LATER: Final = (
+    "tokenworks.bootstrap.admin_key",
+    "tokenworks.bootstrap.books",
+    "tokenworks.bootstrap.database",
+    "typer.rich_utils",
+)
+"""What commands import when they run, and takes long."""
 WAITING_MAX: Final = 64
 START_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0
@@ -155,7 +162,7 @@ def serve(listener: socket.socket) -> None:
     main = importlib.import_module(MODULE)
     for registration in main.COMMANDS:
         importlib.import_module(registration.module)
-    for name in ("tokenworks.bootstrap", "typer.rich_utils", "uvloop"):
+    for name in LOADED_LATER:
         importlib.import_module(name)
     del sys.modules[MODULE]  # each command runs it as its main module
     gc.freeze()

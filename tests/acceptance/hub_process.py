@@ -31,7 +31,7 @@ READY_TIMEOUT_S: Final = 180.0
 STOP_TIMEOUT_S: Final = 120.0
 COMMAND_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 90.0
-WAIT_TIMEOUT_S: Final = 120.0
+WAIT_TIMEOUT_S: Final = 240.0
 POLL_S: Final = 0.02
 
 COMMAND: Final = (sys.executable, "-m", "tokenworks.cli.main")

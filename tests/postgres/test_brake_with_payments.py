@@ -21,8 +21,7 @@ from tests.postgres.payments_rig import (
 from tokenworks.agents.brake.model import Review, ReviewFilter, ReviewState, Scope, Subject
 from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.errors import PaymentDeniedError
-from tokenworks.agents.payments.model import PaymentState
-from tokenworks.agents.payments.store import PaymentFilter
+from tokenworks.agents.payments.model import PaymentFilter, PaymentState
 from tokenworks.agents.services import AgentServices, open_agent_services
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError

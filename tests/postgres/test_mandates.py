@@ -5,10 +5,12 @@ Mandates on the real ledger: sums, payees, revocation, the kill switch, delegati
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -375,6 +377,38 @@ async def test_delegation_is_limited_by_all_above_it(rig: AgentRig) -> None:
         "insufficient",
     ]
     assert [await rig.pay(root), await rig.pay(root)] == ["ok", "insufficient"]
+
+
+async def test_long_chain_is_read_by_no_more_statements(
+    rig: AgentRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A first payment waits for its chain: the agents of all its mandates are read at once.
+    """
+    root = await rig.mandates.issue("buyer-bot", Terms(delegations_max=1), actor="ann")
+    child = await rig.mandates.delegate(rig.delegation(root, Terms()))
+    assert await rig.pay(child, wallet=rig.helper_wallet) == "ok"
+    statements: list[str] = []
+    execute = psycopg.AsyncConnection[Any].execute
+
+    async def count(
+        self: psycopg.AsyncConnection[Any],
+        query: LiteralString,
+        parameters: Sequence[object] | Mapping[str, object] | None = None,
+    ) -> psycopg.AsyncCursor[Any]:
+        statements.append(query)
+        return await execute(self, query, parameters)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", count)
+    counts: list[int] = []
+    for mandate in (root, child):
+        another = await rig.another_process()
+        statements.clear()
+        assert (await another.authority_of(mandate.mandate_id)).mandate == mandate
+        counts.append(len(statements))
+
+    assert root.agent_id != child.agent_id
+    assert counts[0] == counts[1]
 
 
 async def test_same_delegation_twice_at_once_is_one_mandate(rig: AgentRig) -> None:

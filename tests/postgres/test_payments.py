@@ -27,8 +27,7 @@ from tests.postgres.payments_rig import (
     requirements,
 )
 from tokenworks.agents.brake.model import Action, ReviewState
-from tokenworks.agents.payments.model import Binding, PaymentState, Scheme
-from tokenworks.agents.payments.store import PaymentFilter
+from tokenworks.agents.payments.model import Binding, PaymentFilter, PaymentState, Scheme
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource

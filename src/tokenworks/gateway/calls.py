@@ -138,8 +138,9 @@ class CallStore:
         Raises:
             InvalidError: The cursor is not one of ours.
         """
+        is_of_one = wanted.organisation_id is not None
         rows = await self._rows(
-            "list_calls",
+            "list_calls_of_organisation" if is_of_one else "list_calls",
             {
                 "organisation_id": wanted.organisation_id,
                 "within_party_id": wanted.within_party_id,

@@ -45,12 +45,11 @@ FROM gateway.calls
 WHERE call_id = ANY(%(call_ids)s)
 
 -- name: list_calls
--- Calls, newest first; every filter is optional.
+-- Calls of all organisations, newest first; every filter is optional.
 SELECT call.*, key.prefix AS key_prefix, key.label AS key_label
 FROM gateway.calls AS call
 LEFT JOIN gateway.key_names AS key ON key.key_id = call.key_id
-WHERE (%(organisation_id)s::uuid IS NULL OR call.organisation_id = %(organisation_id)s)
-    AND (%(within_party_id)s::uuid IS NULL OR %(within_party_id)s IN (call.organisation_id, call.team_id, call.party_id))
+WHERE (%(within_party_id)s::uuid IS NULL OR %(within_party_id)s IN (call.organisation_id, call.team_id, call.party_id))
     AND (%(team_id)s::uuid IS NULL OR call.team_id = %(team_id)s)
     AND (%(key_id)s::uuid IS NULL OR call.key_id = %(key_id)s)
     AND (%(model)s::text IS NULL OR call.model = %(model)s)
@@ -62,6 +61,43 @@ WHERE (%(organisation_id)s::uuid IS NULL OR call.organisation_id = %(organisatio
     AND (%(before)s::uuid IS NULL OR call.call_id < %(before)s)
 ORDER BY call.call_id DESC
 LIMIT %(limit)s
+
+-- name: list_calls_of_organisation
+-- The same of one organisation: span after span, from the newest on, until there are enough. The
+-- bounds of a span are named too, so that only its month is looked at.
+SELECT call.*, key.prefix AS key_prefix, key.label AS key_label
+FROM (
+    SELECT found.*
+    FROM (
+        SELECT
+            gateway.call_span(greatest((SELECT call_id FROM gateway.calls ORDER BY call_id LIMIT 1), ledger.identifier_floor(%(since)s))) AS first_span,
+            gateway.call_span(least((SELECT call_id FROM gateway.calls ORDER BY call_id DESC LIMIT 1), ledger.identifier_floor(%(until)s), %(before)s)) AS last_span
+    ) AS ends
+    CROSS JOIN LATERAL generate_series(ends.last_span, ends.first_span, -1) AS spans (span)
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM gateway.calls AS one
+        WHERE gateway.call_span(one.call_id) = spans.span
+            AND one.organisation_id = %(organisation_id)s
+            AND one.call_id >= gateway.span_floor(spans.span)
+            AND one.call_id < gateway.span_floor(spans.span + 1)
+            AND (%(within_party_id)s::uuid IS NULL OR %(within_party_id)s IN (one.organisation_id, one.team_id, one.party_id))
+            AND (%(team_id)s::uuid IS NULL OR one.team_id = %(team_id)s)
+            AND (%(key_id)s::uuid IS NULL OR one.key_id = %(key_id)s)
+            AND (%(model)s::text IS NULL OR one.model = %(model)s)
+            AND (%(tier)s::text IS NULL OR one.tier = %(tier)s)
+            AND (%(status)s::text IS NULL OR one.status = %(status)s)
+            AND (%(supplier_id)s::uuid IS NULL OR one.supplier_id = %(supplier_id)s)
+            AND (%(since)s::timestamptz IS NULL OR one.call_id >= ledger.identifier_floor(%(since)s))
+            AND (%(until)s::timestamptz IS NULL OR one.call_id < ledger.identifier_floor(%(until)s))
+            AND (%(before)s::uuid IS NULL OR one.call_id < %(before)s)
+        ORDER BY one.call_id DESC
+        LIMIT %(limit)s
+    ) AS found
+    LIMIT %(limit)s
+) AS call
+LEFT JOIN gateway.key_names AS key ON key.key_id = call.key_id
+ORDER BY call.call_id DESC
 
 -- name: spend
 -- What calls cost, by one dimension.

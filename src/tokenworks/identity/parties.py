@@ -129,14 +129,16 @@ class Parties:
             party = await party_of(open_connection, reference)
             return (await store.read_chains(open_connection, [party.party_id]))[party.party_id]
 
-    async def get_chains(self, party_ids: Iterable[UUID]) -> dict[UUID, tuple[Party, ...]]:
+    async def get_chains(
+        self, party_ids: Iterable[UUID], *, connection: Connection | None = None
+    ) -> dict[UUID, tuple[Party, ...]]:
         """
         Return some parties, each with its ancestors, the organisation first; one query.
 
         Who is unknown is left out.
         """
-        async with self._connections.reading() as connection:
-            return await store.read_chains(connection, list(party_ids))
+        async with self._connections.reading(connection) as open_connection:
+            return await store.read_chains(open_connection, list(party_ids))
 
     async def list_parties(
         self,

@@ -119,12 +119,11 @@ class Directory:
         mandates = await store.read_chain(connection, mandate_id)
         if not mandates:
             return None
-        parties: list[UUID] = []
-        chain = await self._identity.get_chain(mandates[-1].agent_id, connection=connection)
+        # One query for every agent of the chain: a first payment waits for this.
         agents = dict.fromkeys(mandate.agent_id for mandate in mandates)
-        for agent_id in agents:
-            above = await self._identity.get_chain(agent_id, connection=connection)
-            parties.extend(party.party_id for party in above if party.party_id not in parties)
+        chains = await self._identity.get_chains(agents, connection=connection)
+        chain = chains[mandates[-1].agent_id]
+        parties = dict.fromkeys(party.party_id for agent in agents for party in chains[agent])
         return KnownChain(
             mandates=mandates,
             agent_name=chain[-1].name,

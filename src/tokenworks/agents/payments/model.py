@@ -134,3 +134,18 @@ class Receipted:
     captured_quanta: int  # by this capture; 0 for a release
     recorded_at: datetime
     is_repeat: bool  # it was recorded before; this is the first answer again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentFilter:
+    """
+    Which payments a list is about; ``None`` means any.
+    """
+
+    within_party_id: UUID | None = None  # paid by this party or one below it, or paid to it
+    organisation_id: UUID | None = None
+    agent_id: UUID | None = None
+    mandate_id: UUID | None = None
+    payee_id: UUID | None = None
+    since: datetime | None = None
+    is_held: bool = False  # those that wait for their end, instead of those that have it

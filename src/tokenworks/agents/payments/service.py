@@ -42,6 +42,7 @@ from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MIN,
     Authorisation,
     Payment,
+    PaymentFilter,
     PaymentState,
     Receipted,
     Requirements,
@@ -52,7 +53,7 @@ from tokenworks.agents.payments.placing import NOTHING_ELSE, Placing, Sold
 from tokenworks.agents.payments.ports import Brake, MandateBook, Parties
 from tokenworks.agents.payments.settling import Settling
 from tokenworks.agents.payments.standing import Standing
-from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, payment_of
+from tokenworks.agents.payments.store import PaymentStore, payment_of
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.ledger.model import Fate

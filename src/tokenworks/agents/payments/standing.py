@@ -17,11 +17,11 @@ from uuid import UUID
 from tokenworks.agents.brake.model import Action, Decision, ReviewState
 from tokenworks.agents.brake.reviewing import state_at
 from tokenworks.agents.payments.errors import PaymentNotFoundError
-from tokenworks.agents.payments.model import Payment, PaymentState
+from tokenworks.agents.payments.model import Payment, PaymentFilter, PaymentState
 from tokenworks.agents.payments.placing import Placing
 from tokenworks.agents.payments.ports import Brake
 from tokenworks.agents.payments.receipt import readers_of
-from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, from_row, payment_of
+from tokenworks.agents.payments.store import PaymentStore, from_row, payment_of
 from tokenworks.foundation.clock import Clock
 from tokenworks.ledger.model import Outcome
 from tokenworks.ledger.service import Ledger

@@ -7,7 +7,6 @@ Rows are written by the ledger's rider in the transaction that captures or voids
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -19,28 +18,13 @@ from tokenworks.agents.payments.held import (
     decision_from_json,
     from_meta,
 )
-from tokenworks.agents.payments.model import Payment, PaymentState
+from tokenworks.agents.payments.model import Payment, PaymentFilter, PaymentState
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 
 QUERIES: Final = load("tokenworks.agents.payments")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentFilter:
-    """
-    Which payments a list is about; ``None`` means any.
-    """
-
-    within_party_id: UUID | None = None  # paid by this party or one below it, or paid to it
-    organisation_id: UUID | None = None
-    agent_id: UUID | None = None
-    mandate_id: UUID | None = None
-    payee_id: UUID | None = None
-    since: datetime | None = None
-    is_held: bool = False  # those that wait for their end, instead of those that have it
 
 
 class PaymentStore:

@@ -49,7 +49,7 @@ TABLE gateway.calls
     CONSTRAINT calls_payable_quanta_check CHECK (payable_quanta >= 0)
     CONSTRAINT calls_pkey PRIMARY KEY (call_id)
     CONSTRAINT refunds_within_charge CHECK (refunded_quanta >= 0 AND refunded_quanta <= charge_quanta) NOT VALID
-    CREATE INDEX calls_by_organisation ON ONLY gateway.calls USING btree (organisation_id, call_id)
+    CREATE INDEX calls_by_span ON ONLY gateway.calls USING btree (gateway.call_span(call_id), organisation_id, call_id)
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
 
@@ -126,6 +126,13 @@ VIEW gateway.key_names
    FROM identity.api_keys key
      JOIN identity.key_secrets secret ON secret.key_id = key.key_id AND secret.is_current;
 
+CREATE OR REPLACE FUNCTION gateway.call_span(call_id uuid)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (((get_byte(uuid_send(call_id), 0) * 16384) + (get_byte(uuid_send(call_id), 1) * 64)) + (get_byte(uuid_send(call_id), 2) / 4))
+-- may be called by: tokenworks_posting
+
 CREATE OR REPLACE FUNCTION gateway.claim_refund_v1(p_refund uuid, p_call uuid, p_reference text, p_quanta bigint, p_borne_by text, p_reason text, p_actor text, p_now timestamp with time zone)
  RETURNS SETOF gateway.refunds
  LANGUAGE plpgsql
@@ -189,3 +196,10 @@ AS $function$
     ON CONFLICT DO NOTHING;
 $function$
 -- may be called by: the owner only
+
+CREATE OR REPLACE FUNCTION gateway.span_floor(span integer)
+ RETURNS uuid
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN (rpad(lpad(to_hex(((span)::bigint * 4)), 6, '0'::text), 32, '0'::text))::uuid
+-- may be called by: tokenworks_posting

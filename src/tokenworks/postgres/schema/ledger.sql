@@ -2435,6 +2435,7 @@ DECLARE
     first_parts integer[] := '{}';    -- by operation
     last_parts integer[] := '{}';
     account_ids bigint[];
+    places tid[];                     -- where their rows are; they stay there while they are locked
     assets smallint[];
     available numeric[];              -- NULL: no limit
     states text[];
@@ -2483,7 +2484,7 @@ DECLARE
     credited_together numeric[];
     microseconds bigint;
     closed integer := 0;
-    changed integer := 0;
+    moved record;                     -- all accounts, and where those are that change
     written integer;
 BEGIN
     IF has_holds THEN
@@ -2520,12 +2521,12 @@ BEGIN
     -- Locked and read in one: an account that another writer changed meanwhile comes in its newest
     -- version. (What else a statement reads is as of its begin: nothing else is read here.)
     SELECT
-        array_agg(b.account_id), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
+        array_agg(b.account_id), array_agg(b.place), array_agg(CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END),
         array_agg(b.asset_id), array_agg(b.state), array_agg(b.money_role),
         array_agg(0::numeric), array_agg(0::numeric), array_agg(0::numeric), greatest(moment, max(b.last_time))
-    INTO account_ids, available, assets, states, roles, pending_deltas, debit_deltas, credit_deltas, moment
+    INTO account_ids, places, available, assets, states, roles, pending_deltas, debit_deltas, credit_deltas, moment
     FROM (
-        SELECT *
+        SELECT *, ctid AS place
         FROM ledger.balances
         WHERE account_id = ANY (debits || credits || fallbacks || part_accounts)
         ORDER BY account_id FOR NO KEY UPDATE) AS b;
@@ -2900,19 +2901,21 @@ BEGIN
     END IF;
 
     IF cardinality(accepted) > 0 THEN
-        FOR i IN 1..coalesce(cardinality(account_ids), 0) LOOP
-            changed := changed + (pending_deltas[i] <> 0 OR debit_deltas[i] <> 0 OR credit_deltas[i] <> 0)::integer;
-        END LOOP;
+        -- (A record's fields are flat; an array variable would be copied for each search.)
+        SELECT account_ids AS accounts, (
+            SELECT array_agg(delta.place)
+            FROM unnest(places, pending_deltas, debit_deltas, credit_deltas) AS delta (place, pending, debits, credits)
+            WHERE delta.pending <> 0 OR delta.debits <> 0 OR delta.credits <> 0) AS places
+        INTO moved;
         UPDATE ledger.balances AS b
-        SET debits_pending = b.debits_pending + delta.pending,
-            debits_posted = b.debits_posted + delta.debits,
-            credits_posted = b.credits_posted + delta.credits,
+        SET debits_pending = b.debits_pending + pending_deltas[width_bucket(b.account_id, moved.accounts)],
+            debits_posted = b.debits_posted + debit_deltas[width_bucket(b.account_id, moved.accounts)],
+            credits_posted = b.credits_posted + credit_deltas[width_bucket(b.account_id, moved.accounts)],
             last_time = moment
-        FROM unnest(account_ids, pending_deltas, debit_deltas, credit_deltas) AS delta (account_id, pending, debits, credits)
-        WHERE b.account_id = delta.account_id AND (delta.pending <> 0 OR delta.debits <> 0 OR delta.credits <> 0);
+        WHERE b.ctid = ANY (moved.places);
         GET DIAGNOSTICS written = ROW_COUNT;
-        IF written <> changed THEN
-            RAISE EXCEPTION 'wrote % of % accounts', written, changed USING ERRCODE = 'TW009';
+        IF written <> coalesce(cardinality(moved.places), 0) THEN
+            RAISE EXCEPTION 'wrote % of % accounts', written, cardinality(moved.places) USING ERRCODE = 'TW009';
         END IF;
 
         IF closed > 0 THEN

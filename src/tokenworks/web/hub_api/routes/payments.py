@@ -14,8 +14,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from tokenworks.agents.payments.errors import PaymentNotFoundError
-from tokenworks.agents.payments.model import Payment
-from tokenworks.agents.payments.store import PaymentFilter
+from tokenworks.agents.payments.model import Payment, PaymentFilter
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.identity.model import Principal, Role
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view
