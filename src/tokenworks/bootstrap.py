@@ -193,6 +193,7 @@ async def open_hub(
         upstream = upstream or RelayUpstream()
         stack.push_async_callback(upstream.close)
         counter = TokenCounter()
+        refunds = Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids)
         gateway = Gateway(
             ledger=ledger,
             prices=prices,
@@ -208,7 +209,9 @@ async def open_hub(
                 hold_lifetime_s=settings.hold_lifetime_s,
                 drain_after_disconnect_s=settings.drain_after_disconnect_s,
             ),
+            refunds=refunds,
         )
+        stack.push_async_callback(gateway.taking_back.quiet)
         await PaymentStore(pool).ensure_partitions()
         evaluator = CelSandbox()
         stack.push_async_callback(evaluator.close)
@@ -244,7 +247,7 @@ async def open_hub(
             writer=writer,
             ledger=ledger,
             corrections=corrections,
-            refunds=Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids),
+            refunds=refunds,
             closings=DateClosings(
                 dsn,
                 clock=clock,

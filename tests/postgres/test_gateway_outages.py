@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
@@ -145,10 +146,11 @@ async def test_a_blip_of_the_books_is_not_noticed(rig: Rig, outage: Outage) -> N
 
 async def test_a_plain_answer_that_cannot_be_booked_is_not_given(rig: Rig, outage: Outage) -> None:
     """
-    The client hears 503 instead of the answer; the books hold the call once at most.
+    The client hears 503 instead of the answer, and is not charged when the books are back either.
     """
+    before = (await rig.cash()).balance
     rig.first.set_behaviour(Behaviour(gate=True))
-    asked = asyncio.ensure_future(rig.ask())
+    asked = asyncio.ensure_future(rig.ask(headers={"idempotency-key": "order-1"}))
     await rig.first.wait_until_waiting(1)
     outage.begin()
     rig.first.release()
@@ -159,8 +161,72 @@ async def test_a_plain_answer_that_cannot_be_booked_is_not_given(rig: Rig, outag
     assert "w0 w1" not in answer.text
     outage.end()
     await _reached(rig)
-    await rig.quiet()
-    assert len(await rig.calls()) == 2
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.charge_quanta) == ("failed", 0)
+    assert call.error_code == "ledger_unavailable"
+    assert (await rig.cash()).balance == before
+    again = await rig.ask(headers={"idempotency-key": "order-1"})
+    assert again.status_code == 200
+    await rig.audit()
+
+
+async def test_a_settle_that_was_under_way_when_its_answer_was_refused_is_refunded(
+    rig: Rig, dsn: str
+) -> None:
+    """
+    It is in the books although the client heard 503: the whole charge goes back at once, and the
+    same Idempotency-Key is answered, for one charge.
+    """
+    headers = {"idempotency-key": "order-1"}
+    before = (await rig.cash()).balance
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask(headers=headers))
+    await rig.first.wait_until_waiting(1)
+    async with await psycopg.AsyncConnection.connect(dsn) as held_up:
+        await held_up.execute("SELECT FROM ledger.holds WHERE state = 'open' FOR UPDATE")
+        rig.first.release()
+        answer = await asked
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "ledger_unavailable"
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.refunded_quanta) == ("settled", call.charge_quanta)
+    assert call.charge_quanta > 0
+    assert (await rig.cash()).balance == before
+
+    again = await rig.ask(headers=headers)
+
+    assert again.status_code == 200
+    last = (await rig.calls())[-1]
+    assert (await rig.cash()).balance == before - last.charge_quanta
+    assert (await rig.ask(headers=headers)).json()["error"]["code"] == "call_already_settled"
+    await rig.audit()
+
+
+async def test_a_settle_that_cannot_be_recalled_is_not_sent_twice(rig: Rig, dsn: str) -> None:
+    """
+    Where the connection dies under such a settle, it is either in the books already or never.
+    """
+    before = (await rig.cash()).balance
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask())
+    await rig.first.wait_until_waiting(1)
+    async with await psycopg.AsyncConnection.connect(dsn) as held_up:
+        await held_up.execute("SELECT FROM ledger.holds WHERE state = 'open' FOR UPDATE")
+        rig.first.release()
+        assert (await asked).status_code == 503
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE '%writer%'"
+            )
+
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.charge_quanta) == ("failed", 0)
+    assert (await rig.cash()).balance == before
     await rig.audit()
 
 

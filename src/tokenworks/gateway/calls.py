@@ -21,7 +21,7 @@ from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import ASSETS, USD, Asset, quanta_from_text
 from tokenworks.gateway.errors import CallNotFoundError
-from tokenworks.gateway.model import Attempt
+from tokenworks.gateway.model import UNACKNOWLEDGED, Attempt
 from tokenworks.ledger.model import Outcome
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
@@ -240,6 +240,15 @@ class CallStore:
             cursor = await connection.execute(QUERIES["find_key"], parameters)
             row = await cursor.fetchone()
         return None if row is None else (row[0], bytes(row[1]))
+
+    async def is_taken_back(self, call_id: UUID) -> bool:
+        """
+        Return whether a settled call was not acknowledged, and its charge is refunded therefore.
+        """
+        parameters = {"call_id": call_id, "reference": UNACKNOWLEDGED}
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(QUERIES["has_refund"], parameters)
+            return await cursor.fetchone() is not None
 
     async def get_call(self, call_id: UUID) -> CallRow | None:
         """

@@ -488,7 +488,9 @@ class Ledger:
         """
         return await self._writer.place(placement)
 
-    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
+    async def post(
+        self, posting: Posting, *, is_timed: bool = False, is_recallable: bool = False
+    ) -> Outcome:
         """
         Post an entry or end a hold; refusals are codes.
 
@@ -498,11 +500,12 @@ class Ledger:
             posting: What to post.
             is_timed: Whether to stop waiting after ``LEDGER_ANSWER_TIMEOUT_S``; the posting
                 goes on in memory.
+            is_recallable: Whether it does not, as far as it was not sent yet.
 
         Raises:
             LedgerUnavailableError: The queue is full, or no answer came in time.
         """
-        return await self._writer.post(posting, is_timed=is_timed)
+        return await self._writer.post(posting, is_timed=is_timed, is_recallable=is_recallable)
 
     async def post_all(self, postings: Sequence[Posting]) -> list[Outcome]:
         """

@@ -155,6 +155,14 @@ class _Waiting(Generic[Operation]):
     operation: Operation
     answer: _Answer
     is_answered: bool = False
+    is_recallable: bool = False
+
+    @property
+    def is_recalled(self) -> bool:
+        """
+        Return whether its caller has stopped waiting and wants it no more.
+        """
+        return self.is_recallable and not self.is_answered and self.answer.done()
 
 
 class OutcomeUnknownError(Exception):
@@ -288,7 +296,9 @@ class Writer:
             )
         return await self._enqueue(self._placements, placement, is_timed=True)
 
-    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
+    async def post(
+        self, posting: Posting, *, is_timed: bool = False, is_recallable: bool = False
+    ) -> Outcome:
         """
         Post an entry or end a hold; answer once it is durable or refused.
 
@@ -297,11 +307,15 @@ class Writer:
         Args:
             posting: What to post.
             is_timed: Whether to stop waiting after ``LEDGER_ANSWER_TIMEOUT_S``.
+            is_recallable: Whether such a caller does, as far as it can: what was sent and not
+                answered may be in the books, but is not sent again.
 
         Raises:
             LedgerUnavailableError: The queue is full, or no answer came in time.
         """
-        return await self._enqueue(self._postings, posting, is_timed=is_timed)
+        return await self._enqueue(
+            self._postings, posting, is_timed=is_timed, is_recallable=is_recallable
+        )
 
     async def post_all(self, postings: Sequence[Posting]) -> list[Outcome]:
         """
@@ -325,13 +339,18 @@ class Writer:
         return [outcome for outcome in answers.outcomes if outcome is not None]
 
     async def _enqueue(
-        self, queue: deque[_Waiting[Operation]], operation: Operation, *, is_timed: bool
+        self,
+        queue: deque[_Waiting[Operation]],
+        operation: Operation,
+        *,
+        is_timed: bool,
+        is_recallable: bool = False,
     ) -> Outcome:
         if self._is_closing or len(queue) >= BATCH_QUEUE_OPERATIONS_MAX:
             raise _queue_is_full()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
-        queue.append(_Waiting(operation, answer))
+        queue.append(_Waiting(operation, answer, is_recallable=is_recallable))
         self._wake.set()
         if is_timed:
             # All wait equally long, so the longest waiting is always the first: one timer
@@ -442,7 +461,7 @@ class Writer:
         When a batch is run again after a lost connection, what was answered already is left
         out: an operation that was refused to its caller must not succeed later.
         """
-        batch = [waiting for waiting in batch if not waiting.is_answered]
+        batch = [w for w in batch if not w.is_answered and not w.is_recalled]
         if not batch:
             return
         try:
@@ -767,7 +786,7 @@ def _gather(
     postponed: list[_Waiting[Operation]] = []
     while queue and len(batch) < size:
         waiting = queue.popleft()
-        if is_withdrawable and waiting.answer.done():
+        if waiting.is_recalled or (is_withdrawable and waiting.answer.done()):
             continue  # its caller went away before anything was sent
         fact = key(waiting.operation)
         if fact in facts:
