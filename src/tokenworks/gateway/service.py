@@ -180,12 +180,12 @@ class Gateway:
         with self.holding.heartbeat(call):
             try:
                 attempt, answer = await self._first_answer(call)
+                reports = () if answer.usage is None else (answer.usage,)
+                delivered = Delivered(reports=reports, texts=answer.texts)
+                bill = await make_bill(call, attempt.offer, delivered, counter=self._counter)
             except Exception as error:
                 await self.settling.give_back(call, error)
                 raise
-            reports = () if answer.usage is None else (answer.usage,)
-            delivered = Delivered(reports=reports, texts=answer.texts)
-            bill = await make_bill(call, attempt.offer, delivered, counter=self._counter)
             outcome = CallOutcome.COMPLETED
             if answer.is_empty:
                 outcome, bill = CallOutcome.EMPTY, free_bill(call, bill.usage)

@@ -13,7 +13,9 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.payments.payment_row import payment_row, with_call_row
 from tokenworks.foundation.clock import Clock
@@ -303,9 +305,11 @@ class Settling:
         reason = f"reported an axis without a price: {', '.join(bill.rated.unpriced)}"
         try:
             await self._supply.block_offer(offer.offer_id, reason)
-        except TokenworksError as error:
-            # The call is charged and stays so; the next one will block the offer.
-            _log.warning("offer_not_blocked", offer_id=str(offer.offer_id), code=error.code)
+        except (TokenworksError, psycopg.Error, PoolTimeout, OSError) as error:
+            # The call is charged, so its answer is given; the next one will block the offer.
+            _log.warning(
+                "offer_not_blocked", offer_id=str(offer.offer_id), reason=type(error).__name__
+            )
 
     def _floor(self, call: OpenCall, served: Attempt, bill: Bill) -> Mapping[str, JsonValue]:
         first_ms = self._first_token_ms(call, served)
