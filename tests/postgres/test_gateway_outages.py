@@ -5,6 +5,7 @@ The database goes away: nothing is given for free, nothing is charged twice.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -205,6 +206,29 @@ async def test_a_settle_that_was_under_way_when_its_answer_was_refused_is_refund
     await rig.audit()
 
 
+async def test_an_answer_that_a_closing_door_cuts_off_is_not_charged(rig: Rig, dsn: str) -> None:
+    """
+    Whoever is not answered before the process has to end pays nothing.
+    """
+    before = (await rig.cash()).balance
+    principal = await rig.hub.identity.authenticate(rig.secret)
+    body = json.dumps({"model": rig.model, "messages": list(HELLO), "max_tokens": 40}).encode()
+    call = await rig.hub.gateway.open(principal, body)
+    async with await psycopg.AsyncConnection.connect(dsn) as held_up:
+        await held_up.execute("SELECT FROM ledger.holds WHERE state = 'open' FOR UPDATE")
+        answering = asyncio.create_task(rig.hub.gateway.complete(call))
+        await _held_up(dsn)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+
+    await rig.hub.gateway.taking_back.quiet()
+    ended = (await rig.calls())[-1]
+    assert ended.refunded_quanta == ended.charge_quanta > 0
+    assert (await rig.cash()).balance == before
+    await rig.audit()
+
+
 async def test_a_settle_that_cannot_be_recalled_is_not_sent_twice(rig: Rig, dsn: str) -> None:
     """
     Where the connection dies under such a settle, it is either in the books already or never.
@@ -248,6 +272,23 @@ async def test_a_failover_without_books_gives_up(rig: Rig, outage: Outage) -> No
     await _reached(rig)
     await rig.quiet()
     await rig.audit()
+
+
+async def _held_up(dsn: str) -> None:
+    """
+    Return when a statement waits for a lock.
+    """
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        for _ in range(2_000):
+            cursor = await connection.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            )
+            if await cursor.fetchone() is not None:
+                return
+            await asyncio.sleep(0.01)
+    message = "nothing waits"
+    raise AssertionError(message)
 
 
 async def _reached(rig: Rig) -> None:

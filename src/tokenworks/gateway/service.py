@@ -11,6 +11,7 @@ charges; ``streaming`` is ``complete`` for answers that come as events.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -193,7 +194,8 @@ class Gateway:
                 settled = await self.settling.settle(
                     call, attempt, outcome=outcome, bill=bill, is_recallable=True
                 )
-            except LedgerUnavailableError as error:
+            except (LedgerUnavailableError, asyncio.CancelledError) as error:
+                # Refused, or cut off by a door that had to close: nobody gets the answer.
                 self.taking_back.begin(call, error)
                 raise
         capped = call.granted_output if call.request.output_tokens_asked is None else None

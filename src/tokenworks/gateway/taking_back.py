@@ -44,9 +44,9 @@ class TakingBack:
         self._calls = calls
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, call: OpenCall, error: TokenworksError) -> None:
+    def begin(self, call: OpenCall, error: BaseException) -> None:
         """
-        See behind the refusal to it that nothing is charged.
+        See behind the refusal, or the end of the door, to it that nothing is charged.
         """
         task = asyncio.create_task(self._take_back(call, error))
         self._tasks.add(task)
@@ -59,7 +59,7 @@ class TakingBack:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _take_back(self, call: OpenCall, error: TokenworksError) -> None:
+    async def _take_back(self, call: OpenCall, error: BaseException) -> None:
         for pause_s in (*PAUSES_S, None):
             try:
                 if not await self._settling.void(call, error):
