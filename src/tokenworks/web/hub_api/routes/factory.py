@@ -22,8 +22,9 @@ from tokenworks.web.hub_api.access import (
 )
 from tokenworks.web.hub_api.bodies import NameOrId
 from tokenworks.web.hub_api.factory_bodies import Hours, MeterIn, Minutes, ReadingsIn
-from tokenworks.web.hub_api.factory_rendering import to_chain, to_live, to_meter, to_models
-from tokenworks.web.hub_api.factory_shapes import (
+from tokenworks.web.hub_api.rendering.factory import to_chain, to_live, to_meter, to_models
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.factory import (
     AddendumShape,
     LiveShape,
     MeterShape,
@@ -31,8 +32,7 @@ from tokenworks.web.hub_api.factory_shapes import (
     ReadingsAccepted,
     ValueChainShape,
 )
-from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Items
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(tags=["factory"])
 
