@@ -4,8 +4,8 @@ Compare what the clients saw with the books, by SQL of its own on one read-only 
 Laws (each finding begins with the name of one):
     * booked_once: every whole answer is one settled call with one capture, whose cash leg, row
       and answer name the same charge.
-    * charged_once: of all calls that one idempotency key stood for at most one is charged, and
-      no call is charged that no key stands for.
+    * charged_once: of all calls that one idempotency key stood for at most one is charged and not
+      refunded, and no call is charged that no key stands for.
     * settled_elsewhere: who was told ``call_already_settled`` was charged under that key.
     * ended: every key came to an end: an answer, or the word that it is charged.
     * money: deposits - charges = balance, and what is held is what open holds say.
@@ -30,7 +30,7 @@ SCALE: Final = 10**9
 SUCCESSOR: Final = "\x01after:"
 """The name that the next call of a key takes when the call before it ended unpaid."""
 
-CALLS: Final = "SELECT call_id::text, status, charge_quanta FROM gateway.calls"
+CALLS: Final = "SELECT call_id::text, status, charge_quanta, refunded_quanta FROM gateway.calls"
 CAPTURES: Final = """
 SELECT fact_id::text, count(*) FROM ledger.entries WHERE operation = 'capture' GROUP BY fact_id
 """
@@ -82,6 +82,7 @@ class Books:
     """
 
     charges: dict[str, int]  # of settled calls, by call id
+    taken_back: frozenset[str]  # of these, whose whole charge was refunded: nobody got the answer
     unpaid: frozenset[str]  # calls that failed
     captures: dict[str, int]
     paid: dict[str, int]
@@ -130,6 +131,7 @@ def read_books(dsn: str) -> Books:
         posted, pending = rows(BALANCE)[0]
         return Books(
             charges={row[0]: row[2] for row in calls if row[1] == "settled"},
+            taken_back=frozenset(row[0] for row in calls if row[2] and row[2] == row[3]),
             unpaid=frozenset(row[0] for row in calls if row[1] != "settled"),
             captures=dict(rows(CAPTURES)),
             paid={row[0]: int(row[1]) for row in rows(PAID)},
@@ -204,6 +206,8 @@ def check_answers(
         booked = (books.charges.get(call_id), books.paid.get(call_id), books.captures.get(call_id))
         if booked != (charge, charge, 1):
             yield f"booked_once: {call_id} was answered for {charge}; row, cash, captures: {booked}"
+        if call_id in books.taken_back:
+            yield f"booked_once: {call_id} was answered and its charge taken back"
         if call_id not in calls_of[seen.key]:
             yield f"booked_once: {call_id} is not a call of its key {seen.key}"
 
@@ -218,7 +222,7 @@ def check_keys(
     for key, calls in calls_of.items():
         charged = [call_id for call_id in calls if call_id in books.charges]
         explained.update(charged)
-        if len(charged) > 1:
+        if len(set(charged) - books.taken_back) > 1:
             yield f"charged_once: the key {key} was charged for {charged}"
     for call_id in sorted(books.charges.keys() - explained):
         yield f"charged_once: {call_id} is charged and no client's key stands for it"

@@ -17,6 +17,7 @@ NOW: Final = datetime(2026, 1, 31, tzinfo=UTC)
 SLACK: Final = timedelta(seconds=5)
 GOOD: Final = Books(
     charges={"call-1": 700, "call-3": 300},
+    taken_back=frozenset(),
     unpaid=frozenset(),
     captures={"call-1": 1, "call-3": 1},
     paid={"call-1": 700, "call-3": 300},
@@ -56,9 +57,24 @@ def test_good_books_have_no_finding() -> None:
     assert done.holds_given_back == 1
 
 
+def test_charge_that_was_taken_back_is_none() -> None:
+    """
+    A settle that nobody was answered for is refunded, and its key is answered by another call.
+    """
+    books = replace(
+        GOOD,
+        charges={**GOOD.charges, "call-2": 5},
+        captures={**GOOD.captures, "call-2": 1},
+        taken_back=frozenset({"call-2"}),
+        deposited=5_005,  # what came back is among what came in
+    )
+    assert audit(books, SIGHTINGS, slack=SLACK).findings == []
+
+
 @pytest.mark.parametrize(
     ("books", "law"),
     [
+        (replace(GOOD, taken_back=frozenset({"call-1"})), "booked_once: call-1"),
         (replace(GOOD, charges={"call-1": 700}, balance=4_300), "booked_once"),
         (replace(GOOD, paid={"call-1": 700, "call-3": 299}), "booked_once"),
         (replace(GOOD, captures={"call-1": 2, "call-3": 1}), "booked_once"),

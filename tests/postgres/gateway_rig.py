@@ -284,7 +284,8 @@ class Rig:
         cash = await self.cash()
         charged = sum(call.charge_quanta for call in calls)
         assert charged == cash.debits_posted, "charges are what left the buyer's cash"
-        assert cash.credits_posted == self.deposited
+        refunded = sum(call.refunded_quanta for call in calls)
+        assert cash.credits_posted == self.deposited + refunded
         if not open_holds:
             assert cash.debits_pending == 0, "nothing stays reserved"
         for call in calls:

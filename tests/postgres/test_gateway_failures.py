@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -20,6 +21,7 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
+from tokenworks.gateway import service
 from tokenworks.supply.costing import axis_card
 from tokenworks.supply.model import OfferState, OfferTerms
 from tokenworks.testing.supplier_behaviour import Content, Malformation, UsageShape
@@ -371,6 +373,50 @@ async def test_an_axis_without_a_price_is_free_and_blocks_the_offer(rig: Rig, st
     offer = await rig.hub.supply.get_offer(rig.offers["north", "standard"].offer_id)
     assert offer.state is OfferState.BLOCKED
     assert "hologram_tokens" in (offer.blocked_reason or "")
+    await rig.audit()
+
+
+async def test_a_charged_answer_is_given_although_its_offer_cannot_be_blocked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What fails after the settle is durable takes nobody's answer away.
+    """
+    rig.first.set_behaviour(Behaviour(usage=UsageShape.UNKNOWN_AXIS))
+
+    async def lost(*_: object) -> None:
+        message = "SIMULATED: the database has gone"
+        raise psycopg.OperationalError(message)
+
+    monkeypatch.setattr(rig.hub.supply, "block_offer", lost)
+
+    answer = await rig.ask()
+
+    assert answer.status_code == 200
+    call = await rig.call()
+    assert (call.status, call.error_code) == ("settled", "unpriced_axis")
+    await rig.audit()
+
+
+async def test_what_cannot_be_billed_holds_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A bug between answer and settle gives the hold back at once, instead of when it expires.
+    """
+
+    async def broken(*_: object, **__: object) -> None:
+        message = "SIMULATED bug"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(service, "make_bill", broken)
+
+    answer = await rig.ask()
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "internal_error"
+    call = await rig.call()
+    assert (call.status, call.charge_quanta) == ("failed", 0)
     await rig.audit()
 
 

@@ -400,6 +400,23 @@ async def test_a_supplier_that_ignores_the_cap_is_at_fault(rig: Rig) -> None:
     await rig.audit()
 
 
+async def test_choices_that_nobody_asked_for_are_counted_too(rig: Rig) -> None:
+    """
+    Three answers and the usage of one are not one answer's charge.
+    """
+    said = {"role": "assistant", "content": "ten words of text that a buyer can read and use"}
+    choices = [{"index": n, "message": said, "finish_reason": "stop"} for n in range(3)]
+    one = completion(prompt_tokens=10, completion_tokens=11)
+    await rig.add_odd_supplier({**one, "choices": choices})
+
+    assert (await rig.ask(max_tokens=40)).status_code == 200
+
+    call = await rig.call()
+    assert call.is_estimate
+    assert call.output_tokens > 22
+    await rig.audit()
+
+
 async def test_what_no_hold_covers_is_borne_by_the_platform(plant: Plant) -> None:
     """
     A settle is never refused: the buyer pays what was held, the receipt says the rest.

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from unittest import mock
 
 import httpx
+import psycopg
 import pytest
 
 from tests.patience import PATIENCE_S, until
@@ -171,10 +173,11 @@ async def test_a_blip_of_the_books_is_not_noticed(rig: Rig, outage: Outage) -> N
 
 async def test_a_plain_answer_that_cannot_be_booked_is_not_given(rig: Rig, outage: Outage) -> None:
     """
-    The client hears 503 instead of the answer; the books hold the call once at most.
+    The client hears 503 instead of the answer, and is not charged when the books are back either.
     """
+    before = (await rig.cash()).balance
     rig.first.set_behaviour(Behaviour(gate=True))
-    asked = asyncio.ensure_future(rig.ask())
+    asked = asyncio.ensure_future(rig.ask(headers={"idempotency-key": "order-1"}))
     await rig.first.wait_until_waiting(1)
     outage.begin()
     rig.first.release()
@@ -185,8 +188,94 @@ async def test_a_plain_answer_that_cannot_be_booked_is_not_given(rig: Rig, outag
     assert "w0 w1" not in answer.text
     outage.end()
     await _reached(rig)
-    await rig.quiet()
-    assert len(await rig.calls()) == 2
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.charge_quanta) == ("failed", 0)
+    assert call.error_code == "ledger_unavailable"
+    assert (await rig.cash()).balance == before
+    again = await rig.ask(headers={"idempotency-key": "order-1"})
+    assert again.status_code == 200
+    await rig.audit()
+
+
+async def test_a_settle_that_was_under_way_when_its_answer_was_refused_is_refunded(
+    rig: Rig, dsn: str
+) -> None:
+    """
+    It is in the books although the client heard 503: the whole charge goes back at once, and the
+    same Idempotency-Key is answered, for one charge.
+    """
+    headers = {"idempotency-key": "order-1"}
+    before = (await rig.cash()).balance
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask(headers=headers))
+    await rig.first.wait_until_waiting(1)
+    async with holds_locked(dsn):
+        with little_patience():
+            rig.first.release()
+            answer = await asked
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "ledger_unavailable"
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.refunded_quanta) == ("settled", call.charge_quanta)
+    assert call.charge_quanta > 0
+    assert (await rig.cash()).balance == before
+
+    again = await rig.ask(headers=headers)
+
+    assert again.status_code == 200
+    last = (await rig.calls())[-1]
+    assert (await rig.cash()).balance == before - last.charge_quanta
+    assert (await rig.ask(headers=headers)).json()["error"]["code"] == "call_already_settled"
+    await rig.audit()
+
+
+async def test_an_answer_that_a_closing_door_cuts_off_is_not_charged(rig: Rig, dsn: str) -> None:
+    """
+    Whoever is not answered before the process has to end pays nothing.
+    """
+    before = (await rig.cash()).balance
+    principal = await rig.hub.identity.authenticate(rig.secret)
+    body = json.dumps({"model": rig.model, "messages": list(HELLO), "max_tokens": 40}).encode()
+    call = await rig.hub.gateway.open(principal, body)
+    async with holds_locked(dsn):
+        answering = asyncio.create_task(rig.hub.gateway.complete(call))
+        await _held_up(dsn)
+        answering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+
+    await rig.hub.gateway.taking_back.quiet()
+    ended = (await rig.calls())[-1]
+    assert ended.refunded_quanta == ended.charge_quanta > 0
+    assert (await rig.cash()).balance == before
+    await rig.audit()
+
+
+async def test_a_settle_that_cannot_be_recalled_is_not_sent_twice(rig: Rig, dsn: str) -> None:
+    """
+    Where the connection dies under such a settle, it is either in the books already or never.
+    """
+    before = (await rig.cash()).balance
+    rig.first.set_behaviour(Behaviour(gate=True))
+    asked = asyncio.ensure_future(rig.ask())
+    await rig.first.wait_until_waiting(1)
+    async with holds_locked(dsn):
+        with little_patience():
+            rig.first.release()
+            assert (await asked).status_code == 503
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other:
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name LIKE '%writer%'"
+            )
+
+    await rig.hub.gateway.taking_back.quiet()
+    _, call = await rig.calls()
+    assert (call.status, call.charge_quanta) == ("failed", 0)
+    assert (await rig.cash()).balance == before
     await rig.audit()
 
 
@@ -208,6 +297,41 @@ async def test_a_failover_without_books_gives_up(rig: Rig, outage: Outage) -> No
     await _reached(rig)
     await rig.quiet()
     await rig.audit()
+
+
+async def _held_up(dsn: str) -> None:
+    """
+    Return when a statement waits for a lock.
+    """
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+
+        async def waits() -> bool:
+            cursor = await connection.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            )
+            return await cursor.fetchone() is not None
+
+        await until(waits, "no statement waits for a lock")
+
+
+@contextlib.contextmanager
+def little_patience() -> Generator[None]:
+    """
+    Wait for the books a fraction of a second.
+    """
+    with mock.patch.object(operation_queue, "LEDGER_ANSWER_TIMEOUT_S", LITTLE_PATIENCE_S):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def holds_locked(dsn: str) -> AsyncGenerator[None]:
+    """
+    Keep whatever ends an open hold waiting for a lock.
+    """
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await connection.execute("SELECT FROM ledger.holds WHERE state = 'open' FOR UPDATE")
+        yield
 
 
 async def _reached(rig: Rig) -> None:

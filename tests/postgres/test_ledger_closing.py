@@ -175,6 +175,8 @@ async def test_date_that_is_not_over_is_not_closed(
         await closings.close(day, actor="ann")
     with pytest.raises(DateNotOverError):
         await closings.close(day + 5 * DAY, actor="ann")
+    with pytest.raises(DateNotOverError):
+        await closings.close(date.max, actor="ann")
     _go_to(books, day + DAY, after_midnight=timedelta(seconds=2))
     await closings.close(day, actor="ann")
 

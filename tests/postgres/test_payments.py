@@ -201,6 +201,27 @@ async def test_an_attested_claim_whose_answer_was_lost_is_still_its_own(rig: Pay
     assert await code_of(again) == "payment_already_claimed"
 
 
+async def test_the_hub_gives_its_word_only_for_what_is_held(rig: PaymentsRig) -> None:
+    """
+    A payment that was paid, given back or has expired is not attested again, in any process: the
+    statement is read offline, and a seller would work for nothing.
+    """
+    asked = requirements(rig.shop.party_id)
+    paid, given_back, expired = (rig.wallet.pay(rig.shop.party_id) for _ in range(3))
+    for jws in (paid, given_back, expired):
+        await rig.payments.attest(jws, asked, URL)
+    await rig.payments.settle(paid, asked)
+    await rig.payments.settle(given_back, replace(asked, amount=0), is_payee=True)
+    rig.clock.advance(timedelta(hours=2))
+    await rig.books.ledger.expire_due(grace=timedelta(0))
+
+    for service in (rig.payments, await make_payments(rig, rig.books.ledger)):
+        codes = [
+            await code_of(service.attest(jws, asked, URL)) for jws in (paid, given_back, expired)
+        ]
+        assert codes == ["payment_already_settled", "payment_conflict", "hold_expired"]
+
+
 async def test_a_process_that_died_between_hold_and_capture_is_followed_by_another(
     rig: PaymentsRig,
 ) -> None:

@@ -297,6 +297,34 @@ def test_a_field_that_stands_twice_is_sent_once() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"n_predict":400',
+        '"N_Predict":400',
+        '"n_cmpl":8',
+        '"N":8',
+        '"Max_Tokens":400',
+        '"max_to\\u212aens":400',
+        '"MAX_COMPLETION_TOKENS":400',
+        '"Model":"other"',
+        '"Stream":true',
+    ],
+)
+def test_what_an_engine_takes_for_a_counted_field_is_left_out(member: str) -> None:
+    """
+    llama.cpp's ``n_predict`` overrules ``max_tokens``, and readers in Go take any case: what is
+    generated would be more than is held, and beyond a wallet's signature the platform bears it.
+    """
+    body = body_with(f'"max_tokens":5,{member},"top_k":1'.encode())
+    assert json.loads(upstream_body(body, granted_output=5)) == {
+        "model": "up/model",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 5,
+        "top_k": 1,
+    }
+
+
 def test_the_upstream_name_may_hold_any_character() -> None:
     """
     It is written as JSON, so it cannot break out of its string.

@@ -96,6 +96,8 @@ def test_quoted_newline_keeps_line_numbers_right() -> None:
         ("a,1,USD,,yesterday,,,", "time"),
         ("a,1,USD,,2026-11-03T12:00:00,,,", "time"),
         ("a,1,USD,,0001-01-01T00:00:00+14:00,,,", "time"),
+        ("a,1,USD,,9999-12-31T12:00:00Z,,,", "time"),
+        ("a,1,USD,,1969-12-31T12:00:00Z,,,", "time"),
         ("a,1,USD,,,,-1,", "input_tokens"),
         ("a,1,USD,,,,,1.5", "output_tokens"),
         ("a,1,USD,,,,,99999999999999", "output_tokens"),

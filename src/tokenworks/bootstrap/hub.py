@@ -160,6 +160,7 @@ async def open_hub(
         upstream = upstream or RelayUpstream()
         stack.push_async_callback(upstream.close)
         counter = TokenCounter()
+        refunds = Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids)
         gateway = Gateway(
             ledger=ledger,
             prices=prices,
@@ -171,7 +172,9 @@ async def open_hub(
             clock=clock,
             ids=ids,
             rules=_call_rules(settings),
+            refunds=refunds,
         )
+        stack.push_async_callback(gateway.taking_back.quiet)
 
         # Agents: their mandates and payments; conditions are evaluated in a sandbox.
         await PaymentStore(pool).ensure_partitions()
@@ -217,7 +220,7 @@ async def open_hub(
                 clock=clock,
                 sealer=Sealer(sign=signer.sign_statement, certificate=signer.certificate),
             ),
-            refunds=Refunds(pool, calls=calls, ledger=ledger, clock=clock, ids=ids),
+            refunds=refunds,
             reconciliation=Reconciliation(
                 pool,
                 ledger=ledger,

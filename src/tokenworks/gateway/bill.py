@@ -106,7 +106,7 @@ def _reported(
     count_max = (context or OUTPUT_TOKENS_ABSURD) * choices + call.quote.input_tokens
     try:
         reports = [from_openai(report, count_max=count_max) for report in delivered.reports]
-        if len(reports) == 1 and choices == 1:
+        if len(reports) == 1 and max(choices, len(delivered.texts)) == 1:
             usage = reports[0]
         else:
             usage = reconcile_choices(

@@ -28,7 +28,7 @@ from tokenworks.gateway.ended_calls import (
     detailed_from_row,
     from_row,
 )
-from tokenworks.gateway.model import Attempt
+from tokenworks.gateway.model import UNACKNOWLEDGED, Attempt
 from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 
@@ -114,6 +114,15 @@ class CallStore:
             cursor = await connection.execute(QUERIES["find_key"], parameters)
             row = await cursor.fetchone()
         return None if row is None else (row[0], bytes(row[1]))
+
+    async def is_taken_back(self, call_id: UUID) -> bool:
+        """
+        Return whether a settled call was not acknowledged, and its charge is refunded therefore.
+        """
+        parameters = {"call_id": call_id, "reference": UNACKNOWLEDGED}
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(QUERIES["has_refund"], parameters)
+            return await cursor.fetchone() is not None
 
     async def get_call(self, call_id: UUID) -> CallRow | None:
         """

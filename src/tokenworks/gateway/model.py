@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from tokenworks.foundation.identifiers import identifier_text
 from tokenworks.metering.model import Usage
 from tokenworks.metering.timings import EngineTimings
 from tokenworks.supply.model import Offer
+
+UNACKNOWLEDGED: Final = "tokenworks:unacknowledged"
+"""The hub's own reference for refunds of charges whose clients were told that nothing is booked."""
 
 
 class CallOutcome(StrEnum):

@@ -16,6 +16,12 @@ SELECT call_id, body_sha256
 FROM gateway.idempotency_keys
 WHERE organisation_id = %(organisation_id)s AND idempotency_key = %(idempotency_key)s
 
+-- name: has_refund
+-- Whether a refund of a call has a reference.
+SELECT
+FROM gateway.refunds
+WHERE call_id = %(call_id)s AND reference = %(reference)s
+
 -- name: get_call
 -- One ended call, with its key's prefix and label.
 SELECT call.*, key.prefix AS key_prefix, key.label AS key_label

@@ -133,6 +133,16 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(memoryview(message)) for message in self.messages)
 
 
+_COUNTED: Final = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+)
+"""What is held and charged follows from these."""
+_TAKEN_FOR_THEM: Final = _COUNTED | {"n_predict", "n_cmpl"}
+"""
+With llama.cpp ``n_predict`` overrules ``max_tokens``, and ``n_cmpl`` ``n``; what is written in Go
+reads names in whatever case. Passed on, they would bring more than is held, or is reported.
+"""
+
 _request_decoder: Final = msgspec.json.Decoder(ChatRequest)
 _members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
 _encoder: Final = msgspec.json.Encoder()
@@ -186,10 +196,13 @@ def to_upstream_body(
     ``model`` becomes ``upstream_model``. With ``granted_output`` every output limit the
     client named above it is lowered to it, and where there is none ``max_tokens`` is
     set. With ``force_usage`` a stream's ``stream_options.include_usage`` is set true.
+    What some engine takes for one of these fields and the hub does not is left out.
     White space between the top-level fields may go. ``raw_body`` must be the body
     ``request`` was parsed from.
     """
     members = _members_decoder.decode(raw_body)
+    for name in [n for n in members if n not in _COUNTED and n.casefold() in _TAKEN_FOR_THEM]:
+        del members[name]
     members["model"] = Raw(_encoder.encode(upstream_model))
     if granted_output is not None:
         _grant_output(members, request, granted_output)

@@ -11,6 +11,7 @@ charges; ``streaming`` is ``complete`` for answers that come as events.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -45,10 +46,13 @@ from tokenworks.gateway.holding import CallRules, Holding
 from tokenworks.gateway.model import Attempt, CallOutcome, PlainResult, to_iso
 from tokenworks.gateway.open_call import OpenCall, Quote, Quoted
 from tokenworks.gateway.ports import Upstream
+from tokenworks.gateway.refunding import Refunds
 from tokenworks.gateway.request import ChatRequest, parse_chat_request
 from tokenworks.gateway.routing import HealthBook, rank_offers
 from tokenworks.gateway.settling import Settling
+from tokenworks.gateway.taking_back import TakingBack
 from tokenworks.identity.model import DEFAULT_TIER, Principal, Role
+from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import HoldView, Posting, PostingKind
 from tokenworks.ledger.service import Ledger
 from tokenworks.metering.ceiling import prompt_ceiling_tokens
@@ -87,6 +91,7 @@ class Gateway:
         clock: Ledger time and durations.
         ids: Mints call ids.
         rules: The operator's settings.
+        refunds: Gives back what was charged and not acknowledged.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Gateway:
         clock: Clock,
         ids: IdentifierSource,
         rules: CallRules,
+        refunds: Refunds,
     ) -> None:
         self._ledger = ledger
         self._prices = prices
@@ -128,6 +134,7 @@ class Gateway:
             clock=clock,
             health=self.health,
         )
+        self.taking_back = TakingBack(settling=self.settling, refunds=refunds, calls=calls)
 
     # ------------------------------------------------------------------ models
 
@@ -168,22 +175,29 @@ class Gateway:
         Raises:
             RequestRefusedError: The supplier refuses the request; nothing is charged.
             SuppliersFailedError: None delivered; nothing is charged.
-            LedgerUnavailableError: Delivered but not durable; not charged unless the books
-                come back before the hold expires.
+            LedgerUnavailableError: Delivered but not durable in time; what was charged all the
+                same is refunded.
         """
         with self.holding.heartbeat(call):
             try:
                 attempt, answer = await self._first_answer(call)
+                reports = () if answer.usage is None else (answer.usage,)
+                delivered = Delivered(reports=reports, texts=answer.texts)
+                bill = await make_bill(call, attempt.offer, delivered, counter=self._counter)
             except Exception as error:
                 await self.settling.give_back(call, error)
                 raise
-            reports = () if answer.usage is None else (answer.usage,)
-            delivered = Delivered(reports=reports, texts=answer.texts)
-            bill = await make_bill(call, attempt.offer, delivered, counter=self._counter)
             outcome = CallOutcome.COMPLETED
             if answer.is_empty:
                 outcome, bill = CallOutcome.EMPTY, free_bill(call, bill.usage)
-            settled = await self.settling.settle(call, attempt, outcome=outcome, bill=bill)
+            try:
+                settled = await self.settling.settle(
+                    call, attempt, outcome=outcome, bill=bill, is_recallable=True
+                )
+            except (LedgerUnavailableError, asyncio.CancelledError) as error:
+                # Refused, or cut off by a door that had to close: nobody gets the answer.
+                self.taking_back.begin(call, error)
+                raise
         capped = call.granted_output if call.request.output_tokens_asked is None else None
         return PlainResult(body=answer.body, settled=settled, granted_output=capped)
 
@@ -387,7 +401,8 @@ class Gateway:
             if hold is not None and hold.state == "open":
                 raise _in_flight(holder, hold)
             ended = await self._calls.get_call(holder)
-            if ended is not None and ended.status == "settled":
+            is_sold = ended is not None and ended.status == "settled"
+            if is_sold and not await self._calls.is_taken_back(holder):
                 message = "The call with this Idempotency-Key has ended; see its receipt."
                 raise CallAlreadySettledError(message, details=_whereabouts(holder))
             name = f"{_SUCCESSOR}{holder}"

@@ -13,7 +13,9 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
 from tokenworks.agents.payments.payment_row import payment_row, with_call_row
 from tokenworks.foundation.clock import Clock
@@ -75,14 +77,28 @@ class Settling:
         self._health = health
 
     async def settle(
-        self, call: OpenCall, served: Attempt, *, outcome: CallOutcome, bill: Bill
+        self,
+        call: OpenCall,
+        served: Attempt,
+        *,
+        outcome: CallOutcome,
+        bill: Bill,
+        is_recallable: bool = False,
     ) -> Settled:
         """
         Capture the hold into legs and commit to the receipt; durable when it returns.
 
+        Args:
+            call: What was held.
+            served: The attempt that answered.
+            outcome: How it ended.
+            bill: What it used.
+            is_recallable: Whether nothing was given to the client yet: a settle that is not
+                durable in time, and not under way, is dropped then.
+
         Raises:
             LedgerUnavailableError: Not durable in time; the posting goes on in memory
-                until the hold expires.
+                until the hold expires, unless it was recalled.
         """
         self._note_faults(served, bill)
         rated_quanta = bill.rated.charge_quanta
@@ -122,7 +138,7 @@ class Settling:
             ),
         )
         # After this point the call is charged, now or as soon as the books are back.
-        posted = await self._post(call, posting)
+        posted = await self._post(call, posting, is_recallable=is_recallable)
         await self._block_unpriced(served, bill)
         return Settled(
             call_id=call.call_id,
@@ -151,9 +167,24 @@ class Settling:
 
         Never raises: if the books do not answer, the hold expires by itself.
         """
+        try:
+            await self._post(call, self._void(call, error))
+        except TokenworksError as refused:
+            _log.warning("hold_left_to_expire", call_id=str(call.call_id), code=refused.code)
+
+    async def void(self, call: OpenCall, error: BaseException) -> bool:
+        """
+        End a call like ``give_back``, however long it takes; return false if it has ended before.
+
+        Raises:
+            LedgerUnavailableError: The queue is full.
+        """
+        return (await self._ledger.post(self._void(call, error))).is_done
+
+    def _void(self, call: OpenCall, error: BaseException) -> Posting:
         code = getattr(error, "code", type(error).__name__)
         served = call.attempts[-1] if call.attempts else None
-        posting = Posting(
+        return Posting(
             kind=PostingKind.VOID,
             fact_id=call.call_id,
             meta=_encode({"reason": str(code)}).decode(),
@@ -168,13 +199,11 @@ class Settling:
                 error_code=str(code),
             ),
         )
-        try:
-            await self._post(call, posting)
-        except TokenworksError as refused:
-            _log.warning("hold_left_to_expire", call_id=str(call.call_id), code=refused.code)
 
-    async def _post(self, call: OpenCall, posting: Posting) -> Outcome:
-        outcome = await self._ledger.post(posting, is_timed=True)
+    async def _post(
+        self, call: OpenCall, posting: Posting, *, is_recallable: bool = False
+    ) -> Outcome:
+        outcome = await self._ledger.post(posting, is_timed=True, is_recallable=is_recallable)
         if not outcome.is_done:
             _log.error("call_not_settled", call_id=str(call.call_id), code=outcome.code)
             raise await self._ledger.refusal(outcome)
@@ -276,9 +305,11 @@ class Settling:
         reason = f"reported an axis without a price: {', '.join(bill.rated.unpriced)}"
         try:
             await self._supply.block_offer(offer.offer_id, reason)
-        except TokenworksError as error:
-            # The call is charged and stays so; the next one will block the offer.
-            _log.warning("offer_not_blocked", offer_id=str(offer.offer_id), code=error.code)
+        except (TokenworksError, psycopg.Error, PoolTimeout, OSError) as error:
+            # The call is charged, so its answer is given; the next one will block the offer.
+            _log.warning(
+                "offer_not_blocked", offer_id=str(offer.offer_id), reason=type(error).__name__
+            )
 
     def _floor(self, call: OpenCall, served: Attempt, bill: Bill) -> Mapping[str, JsonValue]:
         first_ms = self._first_token_ms(call, served)

@@ -103,10 +103,12 @@ class DateClosings:
             LedgerUnavailableError: The books do not balance, or a writer does not end its batch:
                 nothing is closed.
         """
-        end = datetime.combine(day + timedelta(days=1), time(), UTC)
-        if self._clock.now() < end + CLOCK_ALLOWANCE:
+        begin = datetime.combine(day, time(), UTC)
+        # Nothing is added to a date before this: the calendar's last one has no end.
+        if self._clock.now() - begin < timedelta(days=1) + CLOCK_ALLOWANCE:
             message = f"{day} (UTC) is not over: it can be closed two seconds after it ends."
             raise DateNotOverError(message, param="date")
+        end = begin + timedelta(days=1)
         async with await connect(self._dsn, name="closing") as connection:
             stored = await _one(connection, "closing", {"date": day})
             if stored is not None:

@@ -164,7 +164,9 @@ class Writer:
             raise LedgerUnavailableError(refusal.message, code=refusal.code, retry_after_s=2)
         return await self._queue.add_placement(placement)
 
-    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
+    async def post(
+        self, posting: Posting, *, is_timed: bool = False, is_recallable: bool = False
+    ) -> Outcome:
         """
         Post an entry or end a hold; answer once it is durable or refused.
 
@@ -174,11 +176,15 @@ class Writer:
             posting: What to post.
             is_timed: Whether to stop waiting after ``LEDGER_ANSWER_TIMEOUT_S``; the posting
                 goes on in memory.
+            is_recallable: Whether such a caller does withdraw it, as far as it can: what was sent
+                and not answered may be in the books, but is not sent again.
 
         Raises:
             LedgerUnavailableError: The queue is full, or no answer came in time.
         """
-        return await self._queue.add_posting(posting, is_timed=is_timed)
+        return await self._queue.add_posting(
+            posting, is_timed=is_timed, is_recallable=is_recallable
+        )
 
     async def post_all(self, postings: Sequence[Posting]) -> list[Outcome]:
         """
@@ -270,7 +276,7 @@ class Writer:
         When a batch is run again after a lost connection, what was answered already is left
         out: an operation that was refused to its caller must not succeed later.
         """
-        batch = [waiting for waiting in batch if not waiting.is_answered]
+        batch = [w for w in batch if not w.is_answered and not w.is_recalled]
         if not batch:
             return
         try:

@@ -34,6 +34,9 @@ COLUMNS: Final = (
     "output_tokens",
 )
 REQUIRED: Final = ("reference", "amount")
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 9998
+"""Of a line: days are added to its time, and the calendar ends with 9999."""
 FAULTS_SHOWN_MAX: Final = 100
 TEXT_CHARACTERS_MAX: Final = 200
 COUNT_MAX: Final = 10**12
@@ -245,9 +248,12 @@ def _moment(cell: str, zone: tzinfo | None) -> datetime | None:
     if moment.tzinfo is None:
         moment = _located(moment, zone)
     try:
-        return moment.astimezone(UTC)
+        in_utc = moment.astimezone(UTC)
     except OverflowError as error:
         raise _RowFaultError("time", f"{cell[:40]!r} is out of range.") from error
+    if not FIRST_YEAR <= in_utc.year <= LAST_YEAR:
+        raise _RowFaultError("time", f"{cell[:40]!r} is out of range.")
+    return in_utc
 
 
 def _located(moment: datetime, zone: tzinfo | None) -> datetime:

@@ -294,6 +294,10 @@ async def test_spend_is_summed_with_labels(hub: Hub, business: Business) -> None
     answer = (await business.acme.get("spend", params={"by": "team"})).json()
     by_supplier = await business.acme.get("spend", params={"by": "supplier"})
     by_nothing = await business.acme.get("spend", params={"by": "mood"})
+    beyond = [
+        await business.acme.get("spend", params={"by": "team", "until": moment})
+        for moment in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:00-01:00")
+    ]
 
     assert [row["label"] for row in answer["items"]] == ["research", ""]
     assert answer["total"]["calls"] == 3
@@ -302,6 +306,7 @@ async def test_spend_is_summed_with_labels(hub: Hub, business: Business) -> None
     assert asked[3] == business.rows[0].organisation_id
     assert by_supplier.status_code == 403
     assert by_nothing.status_code == 400
+    assert [answer.json()["code"] for answer in beyond] == ["invalid_request"] * 2
 
 
 async def test_flow_balances_at_the_sale(hub: Hub, business: Business) -> None:

@@ -39,6 +39,7 @@ async def test_a_close_that_cannot_be_is_refused(hub: Hub) -> None:
         (today.isoformat(), 400, "date_not_over"),
         ((today - timedelta(days=2)).isoformat(), 409, "date_closed"),
         ("yesterday", 400, "invalid_request"),
+        ("0001-01-01", 400, "invalid_request"),  # an id of that time cannot be
     }
     for day, status, code in cases:
         answer = await hub.admin.post("ledger/closings", json={"date": day})

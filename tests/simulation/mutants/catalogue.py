@@ -47,6 +47,7 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="holds_ignored",
         meaning="what is held counts as available",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.AVAILABLE, Law.LIMITED, Law.WINDOW}),
         function="place_v2",
@@ -76,6 +77,7 @@ LEDGER_MUTANTS: Final = (
     Mutant(
         name="partial_settle_twice",
         meaning="a hold forgets what was captured from it in part",
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.HOLD_ONCE, Law.AVAILABLE, Law.OVERRUN}),
         function="post_v2",

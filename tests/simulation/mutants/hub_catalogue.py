@@ -15,10 +15,12 @@ from tests.simulation.simulator.laws import Law
 from tokenworks.agents.escrow import advancing
 from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
+from tokenworks.agents.payments import service
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.placing import Placing
 from tokenworks.agents.payments.service import Payments
 from tokenworks.gateway import refunding
+from tokenworks.gateway.settling import Settling
 from tokenworks.ledger import correcting
 from tokenworks.reconciliation.store import StatementStore
 
@@ -53,17 +55,53 @@ HUB_MUTANTS: Final = (
     Mutant(
         name="release_after_settle",
         meaning="a payment that was settled can be given back",
-        seed=3,
+        seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.PAYMENT}),
         replace=lambda: mock.patch.object(Capturing, "release", broken_hub.generous_release),
+    ),
+    Mutant(
+        name="attested_claimed_twice",
+        meaning="what is held ahead is given to every seller that shows the hub's word",
+        found_by=SIMULATOR,
+        laws=frozenset({Law.PAYMENT}),
+        replace=lambda: mock.patch.object(Placing, "claim_held", broken_hub.free_claim),
+    ),
+    Mutant(
+        name="attested_when_over",
+        meaning="the hub gives its word for what is not held any more",
+        found_by=SIMULATOR,
+        laws=frozenset({Law.PAYMENT}),
+        replace=lambda: mock.patch.object(Payments, "attest", broken_hub.generous_attest),
+    ),
+    Mutant(
+        name="attested_for_anything",
+        meaning="the hub's word for one payment is good for any payee, amount and address",
+        found_by=SIMULATOR,
+        laws=frozenset({Law.PAYMENT}),
+        replace=lambda: mock.patch.object(service, "check_attested", broken_hub.careless_attested),
+    ),
+    Mutant(
+        name="paid_call_not_counted",
+        meaning="what a wallet pays for a call counts in none of its limits",
+        found_by=SIMULATOR,
+        laws=frozenset({Law.LIMITED}),
+        replace=lambda: mock.patch.object(Settling, "_transfers", broken_hub.uncounted_transfers),
+    ),
+    Mutant(
+        name="sold_for_another_hold",
+        meaning="a call is sold for what is held for something else",
+        found_by=SIMULATOR,
+        laws=frozenset({Law.PAYMENT}),
+        steps_max=800,
+        replace=lambda: mock.patch.object(Payments, "claim_held", broken_hub.forgetful_sale),
     ),
     Mutant(
         name="parent_not_charged",
         meaning="a payment does not count in the mandates above its own",
         seed=2,
         found_by=SIMULATOR,
-        laws=frozenset({Law.LIMITED, Law.MANDATE}),
+        laws=frozenset({Law.LIMITED, Law.MANDATE, Law.WINDOW}),
         replace=lambda: mock.patch.object(paths, "path_scopes", broken_hub.childish_scopes),
     ),
     Mutant(

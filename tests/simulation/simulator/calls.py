@@ -20,6 +20,7 @@ from tokenworks.foundation.errors import TokenworksError
 from tokenworks.gateway.model import Settled
 from tokenworks.gateway.open_call import OpenCall
 from tokenworks.gateway.ports import UpstreamRequest
+from tokenworks.ledger.model import Placement
 from tokenworks.testing.simulated_upstream import Script
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Call:
     hangs_up: bool = False
     """Whether the client has gone, or goes at its next chance."""
     task: asyncio.Task[None] | None = None
+    requests: list[UpstreamRequest] = field(default_factory=list[UpstreamRequest])
+    """What suppliers were asked for it."""
     open: OpenCall | None = None
     told: list[tuple[Performance, Told]] = field(default_factory=list[tuple[Performance, Told]])
     """Of each attempt."""
@@ -87,6 +90,8 @@ class Call:
     is_judged: bool = False
     sale: Sale | None = None
     """What it came to, once it is judged."""
+    authorised: int | None = None
+    """What a wallet signed for it at most; ``None``: an organisation's account pays."""
 
     @property
     def call_id(self) -> UUID | None:
@@ -122,6 +127,43 @@ class Call:
         Return the most input tokens the body can be.
         """
         return input_ceiling(self.body)
+
+    @property
+    def scopes(self) -> list[UUID]:
+        """
+        Return who is above whoever calls, the organisation first.
+        """
+        return self.key.scopes
+
+    @property
+    def payer_id(self) -> UUID:
+        """
+        Return whose name stands for the call in the trace.
+        """
+        return self.key.key_id
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """
+        Return everything that runs for it.
+        """
+        return set() if self.task is None else {self.task}
+
+    def is_its_hold(self, wish: Placement) -> bool:
+        """
+        Tell whether a hold that was asked for is this call's.
+        """
+        return wish.path_id == self.key.key_id
+
+    def hang_up(self) -> None:
+        """
+        Let the client leave, or be gone at its next chance.
+        """
+        self.hangs_up = True
+
+    async def judged(self, simulation: Simulation) -> None:
+        """
+        Note elsewhere what came of it.
+        """
 
     def answer(self, request: UpstreamRequest, simulation: Simulation) -> Script:
         """

@@ -25,7 +25,7 @@ from tokenworks.supply.model import Offer
 if TYPE_CHECKING:
     from tests.simulation.simulator.simulation import Simulation
 
-LIMIT_USD_ID, LIMIT_TOKENS_ID = 11, 13
+LIMIT_USD_ID, LIMIT_TOKENS_ID, PAYMENTS_ID = 11, 13, 14
 SECRET_REMEMBERED = timedelta(seconds=5)
 """For so long a process may go by what it knew of a key."""
 
@@ -38,10 +38,14 @@ async def judge(call: Call, simulation: Simulation) -> str:
         BrokenLawError: It was not answered or charged as it should.
     """
     call.is_judged = True
+    if call.open is None and call.authorised is not None:
+        assert call.error is not None, "a call that was not opened was refused"
+        return f"refused {call.error.code}"  # what its payment's model says was required
     if call.open is None:
         return _judge_refusal(call, simulation)
-    _judge_hold(call, simulation)
-    if call.settled is not None or (call.is_stream and call.error is None):
+    if call.authorised is None:
+        _judge_hold(call, simulation)
+    if call.error is None:
         row = await simulation.hub.calls.get_call(call.open.call_id)
         return _judge_settled(call, row, simulation)
     return _judge_failure(call, simulation)
@@ -189,6 +193,8 @@ def _held_quanta(call: Call, simulation: Simulation) -> int:
     """
     Return the money held at first and by every extension that was granted.
     """
+    if call.authorised is not None:
+        return call.authorised  # what a wallet signed never grows
     held = most(call.prices, input_tokens=call.input_tokens, output_tokens=call.output_cap)
     for answered in call.answers:
         wish = answered.wish
@@ -259,7 +265,8 @@ def _outcomes(call: Call, manner: Manner) -> set[str]:
     if manner is Manner.CUT:
         return {"cut", "hold_exhausted"}
     ended = {"empty"} if manner is Manner.EMPTY else {"completed"}
-    return ended | ({"hold_exhausted"} if call.is_stream and call.max_tokens is None else set())
+    may_grow = call.is_stream and call.max_tokens is None and call.authorised is None
+    return ended | ({"hold_exhausted"} if may_grow else set())
 
 
 def _usage(call: Call, row: CallRow, manner: Manner) -> dict[str, int]:
@@ -271,7 +278,8 @@ def _usage(call: Call, row: CallRow, manner: Manner) -> dict[str, int]:
     if row.is_estimate:
         may_be = manner in ESTIMATED or manner is Manner.CUT or row.outcome != "completed"
         _require(may_be, Law.CHARGE, call, f"estimated, but the supplier told {told}")
-        if call.max_tokens is not None and row.outcome == "completed":
+        is_capped = call.max_tokens is not None or call.authorised is not None
+        if is_capped and row.outcome == "completed":
             most_output = found.get("output", 0)
             _require(most_output <= call.output_cap, Law.CHARGE, call, f"guessed {most_output}")
     else:
@@ -354,7 +362,8 @@ def _judge_limits(call: Call, simulation: Simulation, *, paid: int, tokens: int)
     assert call.call_id is not None, "settled"
     hold = simulation.auditor.naive.holds[call.call_id]
     parts = Counter(simulation.auditor.naive.accounts[number].asset for number in hold.held)
-    for asset, used in ((LIMIT_USD_ID, paid), (LIMIT_TOKENS_ID, tokens)):
+    counted = ((LIMIT_USD_ID, paid), (LIMIT_TOKENS_ID, tokens), (PAYMENTS_ID, min(paid, 1)))
+    for asset, used in counted:
         spent = sum(m.quanta for m in call.moves if m.credit[1:] == ("limit_spent", asset))
         _require(
             spent == used * parts[asset],

@@ -12,6 +12,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.simulator.operations import (
+    attested_operations,
     call_operations,
     closing_operations,
     control_operations,
@@ -25,6 +26,7 @@ from tests.simulation.simulator.operations import (
     review_operations,
     statement_operations,
     time_operations,
+    wallet_operations,
 )
 from tests.simulation.simulator.simulation import Simulation
 
@@ -37,6 +39,8 @@ FAMILIES: Final = (
     ledger_operations,
     mandate_operations,
     payment_operations,
+    attested_operations,
+    wallet_operations,
     review_operations,
     escrow_operations,
     refund_operations,

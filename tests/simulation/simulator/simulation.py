@@ -81,6 +81,8 @@ class Simulation:
     """What families of operations know of their own, by class."""
     main: asyncio.Task[object] | None = field(default_factory=asyncio.current_task)
     background: set[asyncio.Task[object]] = field(default_factory=set[asyncio.Task[object]])
+    idle: set[asyncio.Task[object]] = field(default_factory=set[asyncio.Task[object]])
+    """What listens for clients that have nothing to say."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     # ------------------------------------------------------------------ the hub
@@ -106,14 +108,22 @@ class Simulation:
 
     def _direct(self, request: UpstreamRequest) -> Script:
         task = asyncio.current_task()
-        return next(call for call in self.calls if call.task is task).answer(request, self)
+        call = next(call for call in self.calls if call.task is task)
+        call.requests.append(request)
+        return call.answer(request, self)
+
+    def asker(self, request: UpstreamRequest) -> Call:
+        """
+        Return the call that a supplier was asked for.
+        """
+        return next(call for call in self.calls if any(r is request for r in call.requests))
 
     async def crash(self) -> list[Call]:
         """
         Kill the process and start another one; return the calls that nobody will answer.
         """
         lost = [call for call in self.calls if call.task is not None and not call.is_over]
-        await _drop([call.task for call in lost])
+        await _drop([task for call in lost for task in call.tasks()])
         for call in lost:
             call.is_judged = True
         await self.process.kill()
@@ -154,8 +164,13 @@ class Simulation:
             await asyncio.sleep(0)  # timers that are due start their tasks
         while True:
             waiting = {parked.task for parked in self.upstream.parked}
-            others = asyncio.all_tasks() - self.background - waiting
+            for parked in self.upstream.parked:
+                waiting |= self.asker(parked.request).tasks()
+            others = asyncio.all_tasks() - self.background - waiting - self.idle
             others -= {asyncio.current_task(), self.main}
+            # What the brake has to learn waits for its time, unless something is to be judged.
+            others -= self.hub.agents.payments._capturing._learning
+            others -= {self.hub.agents.brake._judging._running}
             # Python 3.11 waits for an event with a time limit in a task of its own: the writer
             # does so when it has nothing to do.
             busy = {t for t in others if getattr(t.get_coro(), "__qualname__", "") != "Event.wait"}
@@ -357,7 +372,7 @@ async def open_simulation(seed: int, dsn: str, clock: JumpingClock) -> AsyncGene
         try:
             yield simulation
         finally:
-            await _drop([call.task for call in simulation.calls])
+            await _drop([task for call in simulation.calls for task in call.tasks()])
 
 
 @dataclass

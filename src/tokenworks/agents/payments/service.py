@@ -257,6 +257,7 @@ class Payments:
 
         Raises:
             PaymentClaimedError: The payment was used without an attestation before.
+            PaymentSettledError, PaymentConflictError, PaymentHoldExpiredError: It is over.
             TokenworksError: As ``authorise``.
         """
         authorisation = self._read(jws, requirements, is_settling=False)
@@ -266,6 +267,9 @@ class Payments:
         view = await self._ledger.hold(held.payment_id)
         if not held.is_attested or view is None:
             raise PaymentClaimedError("This payment was used without an attestation before.")
+        if view.state != "open":
+            # A seller reads the statement offline and works for it: nothing is held any more.
+            raise await self._placing.closed(held.payment_id)
         return self._attesting.issue(
             held, resource=resource, issued_at=view.placed_at, expires_at=view.expires_at
         )

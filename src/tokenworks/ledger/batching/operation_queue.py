@@ -81,6 +81,14 @@ class Waiting(Generic[Operation]):
     operation: Operation
     answer: _Answer
     is_answered: bool = False
+    is_recallable: bool = False
+
+    @property
+    def is_recalled(self) -> bool:
+        """
+        Return whether its caller has stopped waiting and wants it no more.
+        """
+        return self.is_recallable and not self.is_answered and self.answer.done()
 
 
 class OperationQueue:
@@ -112,18 +120,22 @@ class OperationQueue:
         """
         return self._add(self._placements, placement, is_timed=True)
 
-    def add_posting(self, posting: Posting, *, is_timed: bool) -> asyncio.Future[Outcome]:
+    def add_posting(
+        self, posting: Posting, *, is_timed: bool, is_recallable: bool = False
+    ) -> asyncio.Future[Outcome]:
         """
-        Queue a posting; it goes on whether or not its caller waits.
+        Queue a posting; it goes on whether or not its caller waits, unless it is recallable.
 
         Args:
             posting: What is to be posted.
             is_timed: Whether the future fails after ``LEDGER_ANSWER_TIMEOUT_S``.
+            is_recallable: Whether it is dropped when its caller waits no more, as far as it was
+                not sent yet; what was sent and not answered is not sent again.
 
         Raises:
             LedgerUnavailableError: The queue is full or closed.
         """
-        return self._add(self._postings, posting, is_timed=is_timed)
+        return self._add(self._postings, posting, is_timed=is_timed, is_recallable=is_recallable)
 
     def add_list(self, postings: Sequence[Posting]) -> Answers:
         """
@@ -149,13 +161,18 @@ class OperationQueue:
         self._wake.set()
 
     def _add(
-        self, queue: deque[Waiting[Operation]], operation: Operation, *, is_timed: bool
+        self,
+        queue: deque[Waiting[Operation]],
+        operation: Operation,
+        *,
+        is_timed: bool,
+        is_recallable: bool = False,
     ) -> asyncio.Future[Outcome]:
         if self.is_closed or len(queue) >= BATCH_QUEUE_OPERATIONS_MAX:
             raise _queue_is_full()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
-        queue.append(Waiting(operation, answer))
+        queue.append(Waiting(operation, answer, is_recallable=is_recallable))
         self._wake.set()
         if is_timed:
             # All wait equally long, so the longest waiting is always the first: one timer
@@ -259,7 +276,7 @@ def _gather(
     postponed: list[Waiting[Operation]] = []
     while queue and len(batch) < size:
         waiting = queue.popleft()
-        if is_withdrawable and waiting.answer.done():
+        if waiting.is_recalled or (is_withdrawable and waiting.answer.done()):
             continue  # its caller went away before anything was sent
         fact = key(waiting.operation)
         if fact in facts:

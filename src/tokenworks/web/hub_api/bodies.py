@@ -23,8 +23,25 @@ from tokenworks.supply.model import PRIORITY_DEFAULT, SupplierKind
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 
+FIRST_YEAR: Final = 1970
+"""No books are older, and ids of times before it do not exist."""
+
+
 def _in_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        in_utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        message = "a time of the calendar in UTC, too"
+        raise ValueError(message) from error
+    _from_first_year(in_utc)
+    return in_utc
+
+
+def _from_first_year(day: date) -> date:
+    if day.year < FIRST_YEAR:
+        message = f"{FIRST_YEAR} or later"
+        raise ValueError(message)
+    return day
 
 
 def _one_line(text: str) -> str:
@@ -35,6 +52,7 @@ def _one_line(text: str) -> str:
 
 
 MomentIn = Annotated[datetime, AfterValidator(_in_utc)]
+DayIn = Annotated[date, AfterValidator(_from_first_year)]
 NewName = Annotated[str, Field(pattern=NAME_PATTERN)]
 NameOrId = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[!-~]+$")]
 DecimalIn = Annotated[str, Field(pattern=r"^\d{1,30}(\.\d{1,30})?$", examples=["12.5"])]
@@ -163,7 +181,7 @@ class ReversalIn(Body):
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     actor: ActorName | None = None
-    accounting_date: date | None = None
+    accounting_date: DayIn | None = None
 
 
 class RefundIn(Body):
@@ -183,7 +201,7 @@ class ClosingIn(Body):
     The accounting date (UTC) to close.
     """
 
-    date: date
+    date: DayIn
     actor: ActorName | None = None
 
 

@@ -62,7 +62,7 @@ async def go_on(simulation: Simulation, random: Random) -> str:
     if not simulation.upstream.parked:
         return "nobody waits"
     parked = random.choice(simulation.upstream.parked)
-    call = next(call for call in simulation.calls if call.task is parked.task)
+    call = simulation.asker(parked.request)
     parked.gate.set_result(None)
     await simulation.quiet()
     return await finish(simulation, call)
@@ -76,7 +76,8 @@ async def hang_up(simulation: Simulation, random: Random) -> str:
     if not streams:
         return "nobody streams"
     call = random.choice(streams)
-    call.hangs_up = True
+    call.hang_up()
+    await simulation.quiet()
     return f"call {call.number} is alone"
 
 
@@ -127,7 +128,7 @@ def _holders(simulation: Simulation, first: Call) -> list[Call]:
         call
         for call in simulation.calls
         if call.idempotency_key == first.idempotency_key
-        and call.key.scopes[0] == first.key.scopes[0]
+        and call.scopes[0] == first.scopes[0]
         and call.open is not None
     ]
 
@@ -168,17 +169,17 @@ async def finish(simulation: Simulation, call: Call) -> str:
         call.opening = [
             a
             for a in simulation.answers
-            if isinstance(a.wish, Placement)
-            and not a.wish.extension
-            and a.wish.path_id == call.key.key_id
+            if isinstance(a.wish, Placement) and not a.wish.extension and call.is_its_hold(a.wish)
         ]
-    title = f"{simulation.world.label(call.key.key_id)} {call.model}@{call.tier}"
+    title = f"{simulation.world.label(call.payer_id)} {call.model}@{call.tier}"
     if not call.is_over:
         return f"{title} call {call.number} waits"
     assert call.task is not None, "it is over"
     call.task.result()
     simulation.collect_calls()
-    return f"{title} call {call.number} {await judge(call, simulation)}"
+    said = await judge(call, simulation)
+    await call.judged(simulation)
+    return f"{title} call {call.number} {said}"
 
 
 async def finish_all(simulation: Simulation) -> None:

@@ -122,7 +122,7 @@ async def stop_party(simulation: Simulation, random: Random) -> str:
     frozen = [p for p in simulation.world.parties if states[p.party_id] != "active"]
     is_thaw = len(frozen) > random.randint(0, 1)
     # Most telling where something is going on: an open stream has to grow below it.
-    busy = [scope for call in simulation.calls if call.is_running for scope in call.key.scopes]
+    busy = [scope for call in simulation.calls if call.is_running for scope in call.scopes]
     wanted = [p for p in simulation.world.parties if p.party_id in busy]
     party = random.choice(frozen if is_thaw else wanted or simulation.world.parties)
     state = PartyState.ACTIVE if party in frozen else PartyState.FROZEN

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.operations.naive_mandates import (
     LIMIT_USD_ID,
     PAYMENTS_ID,
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 SIGNED_AHEAD = timedelta(seconds=60)
 REVIEW_LIFETIME = timedelta(minutes=15)
+ANSWERED_WITHIN = timedelta(seconds=5)
+"""A request to the ledger is good for so long, in ledger time."""
 
-Content = tuple[str, UUID, UUID, int, str, str]
+Content = tuple[str, UUID, UUID, int, str, str, str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class Signed:
     requirements: Requirements
     issued_at: datetime
     expires_at: datetime
+    method: str = "GET"
+    body: bytes = b""
 
     @property
     def content(self) -> Content:
@@ -70,6 +75,8 @@ class Signed:
             self.quanta,
             self.scheme,
             self.url,
+            self.method,
+            self.body,
         )
 
 
@@ -111,6 +118,11 @@ class NaivePayment:
     about: Signed | None = None
     """What people were asked about."""
     is_claimed: bool = True
+    is_attested: bool = False
+    """Whether it was held ahead, for a seller that is to show the hub's word."""
+    attestations: list[str] = field(default_factory=list[str])
+    is_call: bool = False
+    """Whether it is held for a call that the hub itself sells."""
     captures: dict[int, tuple[int, bool]] = field(default_factory=dict[int, tuple[int, bool]])
     """By part: how much, and whether it was the last."""
 
@@ -251,3 +263,43 @@ def expect_capture(
         simulation.expect(
             (PLATFORM_ID, "own_funds", USD_ID), (PLATFORM_ID, "safeguarded", USD_ID), quanta
         )
+
+
+def claim_code(simulation: Simulation, payment: NaivePayment) -> str | None:
+    """
+    Return why nobody may work for a payment any more; ``None``: it is given away now.
+    """
+    state = simulation.auditor.naive.holds[payment.payment_id].state
+    is_late = simulation.auditor.ledger_now() > simulation.clock.now() + ANSWERED_WITHIN
+    if not payment.is_claimed and is_late:
+        return "ledger_unavailable"
+    if payment.is_claimed and state == "open":
+        return "payment_already_claimed"
+    return None if state == "open" else closed_code(state)
+
+
+def attest_code(payment: NaivePayment, state: str) -> str | None:
+    """
+    Return why the hub does not give its word for a payment: it is not held, or not for that.
+    """
+    if not payment.is_attested:
+        return "payment_already_claimed"
+    return None if state == "open" else closed_code(state)
+
+
+def know_payee(simulation: Simulation, signed: Signed) -> None:
+    """
+    Note that an agent has paid somebody: the brake knows it from now on.
+    """
+    simulation.model(NaivePayments).known_payees.add((signed.agent.agent_id, signed.payee.party))
+
+
+def require(is_lawful: bool, payment: NaivePayment, message: str, law: Law = Law.PAYMENT) -> None:
+    """
+    Raise when a payment did not fare as it has to.
+
+    Raises:
+        BrokenLawError: It did not.
+    """
+    if not is_lawful:
+        raise BrokenLawError(law, f"payment {payment.number} ({payment.payment_id}): {message}")

@@ -5,8 +5,8 @@ Agents pay: sellers verify and settle what wallets signed, once, again, and with
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -14,8 +14,8 @@ from uuid import UUID
 
 from tests.simulation.simulator.auditor import Answered
 from tests.simulation.simulator.judging import short_code
-from tests.simulation.simulator.laws import BrokenLawError, Law
-from tests.simulation.simulator.operations.mandate_operations import choose, publish
+from tests.simulation.simulator.laws import Law
+from tests.simulation.simulator.operations.mandate_operations import choose, issue, publish
 from tests.simulation.simulator.operations.naive_payments import (
     REVIEW_LIFETIME,
     Content,
@@ -24,10 +24,14 @@ from tests.simulation.simulator.operations.naive_payments import (
     NaivePayments,
     NaiveReview,
     Signed,
+    attest_code,
+    claim_code,
     closed_code,
     doubts,
     expect_capture,
+    know_payee,
     persons_needed,
+    require,
     review_code,
 )
 from tests.simulation.simulator.operations.payment_signing import (
@@ -53,33 +57,57 @@ class Wish:
     """
 
     verb: str
-    """``claim``: x402's verify; ``authorise``; ``settle``."""
+    """``claim``: x402's verify; ``authorise``; ``attest``; ``settle``."""
     quanta: int
     """With ``settle``: the actual amount."""
     is_payee: bool
     """With ``settle``: whether the payee itself asks."""
+    tokens: int = 0
+    """With ``claim``: the most that the call may use which the hub sells for it."""
+    ask: Callable[[], Awaitable[str | None]] | None = field(default=None, repr=False)
+    """Asks another door than the facilitator's; returns the code of a refusal."""
 
 
 async def pay(simulation: Simulation, random: Random) -> str:
     """
     Sign a payment and show it to a seller, who verifies it or settles at once.
     """
+    signed = _sign(simulation, random)
+    if signed is None:
+        return "no mandates"
+    return await show(simulation, signed, _wish(random, signed))
+
+
+async def hold_ahead(simulation: Simulation, random: Random) -> str:
+    """
+    Sign a small payment and let the hub give its word that it is held.
+    """
+    signed = _sign(simulation, random, amounts=AMOUNTS[:3])
+    if signed is None:
+        return await issue(simulation, random)
+    wish = Wish(verb="attest", quanta=signed.quanta, is_payee=False)
+    return await show(simulation, signed, wish)
+
+
+def _sign(
+    simulation: Simulation, random: Random, *, amounts: Sequence[int] = AMOUNTS
+) -> Signed | None:
     chosen = choose(simulation, random)
     if chosen is None:
-        return "no mandates"
+        return None
     mandate, wallet, payee = chosen
     agent = mandate.agent
     if random.random() < 0.02:
         agent = random.choice(simulation.world.agents)
         wallet = agent.wallets[-1]
-    signed = sign_payment(
+    return sign_payment(
         simulation,
         Signed(
             agent=agent,
             wallet=wallet,
             mandate=mandate,
             payee=payee,
-            quanta=random.choice(AMOUNTS),
+            quanta=random.choice(amounts),
             scheme=random.choice(("exact", "upto")),
             url=f"https://seller.example/{random.randrange(5)}",
             nonce=simulation.hub.ids.mint(),
@@ -90,7 +118,6 @@ async def pay(simulation: Simulation, random: Random) -> str:
         ),
         lifetime_s=random.choice((5, 60, 900)),
     )
-    return await _show(simulation, signed, _wish(random, signed))
 
 
 async def pay_again(simulation: Simulation, random: Random) -> str:
@@ -111,7 +138,7 @@ async def pay_again(simulation: Simulation, random: Random) -> str:
         signed = replace(signed, **change)
     if way != "as it was":
         signed = sign_payment(simulation, signed, lifetime_s=60)
-    return f"{way}: {await _show(simulation, signed, _wish(random, signed))}"
+    return f"{way}: {await show(simulation, signed, _wish(random, signed))}"
 
 
 async def finish(simulation: Simulation, random: Random) -> str:
@@ -121,12 +148,17 @@ async def finish(simulation: Simulation, random: Random) -> str:
     payments = list(simulation.model(NaivePayments).by_id.values())
     if not payments:
         return "nothing was signed"
-    held = [p for p in payments if p.held is not None]
+    # How a call's payment ends is the gateway's business alone.
+    held = [p for p in payments if p.held is not None and not p.is_call]
     holds = simulation.auditor.naive.holds
     alive = [p for p in held if holds[p.payment_id].state == "open"]
     if alive and random.random() < 0.6:
         held = alive
-    payment = random.choice(held[-12:] if held and random.random() < 0.95 else payments)
+    unheld = [p for p in payments if p.held is None]
+    known = held[-12:] if held and (not unheld or random.random() < 0.95) else unheld
+    if not known:
+        return "nothing is held"
+    payment = random.choice(known)
     if random.random() < 0.3:
         return await _release(simulation, payment)
     authorised = payment.held.quanta if payment.held else 5
@@ -138,7 +170,7 @@ async def finish(simulation: Simulation, random: Random) -> str:
 
 
 def _wish(random: Random, signed: Signed) -> Wish:
-    verb = random.choice(("claim", "claim", "authorise", "settle", "settle"))
+    verb = random.choice(("claim", "claim", "authorise", "attest", "settle", "settle"))
     quanta = signed.quanta
     if verb == "settle" and random.random() < 0.35:
         quanta = 0 if signed.scheme == "exact" else random.choice((0, 1, quanta // 2))
@@ -148,7 +180,7 @@ def _wish(random: Random, signed: Signed) -> Wish:
 # ---------------------------------------------------------------------- asking
 
 
-async def _show(simulation: Simulation, signed: Signed, wish: Wish) -> str:
+async def show(simulation: Simulation, signed: Signed, wish: Wish) -> str:
     """
     Ask the hub about a payment and require the answer that the model gives.
     """
@@ -163,7 +195,7 @@ async def _show(simulation: Simulation, signed: Signed, wish: Wish) -> str:
     if payment.held is not None:
         code = await _show_known(simulation, payment, signed, wish)
     else:
-        code = await _show_new(simulation, payment, signed, wish)
+        code = await show_new(simulation, payment, signed, wish)
     await learn(simulation)
     said = code or "done"
     return f"payment {payment.number} {wish.verb} {wish.quanta} of {signed.quanta}: {said}"
@@ -180,18 +212,28 @@ async def learn(simulation: Simulation) -> None:
 
 
 async def _ask(simulation: Simulation, signed: Signed, wish: Wish) -> str | None:
+    if wish.ask is not None:
+        return await wish.ask()
     payments = simulation.hub.agents.payments
     if wish.verb == "claim":
         return (await simulation.ask(payments.claim(signed.jws, signed.requirements)))[1]
     if wish.verb == "authorise":
         return (await simulation.ask(payments.authorise(signed.jws, signed.requirements)))[1]
+    if wish.verb == "attest":
+        work = payments.attest(signed.jws, signed.requirements, signed.url)
+        attestation, code = await simulation.ask(work)
+        payment_id = payment_id_of(signed.wallet.address, signed.nonce)
+        if attestation is not None:
+            known = simulation.model(NaivePayments).by_id[payment_id].attestations
+            known += [attestation] if attestation not in known else []
+        return code
     requirements = replace(signed.requirements, amount=wish.quanta)
     return (
         await simulation.ask(payments.settle(signed.jws, requirements, is_payee=wish.is_payee))
     )[1]
 
 
-async def _show_new(
+async def show_new(
     simulation: Simulation, payment: NaivePayment, signed: Signed, wish: Wish
 ) -> str | None:
     """
@@ -207,18 +249,18 @@ async def _show_new(
     if not placed:
         simulation.expected.clear()
         allowed = Doubts(against.certain, against.possible | _stops(brake, stopped_otherwise))
-        _require(allowed.allow(code), payment, f"{code}; reasons: {sorted(allowed.certain)}")
+        require(allowed.allow(code), payment, f"{code}; reasons: {sorted(allowed.certain)}")
         if code == "payment_denied":
             payment.stopped.add(signed.content)
         return code
     # Who is stopped higher up may be found out by the ledger alone.
     certain = against.certain if placed[0].expected.code == "ok" else None
-    _require(not certain, payment, f"held in spite of {sorted(certain or ())}", Law.MANDATE)
+    require(not certain, payment, f"held in spite of {sorted(certain or ())}", Law.MANDATE)
     if is_remembered and brake != "deny":
         # It was allowed before under the same signature, when the rules had nothing against it.
         brake = "hold" if code == "payment_in_review" else brake
-    _require(brake != "deny" or is_remembered, payment, "held in spite of the brake", Law.REVIEW)
-    _require(not stopped_otherwise, payment, "held although its id was stopped before", Law.REVIEW)
+    require(brake != "deny" or is_remembered, payment, "held in spite of the brake", Law.REVIEW)
+    require(not stopped_otherwise, payment, "held although its id was stopped before", Law.REVIEW)
     if brake == "allow":
         payment.allowed.add(signed.content)
     else:
@@ -248,37 +290,43 @@ def _judge_placed(
 ) -> str | None:
     first = placed[0].expected
     for answered in placed:
-        _judge_reservations(payment, signed, answered.wish)
+        _judge_reservations(payment, signed, answered.wish, tokens=wish.tokens)
     if first.code != "ok":
         expected = {short_code(simulation, placed[0])}
         if first.code in {"scope_frozen", "scope_closed"}:
             against = doubts(simulation, signed)
             expected = against.certain | against.possible
-        _require(code in expected, payment, f"refused as {code}, not {sorted(expected)}")
+        require(code in expected, payment, f"refused as {code}, not {sorted(expected)}")
         return code
     payment.held = signed
-    payment.is_claimed = not is_held
+    payment.is_call = bool(wish.tokens)
+    payment.is_attested = wish.verb == "attest"
+    payment.is_claimed = not is_held and not payment.is_attested
     if is_held:
-        _require(code == "payment_in_review", payment, f"{code}, but people decide", Law.REVIEW)
+        require(code == "payment_in_review", payment, f"{code}, but people decide", Law.REVIEW)
         return code
     if wish.verb != "settle":
-        _require(code is None, payment, f"refused as {code} and held")
+        require(code is None, payment, f"refused as {code} and held")
         return code
     if wish.quanta:
         expect_capture(simulation, payment.payment_id, signed.payee, wish.quanta, is_first=True)
         payment.captures[0] = (wish.quanta, True)
-        _know_payee(simulation, signed)
-    _require(code is None, payment, f"settled as {code}")
+        know_payee(simulation, signed)
+    require(code is None, payment, f"settled as {code}")
     return code
 
 
-def _judge_reservations(payment: NaivePayment, signed: Signed, wish: object) -> None:
+def _judge_reservations(
+    payment: NaivePayment, signed: Signed, wish: object, *, tokens: int
+) -> None:
     assert isinstance(wish, Placement), "only placements were kept"
     asked = {item.asset_id: item.quanta for item in wish.reservations}
     meant = {1: signed.quanta, 11: signed.quanta, 14: 1}
+    if tokens:
+        meant[13] = tokens
     path_id, _ = signed.mandate.path(signed.wallet.address, signed.payee)
-    _require(asked == meant, payment, f"held {asked}, naively {meant}", Law.MANDATE)
-    _require(wish.path_id == path_id, payment, "held along another path", Law.MANDATE)
+    require(asked == meant, payment, f"held {asked}, naively {meant}", Law.MANDATE)
+    require(wish.path_id == path_id, payment, "held along another path", Law.MANDATE)
 
 
 def placements_of(simulation: Simulation, payment_id: UUID) -> list[Answered]:
@@ -300,17 +348,17 @@ async def _show_known(
     simulation: Simulation, payment: NaivePayment, signed: Signed, wish: Wish
 ) -> str | None:
     assert payment.held is not None, "something is held"
-    expected = _known_code(simulation, payment, signed, wish)
+    expected = known_code(simulation, payment, signed, wish)
     if expected is None and wish.verb == "settle":
-        _end(simulation, payment, quanta=wish.quanta)
+        expect_end(simulation, payment, quanta=wish.quanta)
     code = await _ask(simulation, signed, wish)
-    _require(code == expected, payment, f"{wish.verb} was answered {code}, naively {expected}")
+    require(code == expected, payment, f"{wish.verb} was answered {code}, naively {expected}")
     if code is None and wish.verb == "claim":
         payment.is_claimed = True
     return code
 
 
-def _known_code(
+def known_code(
     simulation: Simulation, payment: NaivePayment, signed: Signed, wish: Wish
 ) -> str | None:
     """
@@ -325,10 +373,21 @@ def _known_code(
         return waits
     if wish.verb == "authorise":
         return None
+    if wish.verb == "attest":
+        return attest_code(payment, state)
     if wish.verb == "claim":
-        if not payment.is_claimed and state == "open":
-            return None
-        return "payment_already_claimed" if state == "open" else closed_code(state)
+        return claim_code(simulation, payment)
+    if payment.is_call:
+        return "payment_already_claimed"
+    return settle_code(simulation, payment, wish)
+
+
+def settle_code(simulation: Simulation, payment: NaivePayment, wish: Wish) -> str | None:
+    """
+    Return the refusal of a settlement of what is held, was paid, or was given back.
+    """
+    assert payment.held is not None, "something is held"
+    state = simulation.auditor.naive.holds[payment.payment_id].state
     is_over = state == "captured" or _is_released(simulation, payment)
     if wish.quanta != payment.held.quanta and not wish.is_payee and not is_over:
         return "unauthorized_server"
@@ -356,7 +415,7 @@ def _capture_code(
     return None if state == "open" else closed_code(state)
 
 
-def _end(simulation: Simulation, payment: NaivePayment, *, quanta: int) -> None:
+def expect_end(simulation: Simulation, payment: NaivePayment, *, quanta: int) -> None:
     """
     Expect what settling what is held moves: nothing, when it is a repeat.
     """
@@ -364,7 +423,7 @@ def _end(simulation: Simulation, payment: NaivePayment, *, quanta: int) -> None:
     if quanta and 0 not in payment.captures:
         expect_capture(simulation, payment.payment_id, payment.held.payee, quanta, is_first=True)
         payment.captures[0] = (quanta, True)
-        _know_payee(simulation, payment.held)
+        know_payee(simulation, payment.held)
 
 
 async def _capture(
@@ -393,14 +452,14 @@ async def _capture(
             is_first=ordinal == 0,
         )
         payment.captures[ordinal] = (quanta, closes)
-        _know_payee(simulation, payment.held)
+        know_payee(simulation, payment.held)
     _, code = await simulation.ask(
         simulation.hub.agents.payments.capture(
             payment.payment_id, quanta=quanta, ordinal=ordinal, closes=closes
         )
     )
     await learn(simulation)
-    _require(code == expected, payment, f"captured {quanta}: {code}, naively {expected}")
+    require(code == expected, payment, f"captured {quanta}: {code}, naively {expected}")
     return f"payment {payment.number} part {ordinal} of {quanta}: {code or 'captured'}"
 
 
@@ -412,17 +471,8 @@ async def _release(simulation: Simulation, payment: NaivePayment) -> str:
     _, code = await simulation.ask(
         simulation.hub.agents.payments.release(payment.payment_id, reason="simulated")
     )
-    _require(code == expected, payment, f"released: {code}, naively {expected}")
+    require(code == expected, payment, f"released: {code}, naively {expected}")
     return f"payment {payment.number} {code or 'given back'}"
-
-
-def _know_payee(simulation: Simulation, signed: Signed) -> None:
-    simulation.model(NaivePayments).known_payees.add((signed.agent.agent_id, signed.payee.party))
-
-
-def _require(is_lawful: bool, payment: NaivePayment, message: str, law: Law = Law.PAYMENT) -> None:
-    if not is_lawful:
-        raise BrokenLawError(law, f"payment {payment.number} ({payment.payment_id}): {message}")
 
 
 OPERATIONS = {

@@ -37,7 +37,8 @@ def sign_payment(simulation: Simulation, signed: Signed, *, lifetime_s: int) -> 
     Sign a payment with the times of now; the id is the nonce's, whatever is signed.
     """
     network, now = simulation.hub.agents.network, simulation.clock.now()
-    binding = sdk.Binding(method="GET", url=signed.url, body_sha256=NOTHING)
+    digest = body_sha256(signed.body)
+    binding = sdk.Binding(method=signed.method, url=signed.url, body_sha256=digest)
     jws = signed.wallet.wallet.authorise(
         sdk.Requirements(
             scheme=signed.scheme,
@@ -59,7 +60,7 @@ def sign_payment(simulation: Simulation, signed: Signed, *, lifetime_s: int) -> 
         amount=signed.quanta,
         asset="USD",
         pay_to=signed.payee.party,
-        binding=Binding(method="GET", url=signed.url, body_sha256=NOTHING),
+        binding=Binding(method=signed.method, url=signed.url, body_sha256=digest),
         timeout_s=lifetime_s,
     )
     whole = now.replace(microsecond=0)

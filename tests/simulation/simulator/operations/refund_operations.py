@@ -71,7 +71,7 @@ def _expect(
         swept = expect_sweep(simulation, sale.supplier, "supplier_payable")
     if known is not None:
         return None
-    cash = (call.key.scopes[0], "cash", USD_ID)
+    cash = (call.scopes[0], "cash", USD_ID)
     if bearer is Bearer.PLATFORM:
         simulation.expect((PLATFORM, "platform_revenue", USD_ID), cash, quanta)
     else:
