@@ -93,6 +93,15 @@ TABLE factory.meters
     CREATE UNIQUE INDEX meters_one_of_a_supplier ON factory.meters USING btree (supplier_id) WHERE (retired_at IS NULL)
     GRANT INSERT, SELECT, UPDATE (retired_at) TO tokenworks_posting
 
+TABLE factory.readers
+    -- Who reads a meter, and until when nobody else may.
+    meter_id uuid NOT NULL
+    holder text NOT NULL
+    host text NOT NULL
+    leased_until timestamp with time zone NOT NULL
+    CONSTRAINT readers_pkey PRIMARY KEY (meter_id)
+    GRANT INSERT, SELECT, UPDATE (holder), UPDATE (host), UPDATE (leased_until) TO tokenworks_posting
+
 TABLE factory.readings
     -- What meters said: a spool of some days.
     PARTITION BY RANGE (received_at)
@@ -128,6 +137,18 @@ TABLE factory.shares
     CREATE TRIGGER shares_append_only BEFORE DELETE OR UPDATE ON factory.shares FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
+
+TABLE factory.unmetered_calls
+    -- Calls whose energy is not known, with the reason.
+    call_id uuid NOT NULL
+    meter_id uuid NOT NULL
+    reason text NOT NULL
+    booked_at timestamp with time zone NOT NULL
+    noted_at timestamp with time zone NOT NULL
+    CONSTRAINT unmetered_calls_pkey PRIMARY KEY (call_id, meter_id)
+    CONSTRAINT unmetered_calls_reason_known CHECK (reason = ANY (ARRAY['not_metered'::text, 'readings_gone'::text]))
+    CREATE INDEX unmetered_calls_by_end ON factory.unmetered_calls USING btree (booked_at)
+    GRANT INSERT, SELECT TO tokenworks_posting
 
 CREATE OR REPLACE FUNCTION factory.ensure_partitions_v1(p_now timestamp with time zone, p_keep_days integer)
  RETURNS integer
