@@ -434,6 +434,9 @@ def _metering(hub: Hub) -> Metering:
         open_source=open_meter,
         read_counters=lambda url: VllmText(lambda: fetch_text(url)).read(),
         clock=hub.clock,
+        holder=hub.writer.holder,
+        host=socket.gethostname(),
+        is_gone=_is_gone,
     )
 
 

@@ -75,7 +75,7 @@ def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
         *("factory", "meter", "send", meter, "--source", "model", "--port", port),
         *("--tdp-w", "65", "--every-s", "0.05", "--readings", "3"),
     )
-    assert sent == {"sent": 3, "not_sent": 0}
+    assert sent == {"sent": 3, "not_sent": 0, "lost": 0, "skipped": 0, "reason": None}
     shown = shop.tell("factory", "meter", "show", meter)
     assert shown["last_reading_at"] is not None
     assert shown["grid"] == {
@@ -83,9 +83,23 @@ def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
         "source": "made up",
         "method": "location_based",
     }
+    assert shown["read_by"].startswith("send@")
     (listed,) = shop.tell("factory", "meter", "list")["items"]
     assert listed["meter_id"] == meter
     assert "rack 7" in shop.run("factory", "meter", "list").stdout
+    # While another site sends, this one's readings are skipped, and it is told who that is.
+    body = {"readings": [], "reader": "another site", "lease_s": 600}
+    body["readings"] = [{"time": shown["last_reading_at"], "device": "gpu0", "watts": "1"}]
+    assert shop.ask("POST", f"factory/meters/{meter}/readings", json=body).status_code == 201
+    second = shop.run(
+        *("factory", "meter", "send", meter, "--source", "model", "--port", port),
+        *("--tdp-w", "65", "--every-s", "0.05", "--readings", "2", "--json"),
+    )
+    assert second.returncode == 1
+    told = json.loads(second.stdout)
+    assert [told[name] for name in ("sent", "not_sent", "lost", "skipped")] == [0, 0, 0, 2]
+    assert "another site reads this meter, until" in told["reason"]
+    assert shop.tell("factory", "meter", "release", meter)["read_by"] == "another site"
     half = shop.run("factory", "meter", "add", "factory", "--source", "push", "--grid-source", "x")
     assert half.returncode == 2
     assert "--grid-g-per-kwh" in half.stderr

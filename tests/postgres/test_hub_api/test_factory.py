@@ -62,6 +62,43 @@ async def test_meter_is_added_shown_and_retired(hub: Hub) -> None:
     assert [one["meter_id"] for one in with_retired] == [meter["meter_id"]]
 
 
+async def test_one_sender_at_a_time(hub: Hub) -> None:
+    """
+    A second site's readings are refused with who sends them now and until when; the meter shows it;
+    released, the second one is taken.
+    """
+    meter = await add_meter(hub)
+    path = f"factory/meters/{meter['meter_id']}"
+    assert (meter["host"], meter["read_by"], meter["read_until"]) == (None, None, None)
+    await hub.make(f"{path}/readings", readings=[reading(hub, 1, "300")], reader="site a")
+    body = {"readings": [reading(hub, 2, "300")], "reader": "site b"}
+    refused = (await hub.admin.post(f"{path}/readings", json=body)).json()
+    shown = (await hub.admin.get(path)).json()
+    (listed,) = (await hub.admin.get("factory/meters")).json()["items"]
+    released = await hub.make(f"{path}/release")
+    taken = await hub.make(f"{path}/readings", **body)
+
+    assert (refused["status"], refused["code"]) == (409, "meter_read_by_other")
+    assert refused["detail"].startswith("site a reads this meter, until ")
+    assert shown["read_by"] == listed["read_by"] == "site a"
+    assert shown["read_until"] > hub.now.isoformat()[:19]
+    assert released["read_until"] <= shown["read_until"]
+    assert taken == {"readings": 1}
+
+
+async def test_source_that_another_supplier_has_is_refused(hub: Hub) -> None:
+    """
+    The same joules are not metered for two suppliers, unless two hosts are named.
+    """
+    await add_meter(hub, source="rapl")
+    await hub.make("suppliers", name="other", base_url="https://other.example/v1")
+    body = {"supplier": "other", **METER, "source": "rapl"}
+    refused = (await hub.admin.post("factory/meters", json=body)).json()
+
+    assert (refused["status"], refused["code"]) == (409, "meter_source_taken")
+    assert "host" in refused["detail"]
+
+
 async def test_meter_that_could_not_be_read_is_refused(hub: Hub) -> None:
     """
     Each source says what it needs; a grid factor is nothing without its source and method.

@@ -13,8 +13,10 @@ RETURNING meter_id
 -- Meters, those in use first; retired ones too where they are asked for.
 SELECT
     meter_id, supplier_id, name, source, settings, interval_us, gap_max_us, power_max_uw, devices, boundary,
-    price_nano_per_kwh, co2e_mg_per_kwh, co2e_source, co2e_method, actor, created_at, retired_at
+    price_nano_per_kwh, co2e_mg_per_kwh, co2e_source, co2e_method, actor, created_at, retired_at,
+    reader.holder, reader.host, reader.leased_until
 FROM factory.meters
+LEFT JOIN factory.readers AS reader USING (meter_id)
 WHERE (%(with_retired)s OR retired_at IS NULL)
     AND (%(meter_id)s::uuid IS NULL OR meter_id = %(meter_id)s)
     AND (%(supplier_id)s::uuid IS NULL OR supplier_id = %(supplier_id)s)
@@ -23,6 +25,28 @@ ORDER BY retired_at IS NOT NULL, created_at DESC, meter_id
 -- name: retire_meter
 -- It is not read any more; what was read is still divided and posted.
 UPDATE factory.meters SET retired_at = %(now)s WHERE meter_id = %(meter_id)s AND retired_at IS NULL
+
+-- name: lease_meter
+-- Become or stay the one who reads a meter; nothing while another one does. Of a meter that is in
+-- a machine, only that machine is next. Who is gone for certain is not waited for.
+INSERT INTO factory.readers AS reader (meter_id, holder, host, leased_until)
+VALUES (%(meter_id)s, %(holder)s, %(host)s, %(until)s)
+ON CONFLICT (meter_id) DO UPDATE SET holder = excluded.holder, host = excluded.host, leased_until = excluded.leased_until
+WHERE reader.holder = excluded.holder
+    OR ((reader.leased_until <= %(now)s OR reader.holder = %(gone)s)
+        AND (NOT %(is_in_a_machine)s OR reader.host IN ('', excluded.host)))
+RETURNING meter_id
+
+-- name: reader
+-- Who reads a meter.
+SELECT holder, host, leased_until FROM factory.readers WHERE meter_id = %(meter_id)s
+
+-- name: release_meter
+-- Let anybody read it next, on any machine; of one reader, or of whoever it is.
+UPDATE factory.readers
+SET leased_until = %(now)s, host = CASE WHEN %(any_host)s THEN '' ELSE host END
+WHERE meter_id = %(meter_id)s AND (%(holder)s::text IS NULL OR holder = %(holder)s)
+RETURNING holder
 
 -- name: add_readings
 -- Readings in the order in which they came.

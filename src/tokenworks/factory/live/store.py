@@ -13,11 +13,13 @@ from uuid import UUID
 from psycopg.types.json import Json
 
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Reading
-from tokenworks.factory.errors import MeterExistsError
+from tokenworks.factory.errors import MeterExistsError, MeterReadByOtherError
 from tokenworks.factory.live.model import (
     CallShare,
     GridMethod,
     Interval,
+    Lease,
+    MeterReader,
     MeterTerms,
     ShareMethod,
     SourceKind,
@@ -25,7 +27,7 @@ from tokenworks.factory.live.model import (
     SupplierMeter,
 )
 from tokenworks.foundation.limits import FACTORY_READINGS_MAX
-from tokenworks.postgres.pool import Pool
+from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.postgres.queries import load
 
 _QUERIES: Final = load("tokenworks.factory.live")
@@ -175,6 +177,7 @@ class FactoryStore:
         ranges: Mapping[str, int],
         counters: Sequence[tuple[str, int, int]] = (),
         received_at: datetime,
+        reader: Lease | None = None,
     ) -> None:
         """
         Keep readings in their order, right or wrong.
@@ -185,6 +188,10 @@ class FactoryStore:
             ranges: How far counters of energy count, by device.
             counters: The engine's own: name, time, count in millionths.
             received_at: Now.
+            reader: Who read them, and stays the reader; ``None``: not asked for.
+
+        Raises:
+            MeterReadByOtherError: Another one reads this meter; nothing is kept.
         """
         rows: list[tuple[int, str, str, int | None, int | None]] = [
             (one.at_us, one.device, one.quantity.value, one.value, ranges.get(one.device))
@@ -196,7 +203,47 @@ class FactoryStore:
             names = ("at_us", "devices", "quantities", "values", "ranges")
             parameters = dict(zip(names, columns, strict=True))
             parameters |= {"meter_id": meter_id, "received_at": received_at}
-            await self._execute("add_readings", parameters)
+            async with self._pool.connection() as connection, connection.transaction():
+                if reader is not None:
+                    # In one transaction: who lost the meter meanwhile writes nothing.
+                    await self._lease(connection, meter_id, reader, received_at)
+                await connection.execute(_QUERIES["add_readings"], parameters)
+
+    async def release_meter(
+        self, meter_id: UUID, now: datetime, *, holder: str | None = None, any_host: bool = False
+    ) -> bool:
+        """
+        Let another one read a meter at once; tell whether somebody did.
+
+        Args:
+            meter_id: Of the meter.
+            now: When.
+            holder: Only where it is read by this one; ``None``: whoever it is.
+            any_host: The next one may be on another machine.
+        """
+        parameters = {"meter_id": meter_id, "now": now, "holder": holder, "any_host": any_host}
+        return bool(await self._fetch("release_meter", parameters))
+
+    async def _lease(
+        self, connection: Connection, meter_id: UUID, reader: Lease, now: datetime
+    ) -> None:
+        parameters = {
+            "meter_id": meter_id,
+            "holder": reader.holder,
+            "host": reader.host,
+            "now": now,
+            "until": now + reader.lifetime,
+            "gone": reader.gone,
+            "is_in_a_machine": reader.is_in_a_machine,
+        }
+        cursor = await connection.execute(_QUERIES["lease_meter"], parameters)
+        if await cursor.fetchone() is not None:
+            return
+        cursor = await connection.execute(_QUERIES["reader"], {"meter_id": meter_id})
+        row = await cursor.fetchone()
+        assert row is not None, "only a row that is there refuses"
+        other = MeterReader(holder=row[0], host=row[1], leased_until=row[2])
+        raise MeterReadByOtherError(other.tell(now))
 
     async def series(
         self, meter: SupplierMeter, since_us: int, until_us: int
@@ -462,6 +509,9 @@ def _to_meter(row: Sequence[Any]) -> SupplierMeter:
         actor,
         created_at,
         retired_at,
+        holder,
+        host,
+        leased_until,
     ) = row
     return SupplierMeter(
         meter_id=meter_id,
@@ -483,6 +533,9 @@ def _to_meter(row: Sequence[Any]) -> SupplierMeter:
         actor=actor,
         created_at=created_at,
         retired_at=retired_at,
+        reader=None
+        if holder is None
+        else MeterReader(holder=holder, host=host, leased_until=leased_until),
     )
 
 

@@ -20,7 +20,7 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SourceSettings,
 )
-from tokenworks.factory.live.service import to_us
+from tokenworks.factory.live.service import LEASE_S, to_us
 from tokenworks.factory.table_reading import to_decimal
 from tokenworks.foundation.limits import FACTORY_NAME_CHARACTERS_MAX, FACTORY_READINGS_SENT_MAX
 from tokenworks.foundation.money import USD, quanta_from_text
@@ -28,6 +28,7 @@ from tokenworks.web.hub_api.bodies import Body, DecimalIn, MomentIn, NameOrId, S
 
 MINUTES_MAX: Final = 6 * 60
 HOURS_MAX: Final = 31 * 24
+LEASE_S_MAX: Final = 4 * 3_600
 
 Minutes = Annotated[int, Query(ge=1, le=MINUTES_MAX)]
 Hours = Annotated[int, Query(ge=1, le=HOURS_MAX)]
@@ -59,6 +60,7 @@ class MeterIn(Body):
     pid: Annotated[int, Field(ge=1)] | None = None
     tdp_w: Annotated[int, Field(ge=1, le=100_000)] | None = None
     engine_url: MetricsUrl | None = None
+    host: DeviceName | None = None  # the machine whose worker reads it
     allow_private: bool = False
     interval_s: Annotated[float, Field(ge=1, le=3_600)] = INTERVAL_US_DEFAULT / MICRO
     gap_max_s: Annotated[float, Field(ge=0.001, le=3_600)] = GAP_US_DEFAULT / MICRO
@@ -84,6 +86,7 @@ class MeterIn(Body):
                 pid=self.pid,
                 tdp_w=self.tdp_w,
                 engine_url=self.engine_url,
+                host=self.host,
             ),
             # Whole milliseconds: an interval's id is made of them.
             interval_us=round(self.interval_s * 1_000) * 1_000,
@@ -133,3 +136,13 @@ class ReadingsIn(Body):
     """
 
     readings: Annotated[list[ReadingIn], Field(max_length=FACTORY_READINGS_SENT_MAX)]
+    reader: DeviceName | None = None  # who sends them, one at a time; null: the key
+    lease_s: Annotated[float, Field(gt=0, le=LEASE_S_MAX)] = LEASE_S
+
+
+class ReleaseIn(Body):
+    """
+    Who stops to read a meter; null: whoever it is, and the next one may be on another machine.
+    """
+
+    reader: DeviceName | None = None

@@ -44,6 +44,9 @@ class MeterShape(Shape):
     pid: int | None
     tdp_w: int | None
     engine_url: str | None
+    host: str | None  # the machine that reads it, where one was named or is the first
+    read_by: str | None  # the process or site whose readings alone are taken
+    read_until: Moment | None  # then another one may read it
     price_per_kwh: Decimal | None
     currency: str
     grid: GridFactorShape | None

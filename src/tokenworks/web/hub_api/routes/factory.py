@@ -21,7 +21,13 @@ from tokenworks.web.hub_api.access import (
     visible_call,
 )
 from tokenworks.web.hub_api.bodies import NameOrId
-from tokenworks.web.hub_api.factory_bodies import Hours, MeterIn, Minutes, ReadingsIn
+from tokenworks.web.hub_api.factory_bodies import (
+    Hours,
+    MeterIn,
+    Minutes,
+    ReadingsIn,
+    ReleaseIn,
+)
 from tokenworks.web.hub_api.factory_rendering import to_chain, to_live, to_meter, to_models
 from tokenworks.web.hub_api.factory_shapes import (
     AddendumShape,
@@ -94,10 +100,24 @@ async def retire_meter(meter_id: UUID, services: Services) -> MeterShape:
     return to_meter(meter, supplier=names[meter.supplier_id], currency=USD.code)
 
 
-@router.post("/factory/meters/{meter_id}/readings", status_code=201, dependencies=ADMIN_ONLY)
-async def add_readings(meter_id: UUID, body: ReadingsIn, services: Services) -> ReadingsAccepted:
+@router.post("/factory/meters/{meter_id}/release", dependencies=ADMIN_ONLY)
+async def release_meter(meter_id: UUID, body: ReleaseIn, services: Services) -> MeterShape:
+    """
+    Let another process, or another machine, read a meter from now on.
+    """
+    meter = await services.factory.release_meter(meter_id, holder=body.reader)
+    names = await _suppliers(services)
+    return to_meter(meter, supplier=names[meter.supplier_id], currency=USD.code)
+
+
+@router.post("/factory/meters/{meter_id}/readings", status_code=201)
+async def add_readings(
+    meter_id: UUID, body: ReadingsIn, services: Services, caller: Admin
+) -> ReadingsAccepted:
     """
     Take readings of a meter of the source push, right or wrong, in their order.
+
+    One sender at a time: another one's are refused until the first one's lease has run out.
     """
     readings = [reading.to_reading() for reading in body.readings]
     ranges = {
@@ -105,7 +125,13 @@ async def add_readings(meter_id: UUID, body: ReadingsIn, services: Services) -> 
         for one in body.readings
         if one.counter_range_joules is not None
     }
-    taken = await services.factory.take_readings(meter_id, readings, counter_ranges_uj=ranges)
+    taken = await services.factory.take_readings(
+        meter_id,
+        readings,
+        counter_ranges_uj=ranges,
+        reader=body.reader or actor_of(caller, None),
+        lease_s=body.lease_s,
+    )
     return ReadingsAccepted(readings=taken)
 
 
