@@ -52,6 +52,8 @@ def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> Non
         (True, "buyer", []),
         (True, "addendum", []),
     ]
+    shown = run_command("factory", "energy", "--data", str(demo.data_dir))
+    assert "Power: " in shown.stdout + shown.stderr
     check = run_command("ledger", "check", "--data", str(demo.data_dir), "--json")
     assert json.loads(check.stdout)["is_clean"], check.stdout
     # Nobody else's key sees the factory.

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -40,7 +40,7 @@ from tokenworks.factory.live.model import (
     interval_id,
 )
 from tokenworks.factory.live.posting import EnergyPosting, EnergyReport, shares_hash
-from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.proving import EnergyProofs, Proven
 from tokenworks.factory.live.service import LiveFactory, to_us
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.ledger.check import check_books
@@ -97,8 +97,14 @@ class Site:
         """
         Do what the worker does, as a worker that has just begun.
         """
+        return await (await self.posting()).run()
+
+    async def posting(self) -> EnergyPosting:
+        """
+        Return the job of a worker that has just begun.
+        """
         hub = self.rig.hub
-        posting = EnergyPosting(
+        return EnergyPosting(
             self.store,
             calls=hub.engine_calls,
             ledger=hub.ledger,
@@ -107,7 +113,6 @@ class Site:
             signer=await hub.keys.ensure_lane_key(hub.writer.lane),
             clock=self.clock,
         )
-        return await posting.run()
 
     async def say(
         self, *said: tuple[float, int | None], quantity: Quantity = Quantity.POWER
@@ -189,7 +194,7 @@ async def site(rig: Rig) -> Site:
     offer = rig.offers["north", "standard"]
     for old in await rig.hub.factory.store.meters(supplier_id=offer.supplier_id):
         # So long ago that the job does not look at it any more.
-        await rig.hub.factory.store.retire_meter(old.meter_id, clock.now() - timedelta(days=2))
+        await rig.hub.factory.store.retire_meter(old.meter_id, clock.now() - timedelta(days=30))
     meter = await rig.hub.factory.add_meter(offer.supplier_id, terms, actor="test")
     return Site(rig, meter, clock)
 
@@ -654,3 +659,145 @@ async def test_value_chain_has_as_much_at_each_stage(rig: Rig, site: Site) -> No
     assert int(model.energy_uj) == int(chain.stages[2].energy_uj)
     assert model.electricity_cost is not None
     assert model.co2e_g is not None
+
+
+async def _by_force(rig: Rig, statement: LiteralString, *parameters: object) -> None:
+    """
+    Change rows that are never changed, as their owner.
+    """
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(statement, parameters)
+
+
+async def test_call_booked_long_after_it_ended_gets_its_energy(rig: Rig, site: Site) -> None:
+    """
+    The settle waited forty minutes for a database: a correction by number, nothing dropped.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    hidden = UUID(int=call_id.int ^ 1)
+    await _by_force(
+        rig, "UPDATE gateway.calls SET supplier_id = %s WHERE call_id = %s", hidden, call_id
+    )
+    await site.say(*steady(100))
+    await site.run()
+    unused = (await site.intervals())[0].unattributed_uj
+    assert await site.proofs.documents(call_id) == []
+
+    site.clock.advance(timedelta(minutes=45))
+    await _by_force(
+        rig,
+        "UPDATE gateway.calls SET supplier_id = %s, ended_at = ended_at + interval '40 minutes'"
+        " WHERE call_id = %s",
+        site.meter.supplier_id,
+        call_id,
+    )
+    done = await site.run()
+
+    assert (done.corrected, done.signed) == (1, 1)
+    (addendum,) = await site.proofs.documents(call_id)
+    shown: Any = addendum["addendum"]
+    assert 0 < int(shown["energy"]["energy_uj"]) <= unused
+    assert shown["energy"]["is_whole"]
+    assert await site.store.unmetered(site.clock.now() - timedelta(hours=1), site.clock.now()) == []
+    await site.audit()
+    assert await site.run() == EnergyReport()
+
+
+async def test_stream_of_half_an_hour_is_in_its_last_interval_too(rig: Rig, site: Site) -> None:
+    """
+    A call that began long before an interval runs in it all the same.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    minutes_us = 25 * 60 * MICRO
+    await _by_force(
+        rig,
+        "UPDATE gateway.calls SET ended_at = ended_at + interval '25 minutes', receipt ="
+        " jsonb_set(receipt::jsonb, '{attempt.1,duration_us}', %s::text::jsonb)"
+        " WHERE call_id = %s",
+        str(minutes_us),
+        call_id,
+    )
+    site.clock.advance(timedelta(minutes=25))
+    later = 24 * 60
+    await site.say(*((at + later, watts) for at, watts in steady(100, until_s=5)))
+    # Divided and not posted: to the books this is the future.
+    await (await site.posting()).divide_due(site.meter)
+    (first, *_) = [one for one in await site.intervals() if one.metered_uj]
+    shares = await site.store.shares(first.interval_id, first.revision)
+    await _by_force(rig, "DELETE FROM factory.intervals WHERE meter_id = %s", site.meter.meter_id)
+
+    assert [share.call_id for share in shares] == [call_id]
+    assert shares[0].energy_uj == first.metered_uj
+
+
+async def test_call_that_nothing_metered_is_counted_with_the_reason(rig: Rig, site: Site) -> None:
+    """
+    Before the first reading there is no interval: the call is shown as not metered, until readings
+    come and it has its joules.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await site.say(*((at + 15, watts) for at, watts in steady(100, until_s=5)))
+    await site.run()
+
+    async def unmetered() -> list[tuple[UUID, str, int]]:
+        now = site.clock.now()
+        found = await site.store.unmetered(now - timedelta(hours=1), now)
+        mine = [one for one in found if one.supplier_id == site.meter.supplier_id]
+        return [(one.supplier_id, one.reason.value, one.calls) for one in mine]
+
+    assert await unmetered() == [(site.meter.supplier_id, "not_metered", 1)]
+    await site.say(*steady(100, until_s=14.9))
+    site.clock.advance(timedelta(minutes=40))
+    done = await site.run()
+
+    assert done.corrected >= 14
+    (addendum,) = await site.proofs.documents(call_id)
+    shown: Any = addendum["addendum"]
+    assert int(shown["energy"]["energy_uj"]) > 0
+    assert await unmetered() == []
+    await site.audit()
+
+
+async def test_proof_that_failed_is_signed_next_time(
+    rig: Rig, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The database was away between books and signature: the same process signs when it is back, and
+    one that begins an hour later signs what a killed one left.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await site.say(*steady(100))
+    posting = await site.posting()
+    prove = site.proofs.prove
+
+    async def away(*_: object, **__: object) -> Proven:
+        raise psycopg.OperationalError("the database is away")
+
+    monkeypatch.setattr(site.proofs, "prove", away)
+    await posting.run()
+    assert all(interval.posted_at for interval in await site.intervals())
+    assert await site.proofs.documents(call_id) == []
+    monkeypatch.setattr(site.proofs, "prove", prove)
+    assert (await posting.run()).signed == 1
+
+    second = await rig.ask()
+    await rig.quiet()
+    site.start_us = to_us(SystemClock().now()) // STEP_US * STEP_US
+    site.clock.advance(timedelta(minutes=1))
+    await site.say(*((at - 1, watts) for at, watts in steady(100)))
+    monkeypatch.setattr(site.proofs, "prove", away)
+    await site.run()
+    monkeypatch.setattr(site.proofs, "prove", prove)
+    site.clock.advance(timedelta(hours=1))
+    await site.run()
+    late_id = UUID(second.headers["x-tokenworks-call-id"])
+    assert len(await site.proofs.documents(late_id)) >= 1

@@ -42,6 +42,13 @@ LEASE_READINGS: Final = 4
 """So many readings may fail to come before another sender may take the meter."""
 
 
+POWER_MINUTES: Final = 15
+WITHOUT_ENERGY: Final = {
+    "not_metered": "nothing was metered while they ran",
+    "readings_gone": "they were booked after the readings of that time were gone",
+}
+
+
 def _grid_text(row: Record) -> str:
     grid: Record | None = row.get("grid")
     return "" if grid is None else f"{grid['co2e_g_per_kwh']} g/kWh, {grid['source']}"
@@ -339,10 +346,30 @@ def energy(
     Show what each model's calls took: joules, kWh and electricity beside the charge.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        rows = hub.get("factory/models", hours=hours)["items"]
+        answer = hub.get("factory/models", hours=hours)
+        rows = answer["items"]
         hub.output.records(rows, MODEL_COLUMNS, empty="No call's energy is known in that time.")
+        for one in answer["without_energy"]:
+            reason = WITHOUT_ENERGY[one["reason"]]
+            hub.output.note(f"{one['calls']} calls at {one['supplier']} have no energy: {reason}.")
+        _tell_power(hub)
         if any(not row["is_measured"] for row in rows):
             hub.output.note("Not measured: the energy of some is a MODEL.")
+
+
+def _tell_power(hub: HubClient) -> None:
+    """
+    Say the power of the newest interval whose readings reach its end: a younger one is part of one.
+    """
+    points = hub.get("factory/live", minutes=POWER_MINUTES)["points"]
+    whole = [point for point in points if point["is_complete"] and point["coverage"] > 0]
+    if whole:
+        start, end = (datetime.fromisoformat(whole[-1][name]) for name in ("start", "end"))
+        percent = whole[-1]["coverage"] * 100
+        hub.output.note(
+            f"Power: {whole[-1]['watts']:.4g} W from {start:%H:%M:%S} to {end:%H:%M:%S} UTC,"
+            f" {percent:.4g} % of it metered."
+        )
 
 
 def _grid(grams: str | None, source: str | None, method: GridMethod) -> dict[str, str] | None:

@@ -147,6 +147,7 @@ async def test_power_is_shown_before_it_is_divided(hub: Hub) -> None:
     # Ten to fifteen: from ten to thirteen nobody knows.
     assert second["energy_uj"] == "200000000"
     assert (second["watts"], second["coverage"]) == (100.0, 0.4)
+    assert (first["is_complete"], second["is_complete"]) == (True, False)
     kinds = {fault["kind"] for fault in shown["faults"]}
     assert kinds == {"not_a_number", "negative", "gap", "duplicate"}
     assert all(fault["meter"] == "rack 7" for fault in shown["faults"])

@@ -41,6 +41,15 @@ class SourceKind(StrEnum):
         return self in {SourceKind.MODEL, SourceKind.RAPL, SourceKind.NVML}
 
 
+class UnmeteredReason(StrEnum):
+    """
+    Why a call at a metered supplier has no energy.
+    """
+
+    NOT_METERED = "not_metered"  # there is no interval of any moment it ran in
+    READINGS_GONE = "readings_gone"  # it was booked when the readings were not kept any more
+
+
 class GridMethod(StrEnum):
     """
     What a grid factor stands for (GHG Protocol, Scope 2 Guidance).

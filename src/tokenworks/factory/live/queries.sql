@@ -197,9 +197,11 @@ ORDER BY call_id
 -- What the calls of some intervals got, over the last revision of every interval they were in, and
 -- what was last signed of them.
 WITH touched AS (
-    SELECT DISTINCT call_id
+    SELECT call_id
     FROM factory.shares
-    WHERE interval_id = ANY (%(interval_ids)s)
+    WHERE interval_id = ANY (%(interval_ids)s::uuid[])
+    UNION
+    SELECT unnest(%(call_ids)s::uuid[])
 ), latest AS (
     SELECT DISTINCT ON (share.interval_id, share.call_id) share.*, division.revision = head.revision AS is_current, division.is_measured, division.start_us, division.end_us
     FROM touched
@@ -235,11 +237,82 @@ LEFT JOIN LATERAL (
 ) AS last ON true
 ORDER BY totals.call_id
 
--- name: recent_intervals
--- Intervals of a meter that were divided lately.
+-- name: intervals_since
+-- Intervals of a meter that were divided since a moment.
 SELECT DISTINCT interval_id
 FROM factory.intervals
-WHERE meter_id = %(meter_id)s AND end_us > %(since_us)s
+WHERE meter_id = %(meter_id)s AND start_us >= %(oldest_us)s AND computed_at > %(since)s
+
+-- name: last_computed_at
+-- When a meter's newest interval was divided.
+SELECT max(computed_at)
+FROM (
+    SELECT computed_at
+    FROM factory.intervals
+    WHERE meter_id = %(meter_id)s
+    ORDER BY start_us DESC, revision DESC
+    LIMIT 1
+) AS newest
+
+-- name: revisions_at
+-- The last revision of intervals that begin at some moments.
+SELECT start_us, max(revision)
+FROM factory.intervals
+WHERE meter_id = %(meter_id)s AND start_us = ANY (%(starts)s::bigint[])
+GROUP BY start_us
+
+-- name: following
+-- The next interval after each of some moments.
+SELECT DISTINCT following.start_us
+FROM unnest(%(starts)s::bigint[]) AS late (start_us)
+CROSS JOIN LATERAL (
+    SELECT start_us
+    FROM factory.intervals
+    WHERE meter_id = %(meter_id)s AND start_us > late.start_us
+    ORDER BY start_us
+    LIMIT 1
+) AS following
+
+-- name: without_share
+-- Of calls and the intervals they ran in: those that were divided without the call, and those that
+-- there are not.
+WITH ran AS (
+    SELECT *
+    FROM unnest(%(call_ids)s::uuid[], %(starts)s::bigint[], %(booked)s::timestamptz[]) AS row (call_id, start_us, booked_at)
+), head AS (
+    SELECT DISTINCT ON (start_us) start_us, interval_id, revision, computed_at
+    FROM factory.intervals
+    WHERE meter_id = %(meter_id)s AND start_us IN (SELECT start_us FROM ran)
+    ORDER BY start_us, revision DESC
+)
+SELECT ran.call_id, ran.start_us, head.interval_id IS NOT NULL
+FROM ran
+LEFT JOIN head USING (start_us)
+WHERE head.interval_id IS NULL
+    OR (ran.booked_at > head.computed_at - %(commit)s
+        AND NOT EXISTS (
+            SELECT
+            FROM factory.shares
+            WHERE interval_id = head.interval_id AND revision = head.revision AND call_id = ran.call_id))
+
+-- name: note_unmetered
+-- Calls that get no energy, each once.
+INSERT INTO factory.unmetered_calls (call_id, meter_id, reason, booked_at, noted_at)
+SELECT row.call_id, %(meter_id)s, row.reason, row.booked_at, %(now)s
+FROM unnest(%(call_ids)s::uuid[], %(reasons)s::text[], %(booked)s::timestamptz[]) AS row (call_id, reason, booked_at)
+ON CONFLICT DO NOTHING
+
+-- name: unmetered
+-- Calls without energy that came into the books in a time, by supplier and reason; those that got
+-- theirs later do not count.
+SELECT meter.supplier_id, call.reason, count(*)
+FROM factory.unmetered_calls AS call
+JOIN factory.meters AS meter USING (meter_id)
+WHERE call.booked_at >= %(since)s
+    AND call.booked_at < %(until)s
+    AND NOT EXISTS (SELECT FROM factory.addenda WHERE call_id = call.call_id AND (call.reason = 'not_metered' OR is_whole))
+GROUP BY 1, 2
+ORDER BY 3 DESC, 1, 2
 
 -- name: add_addendum
 -- The next addendum of a call, unless another process wrote it first.

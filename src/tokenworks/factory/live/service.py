@@ -26,7 +26,12 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SupplierMeter,
 )
-from tokenworks.factory.live.store import EnergyGroup, FactoryStore, UnattributedEnergy
+from tokenworks.factory.live.store import (
+    EnergyGroup,
+    FactoryStore,
+    UnattributedEnergy,
+    UnmeteredCalls,
+)
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import ConflictError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -253,6 +258,13 @@ class LiveFactory:
         """
         now = self._clock.now()
         return await self.store.energy_groups(now - timedelta(hours=hours), now)
+
+    async def unmetered(self, hours: int) -> list[UnmeteredCalls]:
+        """
+        Return how many calls of the last hours have no energy, by supplier and reason.
+        """
+        now = self._clock.now()
+        return await self.store.unmetered(now - timedelta(hours=hours), now)
 
     async def unattributed(self, hours: int) -> list[UnattributedEnergy]:
         """

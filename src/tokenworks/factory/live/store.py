@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SourceSettings,
     SupplierMeter,
+    UnmeteredReason,
 )
 from tokenworks.foundation.limits import FACTORY_READINGS_MAX
 from tokenworks.postgres.pool import Connection, Pool
@@ -93,6 +94,28 @@ class UnattributedEnergy:
     supplier_id: UUID
     energy_uj: int
     is_measured: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutShare:
+    """
+    A call that ran in an interval and has no share of it.
+    """
+
+    call_id: UUID
+    start_us: int
+    is_interval: bool  # else there is none: nothing was metered then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmeteredCalls:
+    """
+    How many calls at a supplier have no energy, for one reason.
+    """
+
+    supplier_id: UUID
+    reason: UnmeteredReason
+    calls: int
 
 
 class FactoryStore:
@@ -427,18 +450,93 @@ class FactoryStore:
 
     # ------------------------------------------------------------------ addenda
 
-    async def recent_intervals(self, meter_id: UUID, since_us: int) -> list[UUID]:
+    async def intervals_since(self, meter_id: UUID, since: datetime, oldest_us: int) -> list[UUID]:
         """
-        Return the intervals of a meter that end after a moment.
+        Return the intervals of a meter that were divided since, of those not too old.
         """
-        parameters = {"meter_id": meter_id, "since_us": since_us}
-        return [row[0] for row in await self._fetch("recent_intervals", parameters)]
+        parameters = {"meter_id": meter_id, "since": since, "oldest_us": oldest_us}
+        return [row[0] for row in await self._fetch("intervals_since", parameters)]
 
-    async def call_totals(self, interval_ids: Sequence[UUID]) -> list[CallTotal]:
+    async def last_computed_at(self, meter_id: UUID) -> datetime | None:
         """
-        Return what the calls of some intervals got altogether.
+        Return when a meter's newest interval was divided; ``None``: it has none.
         """
-        rows = await self._fetch("call_totals", {"interval_ids": list(interval_ids)})
+        ((computed_at,),) = await self._fetch("last_computed_at", {"meter_id": meter_id})
+        return computed_at
+
+    async def revisions_at(self, meter_id: UUID, starts: Sequence[int]) -> dict[int, int]:
+        """
+        Return the last revision of the intervals that begin at some moments.
+        """
+        parameters = {"meter_id": meter_id, "starts": list(starts)}
+        return dict(await self._fetch("revisions_at", parameters)) if starts else {}
+
+    async def following(self, meter_id: UUID, starts: Sequence[int]) -> list[int]:
+        """
+        Return the start of the next interval after each of some moments.
+        """
+        parameters = {"meter_id": meter_id, "starts": list(starts)}
+        return [row[0] for row in await self._fetch("following", parameters)] if starts else []
+
+    async def without_share(
+        self,
+        meter_id: UUID,
+        ran: Sequence[tuple[UUID, int, datetime]],
+        *,
+        commit: timedelta,
+    ) -> list[WithoutShare]:
+        """
+        Return which calls have no share of an interval they ran in, and where none is.
+
+        Args:
+            meter_id: Of the meter.
+            ran: Calls, the starts of intervals, and when the call came into the books.
+            commit: A call may become visible so long after that time.
+        """
+        if not ran:
+            return []
+        call_ids, starts, booked = (list(column) for column in zip(*ran, strict=True))
+        parameters = {
+            "meter_id": meter_id,
+            "call_ids": call_ids,
+            "starts": starts,
+            "booked": booked,
+            "commit": commit,
+        }
+        return [
+            WithoutShare(call_id=call_id, start_us=start_us, is_interval=is_interval)
+            for call_id, start_us, is_interval in await self._fetch("without_share", parameters)
+        ]
+
+    async def note_unmetered(
+        self, meter_id: UUID, calls: Sequence[tuple[UUID, str, datetime]], *, now: datetime
+    ) -> None:
+        """
+        Keep that calls get no energy, with the reason and when they came into the books.
+        """
+        call_ids, reasons, booked = (list(column) for column in zip(*calls, strict=True))
+        parameters = {"call_ids": call_ids, "reasons": reasons, "booked": booked}
+        await self._execute("note_unmetered", parameters | {"meter_id": meter_id, "now": now})
+
+    async def unmetered(self, since: datetime, until: datetime) -> list[UnmeteredCalls]:
+        """
+        Return how many calls of a time have no energy, by supplier and reason.
+        """
+        return [
+            UnmeteredCalls(supplier_id=supplier_id, reason=UnmeteredReason(reason), calls=calls)
+            for supplier_id, reason, calls in await self._fetch(
+                "unmetered", {"since": since, "until": until}
+            )
+        ]
+
+    async def call_totals(
+        self, interval_ids: Sequence[UUID], call_ids: Sequence[UUID] = ()
+    ) -> list[CallTotal]:
+        """
+        Return what some calls, and those of some intervals, got altogether.
+        """
+        parameters = {"interval_ids": list(interval_ids), "call_ids": list(call_ids)}
+        rows = await self._fetch("call_totals", parameters)
         return [
             CallTotal(
                 call_id=row[0],

@@ -89,6 +89,7 @@ class PowerPointShape(Shape):
     joules_per_output_token: float | None  # null also where nothing was written
     methods: list[str]
     is_measured: bool
+    is_complete: bool  # false of the newest, whose readings do not reach its end yet
     is_posted: bool
 
 
@@ -130,6 +131,19 @@ class ModelEnergyShape(Shape):
     is_measured: bool
 
 
+class WithoutEnergyShape(Shape):
+    """
+    How many calls at a metered supplier have no energy, and why.
+
+    ``not_metered``: no moment of them was; ``readings_gone``: they came into the books when the
+    meter's readings of that time were not kept any more.
+    """
+
+    supplier: str
+    reason: Literal["not_metered", "readings_gone"]
+    calls: int
+
+
 class ModelEnergyList(Shape):
     """
     Models, the most energy first.
@@ -138,6 +152,7 @@ class ModelEnergyList(Shape):
     as_of: Moment
     hours: int
     items: list[ModelEnergyShape]
+    without_energy: list[WithoutEnergyShape]  # calls that no item counts
 
 
 class ChainBoxShape(Shape):

@@ -155,6 +155,8 @@ async def models(services: Services, hours: Hours = HOURS_DEFAULT) -> ModelEnerg
     """
     return to_models(
         await services.factory.energy_groups(hours),
+        unmetered=await services.factory.unmetered(hours),
+        suppliers=await _suppliers(services),
         currency=USD.code,
         hours=hours,
         as_of=services.clock.now(),
