@@ -62,7 +62,40 @@ def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> Non
     demo.tell("factory", "meter", "retire", meter["meter_id"])
 
 
-def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
+def _send_steps(shop: Shop, meter: str, folder: Path) -> None:
+    """
+    A clumsy step log: each row has its verdict with row and column, and the good ones are kept.
+    """
+    line = (
+        '{{"step": {0}, "start": {1}.0, "end": {1}.5, "phase": "decode",'
+        ' "calls": [{{"call": "a", "decode_tokens": {2}}}]}}'
+    )
+    rows = [(1, 10, 1), (3, 30, 1), (2, 20, 1), (1, 10, 1), (4, 40, 0), (5, 50, 1)]
+    start = 1_767_225_600
+    lines = [line.format(number, start + at, tokens) for number, at, tokens in rows]
+    file = folder / "steps.jsonl"
+    file.write_text("\n".join([*lines, '{"step": 6, "sta']), encoding="utf-8")
+    done = shop.run("factory", "steps", "send", str(file), "--meter", meter, "--json")
+    told = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert (told["sent"], told["repeated"], told["not_sent"]) == (4, 1, 0)
+    refused = [(one["row"], one["column"]) for one in told["refused"]]
+    assert refused == [(5, "decode_tokens"), (7, "(line)")]
+    assert "is torn" in told["refused"][1]["text"]
+    assert [(one["row"], one["column"]) for one in told["remarks"]] == [
+        (2, "step"),
+        (3, "start"),
+        (4, "start"),
+        (6, "step"),
+    ]
+    file.write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")
+    again = shop.run("factory", "steps", "send", str(file), "--meter", meter, "--json")
+    assert again.returncode == 0, again.stderr
+    assert [json.loads(again.stdout)[name] for name in ("sent", "repeated")] == [0, 3]
+
+
+def test_meter_is_added_sent_and_shown_by_commands(shop: Shop, tmp_path: Path) -> None:
     """
     A site's own machine reads its meter and sends it; tables and JSON say the same.
     """
@@ -102,6 +135,7 @@ def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
     assert [told[name] for name in ("sent", "not_sent", "lost", "skipped")] == [0, 0, 0, 2]
     assert "another site reads this meter, until" in told["reason"]
     assert shop.tell("factory", "meter", "release", meter)["read_by"] == "another site"
+    _send_steps(shop, meter, tmp_path)
     half = shop.run("factory", "meter", "add", "factory", "--source", "push", "--grid-source", "x")
     assert half.returncode == 2
     assert "--grid-g-per-kwh" in half.stderr

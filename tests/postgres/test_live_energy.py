@@ -29,6 +29,7 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
+from tokenworks.factory.attribution.model import Step, StepPhase, Work
 from tokenworks.factory.energy.model import Quantity, Reading
 from tokenworks.factory.live.model import (
     MICRO,
@@ -801,3 +802,102 @@ async def test_proof_that_failed_is_signed_next_time(
     await site.run()
     late_id = UUID(second.headers["x-tokenworks-call-id"])
     assert len(await site.proofs.documents(late_id)) >= 1
+
+
+def _steps(site: Site, *calls: UUID, until_s: float = 20) -> list[Step]:
+    """
+    Return a step every tenth of a second: the first call reads and writes, another one decodes, and
+    a stranger is in the batch.
+    """
+    steps: list[Step] = []
+    for tenth in range(int(until_s * 10)):
+        work = [
+            Work(
+                call=str(call),
+                prefill_tokens=(50 + 37 * tenth % 90) if number == 0 else 0,
+                decode_tokens=number,
+                context_tokens=tenth * 10,
+            )
+            for number, call in enumerate(calls)
+        ]
+        work.append(Work(call="stranger", prefill_tokens=0, decode_tokens=1, context_tokens=5))
+        steps.append(
+            Step(
+                name=str(tenth),
+                start_us=site.start_us + tenth * STEP_US // 10,
+                end_us=site.start_us + (tenth + 1) * STEP_US // 10,
+                phase=StepPhase.MIXED,
+                work=work,
+                row=tenth + 1,
+            )
+        )
+    return steps
+
+
+async def test_step_log_divides_by_phase_and_stands_on_the_addendum(
+    rig: Rig, site: Site, tmp_path: Path
+) -> None:
+    """
+    Steps replace the overlap share of their intervals, those that come late too; a stranger's part
+    is nobody's here; what is sent again changes nothing.
+    """
+    answers = [await rig.ask() for _ in range(2)]
+    await rig.quiet()
+    calls = [UUID(answer.headers["x-tokenworks-call-id"]) for answer in answers]
+    await site.say(*steady(100))
+    steps = _steps(site, *calls)
+    early, late = steps[:100], steps[100:]
+    taken = await site.factory.take_steps(site.meter.meter_id, early)
+    await site.run()
+    first = await site.intervals()
+    for number in (0, 1):
+        (addendum,) = await site.proofs.documents(calls[number])
+        shown: Any = addendum["addendum"]
+        assert shown["energy"]["method"] == "step_phase_assumed", "ten windows are too few to fit"
+
+    site.clock.advance(timedelta(seconds=1))
+    again = await site.factory.take_steps(site.meter.meter_id, early)
+    await site.factory.take_steps(site.meter.meter_id, late)
+    site.clock.advance(timedelta(seconds=5))
+    done = await site.run()
+    second = await site.intervals()
+
+    assert (len(taken.steps), taken.repeated, taken.refused) == (100, 0, [])
+    assert (len(again.steps), again.repeated, again.refused) == (0, 100, [])
+    assert [one.methods for one in first[:10]] == [["step_phase_assumed"]] * 10
+    assert all("step_phase" not in "".join(one.methods) for one in first[10:])
+    assert done.corrected == 10
+    assert [one.revision for one in second] == [0] * 10 + [1] * 10 + [0]
+    assert all(0 < one.unattributed_uj < one.metered_uj for one in second[:20])
+    documents: list[dict[str, object]] = []
+    for call_id in calls:
+        documents.append(await rig.hub.receipts.receipt_document(call_id, BUYER))
+        documents += await site.proofs.documents(call_id)
+    for document in documents[2], documents[-1]:
+        said: Any = document["addendum"]
+        energy = said["energy"]
+        assert said["number"] == 2
+        parts = ("prefill_uj", "decode_uj", "context_uj", "residency_uj")
+        assert sum(int(energy[part]) for part in parts) == int(energy["energy_uj"]) > 0
+    file = tmp_path / "steps.json"
+    file.write_text(json.dumps(documents), encoding="utf-8")
+    found = verify_paths([file], await trusted(rig))
+    assert all(one.ok for one in found), found
+    assert await site.audit() == 2_000 * MICRO
+
+
+async def test_step_log_without_our_ids_is_told_and_spans_are_used(rig: Rig, site: Site) -> None:
+    """
+    An engine that was not sent the call ids: energy goes by overlap, and the interval says why.
+    """
+    await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.factory.take_steps(site.meter.meter_id, _steps(site))
+    await site.run()
+    busy = [one for one in await site.intervals() if one.calls]
+
+    assert {method for one in busy for method in one.methods} == {"overlap"}
+    told = {str(fault["kind"]): str(fault["text"]) for one in busy for fault in one.faults}
+    assert "--send-call-id" in told["steps_unknown"]
+    await site.audit()

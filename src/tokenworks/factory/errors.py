@@ -76,6 +76,14 @@ class ReadingsInvalidError(InvalidError):
     code = "readings_invalid"
 
 
+class StepsInvalidError(InvalidError):
+    """
+    No step that was sent could be kept; names row and column of each.
+    """
+
+    code = "steps_invalid"
+
+
 class EnergyNotPostedError(UnavailableError):
     """
     The ledger refused an interval's energy; it stays claimed and is tried again.

@@ -200,3 +200,56 @@ async def test_empty_factory_is_shown_as_one(hub: Hub) -> None:
     ]
     assert chain["links"] == []
     assert refused == [403] * 4
+
+
+async def test_steps_are_taken_row_by_row(hub: Hub) -> None:
+    """
+    Good rows are kept; each other one is named with its column and what to do; all wrong is a 400.
+    """
+    meter = await add_meter(hub)
+    path = f"factory/meters/{meter['meter_id']}/steps"
+    start = hub.now.replace(microsecond=0) - timedelta(minutes=1)
+
+    def row(number: int, **other: object) -> dict[str, object]:
+        begin = start + timedelta(milliseconds=100 * number)
+        return {
+            "step": number,
+            "start": begin.isoformat(),
+            "end": (begin + timedelta(milliseconds=100)).isoformat(),
+            "phase": "decode",
+            "calls": [{"call": "a", "decode_tokens": 1}],
+        } | other
+
+    bad: list[dict[str, object]] = [
+        row(4, phase="thinking"),
+        row(4, calls=[{"call": "a", "decode_tokens": 0}]),
+        row(4, calls=[{"call": "a", "decode_tokens": -1}]),
+        row(4, calls=[]),
+        row(4, end=row(4)["start"]),
+        row(4, start="yesterday"),
+        row(4, start=float("1e300")),
+        row(4, surprise=1),
+        row(4, calls="a"),
+        row(1, end=row(3)["end"]),
+    ]
+    taken = await hub.make(path, steps=[row(1), row(2), row(2), row(3), *bad, row(9)])
+    nothing = (await hub.admin.post(path, json={"steps": bad[:2]})).json()
+    shown = [(one["row"], one["column"]) for one in taken["refused"]]
+
+    assert (taken["steps"], taken["repeated"]) == (4, 1)
+    assert shown == [
+        (5, "phase"),
+        (6, "decode_tokens"),
+        (7, "decode_tokens"),
+        (8, "calls"),
+        (9, "end"),
+        (10, "start"),
+        (11, "start"),
+        (12, "surprise"),
+        (13, "calls"),
+        (14, "step"),
+    ]
+    assert any("5 between are missing" in one["text"] for one in taken["remarks"])
+    assert (nothing["status"], nothing["code"], nothing["param"]) == (400, "steps_invalid", "phase")
+    assert nothing["detail"].startswith("row 1, column phase: is none of prefill, decode, mixed")
+    assert [one["row"] for one in nothing["details"]["refused"]] == [1, 2]

@@ -67,6 +67,8 @@ class ShareMethod(StrEnum):
     TIMINGS = "timings"  # by overlap within the phases that llama.cpp told
     VLLM_METRICS = "vllm_metrics"  # by the engine's counters of tokens and phase times
     OVERLAP = "overlap"  # by overlap of whole spans: phases are not told apart
+    STEP_PHASE = "step_phase"  # by the engine's step log, costs of phases fitted to the meter
+    STEP_PHASE_ASSUMED = "step_phase_assumed"  # likewise, with another machine's costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +214,8 @@ class CallShare:
     decode_uj: int
     method: ShareMethod
     is_whole: bool
+    context_uj: int = 0  # told by step logs alone, here and below
+    residency_uj: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

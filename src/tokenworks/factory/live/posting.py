@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -26,9 +26,11 @@ import structlog
 from tokenworks.factory.energy.model import MODEL_PREFIX, Reading
 from tokenworks.factory.energy.validation import Meter, validate
 from tokenworks.factory.errors import EnergyNotPostedError
+from tokenworks.factory.live import by_steps
 from tokenworks.factory.live.dividing import count_between, divide, unplaced_between
 from tokenworks.factory.live.model import (
     MICRO,
+    CallShare,
     EngineCall,
     EngineCounters,
     Interval,
@@ -42,7 +44,7 @@ from tokenworks.factory.live.store import READINGS_KEEP_DAYS, FactoryStore
 from tokenworks.factory.ports import EngineCalls
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import TokenworksError
-from tokenworks.foundation.limits import FACTORY_FAULTS_KEPT_MAX
+from tokenworks.foundation.limits import FACTORY_FAULTS_KEPT_MAX, FACTORY_STEPS_MAX
 from tokenworks.foundation.money import MICROJOULE
 from tokenworks.ledger.model import Posting, PostingKind, Transfer
 from tokenworks.ledger.service import Ledger
@@ -60,6 +62,12 @@ CALLS_WAIT_US: Final = 120 * MICRO
 
 LOOK_BACK: Final = timedelta(minutes=15)
 """A process that begins looks for what came late or was not signed so long before the last one."""
+
+STEPS_LOOK_BACK_US: Final = 600 * MICRO
+"""An engine that told no step for so long is not waited for."""
+
+EXPERIENCE_US: Final = 120 * MICRO
+"""So far back a process that begins looks for what the engine's phases cost."""
 
 LATE_EVERY_S: Final = 20.0
 INTERVALS_PER_RUN_MAX: Final = 60
@@ -95,6 +103,16 @@ class _Work:
     looked_s: float = -LATE_EVERY_S
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BySteps:
+    """
+    What an engine's steps say of an interval.
+    """
+
+    shares: Sequence[CallShare] | None = None  # ``None``: nothing, so spans are used
+    faults: Sequence[Mapping[str, object]] = ()
+
+
 class EnergyPosting:
     """
     Divide, post, correct and prove; safe to run by several processes at once.
@@ -119,6 +137,7 @@ class EnergyPosting:
         self._signer = signer
         self._clock = clock
         self._work: dict[UUID, _Work] = {}
+        self._experience: dict[UUID, by_steps.Experience] = {}
 
     async def run(self) -> EnergyReport:
         """
@@ -205,6 +224,8 @@ class EnergyPosting:
             end_us = start_us + step_us
             if end_us > settled_us or (span[1] < end_us and now_us < end_us + READINGS_WAIT_US):
                 break
+            if now_us < end_us + READINGS_WAIT_US and await self._steps_are_due(meter, end_us):
+                break
             await self._claim(meter, start_us, revision=0)
             done.append(start_us)
             start_us = end_us
@@ -226,6 +247,9 @@ class EnergyPosting:
             )
             # What fills a gap also changes the interval in which the gap ended.
             late += await self._store.following(meter.meter_id, late)
+            late += await self._store.late_steps(
+                meter, since=min(work.since, now - LOOK_BACK), quiet_since=quiet, before_us=until_us
+            )
             late += await self._find_late_calls(meter, work.since, until_us, oldest_us)
             work.late |= {start_us for start_us in late if start_us >= oldest_us}
             work.since = now - LATE_OVERLAP
@@ -289,6 +313,9 @@ class EnergyPosting:
             counters=_engine_counters(counted, start_us, end_us),
             unplaced_uj=unplaced_between(series, meter.terms.rules, start_us, end_us),
         )
+        told = await self._by_steps(meter, said, calls, start_us)
+        if told.shares is not None:
+            division = replace(division, shares=told.shares)
         await self._store.claim(
             Interval(
                 interval_id=interval_id(meter.meter_id, start_us),
@@ -306,12 +333,84 @@ class EnergyPosting:
                 calls=len(division.shares),
                 input_tokens=division.input_tokens,
                 output_tokens=division.output_tokens,
-                faults=_faults_of(said, start_us, end_us),
+                faults=[*told.faults, *_faults_of(said, start_us, end_us)],
                 computed_at=computed_at,
                 posted_at=None,
             ),
             division.shares,
         )
+
+    # ------------------------------------------------------------------ steps
+
+    async def _steps_are_due(self, meter: SupplierMeter, end_us: int) -> bool:
+        """
+        Tell whether an engine that logs its steps has not told those until a moment yet.
+        """
+        until_us = await self._store.steps_until(
+            meter.meter_id, end_us - STEPS_LOOK_BACK_US, to_us(self._clock.now())
+        )
+        return until_us is not None and until_us < end_us
+
+    async def _by_steps(
+        self, meter: SupplierMeter, said: Meter, calls: Sequence[EngineCall], start_us: int
+    ) -> _BySteps:
+        """
+        Return the shares by the engine's steps in an interval, where it told any for these calls.
+        """
+        end_us = start_us + meter.terms.interval_us
+        steps = await self._store.steps(meter.meter_id, start_us, end_us)
+        if not steps:
+            return _BySteps()
+        if len(steps) >= FACTORY_STEPS_MAX:
+            text = f"{FACTORY_STEPS_MAX} steps or more: divide shorter intervals"
+            return _BySteps(faults=[_steps_fault("steps_too_many", start_us, end_us, text)])
+        named = await self._calls.by_id(meter.supplier_id, by_steps.named_calls(steps))
+        if calls and not named:
+            text = "the steps name no call of this hub; is the supplier's --send-call-id on?"
+            return _BySteps(faults=[_steps_fault("steps_unknown", start_us, end_us, text)])
+        known = {call.call_id for call in calls}
+        everyone = [*calls, *(call for call in named if call.call_id not in known)]
+        experience = self._experience.get(meter.meter_id)
+        if experience is None:
+            experience = self._experience[meter.meter_id] = by_steps.Experience()
+            before_us = start_us - EXPERIENCE_US
+            series, _ = await self._store.series(meter, before_us, start_us)
+            await self._learn(
+                meter, experience, validate(series, meter.terms.rules), before_us, start_us
+            )
+        shares, silences = by_steps.divide_by_steps(
+            said,
+            steps,
+            everyone,
+            start_us,
+            end_us,
+            experience=experience,
+            gap_max_us=meter.terms.gap_max_us,
+        )
+        text = "no step is told while calls ran: their part of it is not known"
+        faults = [
+            _steps_fault("steps_missing", begin, end, text)
+            for begin, end in silences
+            if any(call.start_us < end and call.end_us > begin for call in calls)
+        ]
+        return _BySteps(shares=shares, faults=faults)
+
+    async def _learn(
+        self,
+        meter: SupplierMeter,
+        experience: by_steps.Experience,
+        said: Meter,
+        start_us: int,
+        end_us: int,
+    ) -> None:
+        """
+        Look at what the engine did before this process began.
+        """
+        steps = await self._store.steps(meter.meter_id, start_us, end_us)
+        if steps:
+            calls = await self._calls.of_supplier(meter.supplier_id, start_us, end_us)
+            pauses = by_steps.find_pauses(steps, calls, start_us, end_us)
+            experience.learn(by_steps.gather(said, steps, start_us, end_us), pauses, said)
 
     # ------------------------------------------------------------------ posting
 
@@ -387,6 +486,16 @@ class EnergyPosting:
             "shares_sha256": shares_hash([(one.call_id, one.energy_uj) for one in shares]),
         }
         return msgspec.json.encode(meta, order="sorted").decode()
+
+
+def _steps_fault(kind: str, start_us: int, end_us: int, text: str) -> Mapping[str, object]:
+    return {
+        "kind": kind,
+        "device": "step log",
+        "start_us": start_us,
+        "end_us": end_us,
+        "text": text,
+    }
 
 
 def _starts(call: EngineCall, meter: SupplierMeter, *, until_us: int) -> range:

@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from msgspec import UNSET
+
 from tokenworks.factory.live.model import JOULES_PER_KWH, MICRO, EngineCall, SupplierMeter
 from tokenworks.factory.live.service import to_us
 from tokenworks.factory.live.store import CallTotal, FactoryStore
@@ -103,7 +105,8 @@ class EnergyProofs:
                 waiting.append(total.call_id)  # Its last interval is not divided yet.
                 continue
             is_whole = _is_whole(total, made)
-            if (total.energy_uj, is_whole) == (total.signed_uj, total.signed_whole):
+            said = (total.signed_uj, total.signed_whole, total.signed_method)
+            if (total.energy_uj, is_whole, total.method) == said:
                 continue
             root = await self._calls.receipt_root(total.call_id)
             if root is not None:
@@ -139,6 +142,7 @@ class EnergyProofs:
                 method=terms.co2e_method.value,
             )
         number = total.addenda + 1
+        has_steps = "step_phase" in total.method
         jws = sign_addendum(
             AddendumPayload(
                 issuer=signer.issuer,
@@ -152,6 +156,8 @@ class EnergyProofs:
                     energy_uj=str(total.energy_uj),
                     prefill_uj=str(total.prefill_uj),
                     decode_uj=str(total.decode_uj),
+                    context_uj=str(total.context_uj) if has_steps else UNSET,
+                    residency_uj=str(total.residency_uj) if has_steps else UNSET,
                     method=total.method,
                     source="measured" if total.is_measured else "model",
                     boundary=terms.boundary,
@@ -172,6 +178,8 @@ class EnergyProofs:
             "energy_uj": total.energy_uj,
             "prefill_uj": total.prefill_uj,
             "decode_uj": total.decode_uj,
+            "context_uj": total.context_uj,
+            "residency_uj": total.residency_uj,
             "method": total.method,
             "is_measured": total.is_measured,
             "is_whole": total.is_whole,

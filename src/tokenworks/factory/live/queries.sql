@@ -111,6 +111,45 @@ WHERE reading.meter_id = %(meter_id)s AND reading.received_at >= %(since)s AND r
 GROUP BY 1
 HAVING max(reading.received_at) < %(quiet_since)s
 
+-- name: lock_steps
+-- One sender of a meter's steps at a time: what overlaps is found.
+SELECT pg_advisory_xact_lock(7814, hashtext(%(meter_id)s::text))
+
+-- name: add_steps
+-- Steps in the order in which they came.
+INSERT INTO factory.steps (received_at, meter_id, name, start_us, end_us, phase, work)
+SELECT %(received_at)s, %(meter_id)s, row.name, row.start_us, row.end_us, row.phase, row.work::json
+FROM unnest(%(names)s::text[], %(starts)s::bigint[], %(ends)s::bigint[], %(phases)s::text[], %(works)s::text[])
+    WITH ORDINALITY AS row (name, start_us, end_us, phase, work, place)
+ORDER BY row.place
+
+-- name: steps
+-- Steps of a meter that touch a time, in their order.
+SELECT name, start_us, end_us, phase, work
+FROM factory.steps
+WHERE meter_id = %(meter_id)s AND start_us > %(since_us)s - %(step_max_us)s AND start_us < %(until_us)s AND end_us > %(since_us)s
+ORDER BY start_us
+LIMIT %(limit)s
+
+-- name: steps_until
+-- The end of the last step that began in a time.
+SELECT max(end_us) FROM factory.steps WHERE meter_id = %(meter_id)s AND start_us >= %(since_us)s AND start_us < %(until_us)s
+
+-- name: late_steps
+-- Starts of intervals for which steps came after they were divided.
+SELECT touched.start_us
+FROM factory.steps AS step
+CROSS JOIN LATERAL generate_series(
+    step.start_us / %(interval_us)s * %(interval_us)s, step.end_us - 1, %(interval_us)s) AS touched (start_us)
+JOIN LATERAL (
+    SELECT max(computed_at) AS computed_at
+    FROM factory.intervals
+    WHERE meter_id = %(meter_id)s AND start_us = touched.start_us
+) AS divided ON step.received_at > divided.computed_at
+WHERE step.meter_id = %(meter_id)s AND step.received_at >= %(since)s AND step.start_us < %(before_us)s
+GROUP BY 1
+HAVING max(step.received_at) < %(quiet_since)s
+
 -- name: posted_until
 -- The end of a meter's last interval.
 SELECT max(end_us) FROM factory.intervals WHERE meter_id = %(meter_id)s
@@ -128,11 +167,12 @@ RETURNING interval_id
 
 -- name: add_shares
 -- What calls were given.
-INSERT INTO factory.shares (interval_id, revision, call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole)
+INSERT INTO factory.shares (
+    interval_id, revision, call_id, organisation_id, energy_uj, prefill_uj, decode_uj, context_uj, residency_uj, method, is_whole)
 SELECT %(interval_id)s, %(revision)s, row.*
 FROM unnest(
     %(call_ids)s::uuid[], %(organisation_ids)s::uuid[], %(energies)s::bigint[], %(prefills)s::bigint[], %(decodes)s::bigint[],
-    %(methods)s::text[], %(wholes)s::boolean[]) AS row
+    %(contexts)s::bigint[], %(residencies)s::bigint[], %(methods)s::text[], %(wholes)s::boolean[]) AS row
 
 -- name: intervals_to_post
 -- Claimed and not in the books yet, the oldest first.
@@ -188,7 +228,7 @@ ORDER BY organisation_id
 
 -- name: shares_of_interval
 -- Every call's share of one revision.
-SELECT call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole
+SELECT call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole, context_uj, residency_uj
 FROM factory.shares
 WHERE interval_id = %(interval_id)s AND revision = %(revision)s
 ORDER BY call_id
@@ -215,6 +255,8 @@ WITH touched AS (
         coalesce(sum(energy_uj) FILTER (WHERE is_current), 0)::bigint AS energy_uj,
         coalesce(sum(prefill_uj) FILTER (WHERE is_current), 0)::bigint AS prefill_uj,
         coalesce(sum(decode_uj) FILTER (WHERE is_current), 0)::bigint AS decode_uj,
+        coalesce(sum(context_uj) FILTER (WHERE is_current), 0)::bigint AS context_uj,
+        coalesce(sum(residency_uj) FILTER (WHERE is_current), 0)::bigint AS residency_uj,
         array_agg(DISTINCT method ORDER BY method) FILTER (WHERE is_current) AS methods,
         coalesce(bool_and(is_whole) FILTER (WHERE is_current), false) AS is_whole,
         coalesce(bool_and(is_measured) FILTER (WHERE is_current), true) AS is_measured,
@@ -226,10 +268,10 @@ WITH touched AS (
 )
 SELECT
     totals.call_id, totals.energy_uj, totals.prefill_uj, totals.decode_uj, totals.methods, totals.is_whole, totals.is_measured,
-    totals.start_us, totals.end_us, totals.metered_us, coalesce(last.number, 0), last.energy_uj, last.is_whole
+    totals.start_us, totals.end_us, totals.metered_us, coalesce(last.number, 0), last.energy_uj, last.is_whole, totals.context_uj, totals.residency_uj, last.method
 FROM totals
 LEFT JOIN LATERAL (
-    SELECT number, energy_uj, is_whole
+    SELECT number, energy_uj, is_whole, method
     FROM factory.addenda
     WHERE call_id = totals.call_id
     ORDER BY number DESC
@@ -317,11 +359,11 @@ ORDER BY 3 DESC, 1, 2
 -- name: add_addendum
 -- The next addendum of a call, unless another process wrote it first.
 INSERT INTO factory.addenda (
-    call_id, number, supplier_id, organisation_id, model, tier, energy_uj, prefill_uj, decode_uj, method, is_measured, is_whole,
+    call_id, number, supplier_id, organisation_id, model, tier, energy_uj, prefill_uj, decode_uj, context_uj, residency_uj, method, is_measured, is_whole,
     co2e_ug, electricity_quanta, input_tokens, output_tokens, charge_quanta, payable_quanta, ended_at, issued_at, jws)
 VALUES (
     %(call_id)s, %(number)s, %(supplier_id)s, %(organisation_id)s, %(model)s, %(tier)s, %(energy_uj)s, %(prefill_uj)s, %(decode_uj)s,
-    %(method)s, %(is_measured)s, %(is_whole)s, %(co2e_ug)s, %(electricity_quanta)s, %(input_tokens)s, %(output_tokens)s,
+    %(context_uj)s, %(residency_uj)s, %(method)s, %(is_measured)s, %(is_whole)s, %(co2e_ug)s, %(electricity_quanta)s, %(input_tokens)s, %(output_tokens)s,
     %(charge_quanta)s, %(payable_quanta)s, %(ended_at)s, %(issued_at)s, %(jws)s)
 ON CONFLICT DO NOTHING
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from tokenworks.factory.attribution.model import Step
 from tokenworks.factory.energy.model import Fault, Reading
 from tokenworks.factory.energy.validation import Meter, validate
 from tokenworks.factory.errors import (
@@ -17,6 +18,7 @@ from tokenworks.factory.errors import (
     MeterNotFoundError,
     MeterSourceTakenError,
     ReadingsInvalidError,
+    StepsInvalidError,
 )
 from tokenworks.factory.live.model import (
     MICRO,
@@ -26,6 +28,7 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SupplierMeter,
 )
+from tokenworks.factory.live.step_spool import Remark, StepsTaken
 from tokenworks.factory.live.store import (
     EnergyGroup,
     FactoryStore,
@@ -35,7 +38,7 @@ from tokenworks.factory.live.store import (
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import ConflictError
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.foundation.limits import FACTORY_READINGS_SENT_MAX
+from tokenworks.foundation.limits import FACTORY_READINGS_SENT_MAX, FACTORY_STEPS_SENT_MAX
 
 FAULTS_SHOWN_MAX: Final = 50
 CLOCK_AHEAD_MAX: Final = timedelta(minutes=5)
@@ -210,6 +213,44 @@ class LiveFactory:
             reader=Lease(holder=reader, host="", lifetime=timedelta(seconds=lease_s)),
         )
         return len(readings)
+
+    async def take_steps(
+        self, meter_id: UUID, sent: Sequence[Step], *, refused: Sequence[Remark] = ()
+    ) -> StepsTaken:
+        """
+        Keep steps of the engine behind a meter; each row that is not kept is named.
+
+        Args:
+            meter_id: Of the meter, of any source.
+            sent: In the order in which they came.
+            refused: Rows that could not be read.
+
+        Raises:
+            StepsInvalidError: No row could be kept, or there are too many.
+            ConflictError: The meter is retired.
+        """
+        meter = await self.get_meter(meter_id)
+        if meter.retired_at is not None:
+            raise ConflictError("The meter is retired.", code="meter_retired")
+        if len(sent) > FACTORY_STEPS_SENT_MAX:
+            message = f"At most {FACTORY_STEPS_SENT_MAX} steps are taken at once."
+            raise StepsInvalidError(message, param="steps")
+        now = self._clock.now()
+        taken = StepsTaken()
+        if sent:
+            latest_us = to_us(now + CLOCK_AHEAD_MAX)
+            taken = await self.store.take_steps(
+                meter_id, sent, latest_us=latest_us, received_at=now
+            )
+        taken.refused = sorted([*refused, *taken.refused], key=lambda one: one.row)
+        if taken.refused and not taken.steps and not taken.repeated:
+            first = taken.refused[0]
+            message = f"row {first.row}, column {first.column}: {first.text}"
+            rows = [
+                {"row": one.row, "column": one.column, "text": one.text} for one in taken.refused
+            ]
+            raise StepsInvalidError(message, param=first.column, details={"refused": rows})
+        return taken
 
     async def look(self, meter: SupplierMeter, minutes: int) -> LiveMeter:
         """

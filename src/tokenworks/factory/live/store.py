@@ -4,6 +4,7 @@ Read and write the schema ``factory``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from psycopg.types.json import Json
 
+from tokenworks.factory.attribution.model import Step, StepPhase, Work
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Reading
 from tokenworks.factory.errors import MeterExistsError, MeterReadByOtherError
 from tokenworks.factory.live.model import (
@@ -27,7 +29,12 @@ from tokenworks.factory.live.model import (
     SupplierMeter,
     UnmeteredReason,
 )
-from tokenworks.foundation.limits import FACTORY_READINGS_MAX
+from tokenworks.factory.live.step_spool import StepsTaken, take
+from tokenworks.foundation.limits import (
+    FACTORY_READINGS_MAX,
+    FACTORY_STEP_S_MAX,
+    FACTORY_STEPS_MAX,
+)
 from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.postgres.queries import load
 
@@ -59,6 +66,9 @@ class CallTotal:
     addenda: int  # so many were signed before
     signed_uj: int | None  # ``None``, here and below: nothing was signed yet
     signed_whole: bool | None
+    context_uj: int
+    residency_uj: int
+    signed_method: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,6 +349,76 @@ class FactoryStore:
         )
         return sorted(row[0] for row in rows)
 
+    # ------------------------------------------------------------------ steps
+
+    async def take_steps(
+        self, meter_id: UUID, sent: Sequence[Step], *, latest_us: int, received_at: datetime
+    ) -> StepsTaken:
+        """
+        Keep the steps that fit among those that are there, and say what became of each.
+        """
+        since_us = min(step.start_us for step in sent)
+        until_us = max(step.end_us for step in sent)
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(_QUERIES["lock_steps"], {"meter_id": meter_id})
+            cursor = await connection.execute(
+                _QUERIES["steps"], self._time_of_steps(meter_id, since_us - 1, until_us + 1)
+            )
+            known = [_to_step(row) for row in await cursor.fetchall()]
+            taken = take(known, sent, latest_us=latest_us)
+            if taken.steps:
+                parameters = {
+                    "meter_id": meter_id,
+                    "received_at": received_at,
+                    "names": [step.name for step in taken.steps],
+                    "starts": [step.start_us for step in taken.steps],
+                    "ends": [step.end_us for step in taken.steps],
+                    "phases": [step.phase.value for step in taken.steps],
+                    "works": [_to_work_text(step) for step in taken.steps],
+                }
+                await connection.execute(_QUERIES["add_steps"], parameters)
+        return taken
+
+    async def steps(self, meter_id: UUID, since_us: int, until_us: int) -> list[Step]:
+        """
+        Return the steps that touch a time, in their order.
+        """
+        parameters = self._time_of_steps(meter_id, since_us, until_us)
+        return [_to_step(row) for row in await self._fetch("steps", parameters)]
+
+    async def steps_until(self, meter_id: UUID, since_us: int, until_us: int) -> int | None:
+        """
+        Return the end of the last step that began in a time; ``None``: none did.
+        """
+        parameters = {"meter_id": meter_id, "since_us": since_us, "until_us": until_us}
+        ((end_us,),) = await self._fetch("steps_until", parameters)
+        return end_us
+
+    async def late_steps(
+        self, meter: SupplierMeter, *, since: datetime, quiet_since: datetime, before_us: int
+    ) -> list[int]:
+        """
+        Return the starts of divided intervals that have got steps since, and no more now.
+        """
+        parameters = {
+            "meter_id": meter.meter_id,
+            "interval_us": meter.terms.interval_us,
+            "since": since,
+            "quiet_since": quiet_since,
+            "before_us": before_us,
+        }
+        return [row[0] for row in await self._fetch("late_steps", parameters)]
+
+    @staticmethod
+    def _time_of_steps(meter_id: UUID, since_us: int, until_us: int) -> dict[str, object]:
+        return {
+            "meter_id": meter_id,
+            "since_us": since_us,
+            "until_us": until_us,
+            "step_max_us": FACTORY_STEP_S_MAX * 1_000_000,
+            "limit": FACTORY_STEPS_MAX,
+        }
+
     # ------------------------------------------------------------------ intervals
 
     async def divided_until(self, meter_id: UUID) -> int | None:
@@ -374,6 +454,8 @@ class FactoryStore:
                         "energies": [share.energy_uj for share in shares],
                         "prefills": [share.prefill_uj for share in shares],
                         "decodes": [share.decode_uj for share in shares],
+                        "contexts": [share.context_uj for share in shares],
+                        "residencies": [share.residency_uj for share in shares],
                         "methods": [share.method.value for share in shares],
                         "wholes": [share.is_whole for share in shares],
                     },
@@ -442,10 +524,20 @@ class FactoryStore:
                 decode_uj=decode_uj,
                 method=ShareMethod(method),
                 is_whole=is_whole,
+                context_uj=context_uj,
+                residency_uj=residency_uj,
             )
-            for call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole in (
-                await self._fetch("shares_of_interval", parameters)
-            )
+            for (
+                call_id,
+                organisation_id,
+                energy_uj,
+                prefill_uj,
+                decode_uj,
+                method,
+                is_whole,
+                context_uj,
+                residency_uj,
+            ) in await self._fetch("shares_of_interval", parameters)
         ]
 
     # ------------------------------------------------------------------ addenda
@@ -552,6 +644,9 @@ class FactoryStore:
                 addenda=row[10],
                 signed_uj=row[11],
                 signed_whole=row[12],
+                context_uj=row[13],
+                residency_uj=row[14],
+                signed_method=row[15],
             )
             for row in rows
         ]
@@ -634,6 +729,31 @@ def _to_meter(row: Sequence[Any]) -> SupplierMeter:
         reader=None
         if holder is None
         else MeterReader(holder=holder, host=host, leased_until=leased_until),
+    )
+
+
+def _to_work_text(step: Step) -> str:
+    return json.dumps(
+        [
+            [one.call, one.prefill_tokens, one.decode_tokens, one.context_tokens]
+            for one in step.work
+        ],
+        separators=(",", ":"),
+    )
+
+
+def _to_step(row: Sequence[Any]) -> Step:
+    name, start_us, end_us, phase, work = row
+    return Step(
+        name=name,
+        start_us=start_us,
+        end_us=end_us,
+        phase=StepPhase(phase),
+        work=[
+            Work(call=call, prefill_tokens=prefill, decode_tokens=decode, context_tokens=context)
+            for call, prefill, decode, context in work
+        ],
+        row=0,
     )
 
 

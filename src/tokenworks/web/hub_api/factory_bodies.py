@@ -4,12 +4,16 @@ What comes in about the token factory.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from decimal import Decimal
+from typing import Annotated, Any, Final
 
 from fastapi import Query
 from pydantic import Field
 
+from tokenworks.factory.attribution.model import Step
+from tokenworks.factory.attribution.step_log import read_step
 from tokenworks.factory.energy.model import Quantity, Reading
+from tokenworks.factory.errors import TableInvalidError
 from tokenworks.factory.live.model import (
     GAP_US_DEFAULT,
     INTERVAL_US_DEFAULT,
@@ -21,8 +25,13 @@ from tokenworks.factory.live.model import (
     SourceSettings,
 )
 from tokenworks.factory.live.service import LEASE_S, to_us
+from tokenworks.factory.live.step_spool import Remark
 from tokenworks.factory.table_reading import to_decimal
-from tokenworks.foundation.limits import FACTORY_NAME_CHARACTERS_MAX, FACTORY_READINGS_SENT_MAX
+from tokenworks.foundation.limits import (
+    FACTORY_NAME_CHARACTERS_MAX,
+    FACTORY_READINGS_SENT_MAX,
+    FACTORY_STEPS_SENT_MAX,
+)
 from tokenworks.foundation.money import USD, quanta_from_text
 from tokenworks.web.hub_api.bodies import Body, DecimalIn, MomentIn, NameOrId, ShortText
 
@@ -138,6 +147,34 @@ class ReadingsIn(Body):
     readings: Annotated[list[ReadingIn], Field(max_length=FACTORY_READINGS_SENT_MAX)]
     reader: DeviceName | None = None  # who sends them, one at a time; null: the key
     lease_s: Annotated[float, Field(gt=0, le=LEASE_S_MAX)] = LEASE_S
+
+
+class StepsIn(Body):
+    """
+    Steps of an engine, each as a JSON line of the step log has it (docs/factory.md).
+    """
+
+    steps: Annotated[list[dict[str, Any]], Field(max_length=FACTORY_STEPS_SENT_MAX)]
+
+    def to_steps(self) -> tuple[list[Step], list[Remark]]:
+        """
+        Return the steps that can be read, and what is wrong with the others; rows count from 1.
+        """
+        steps: list[Step] = []
+        refused: list[Remark] = []
+        for row, cells in enumerate(self.steps, start=1):
+            try:
+                # Times are exact as text; a float is taken as it is written.
+                exact = {
+                    name: Decimal(repr(value)) if isinstance(value, float) else value
+                    for name, value in cells.items()
+                }
+                steps.append(read_step(exact, "steps", row))
+            except TableInvalidError as error:
+                text = error.message.partition(": ")[2].partition(": ")[2]
+                column = error.param or "(line)"
+                refused.append(Remark(row=row, column=column, text=text))
+        return steps, refused
 
 
 class ReleaseIn(Body):

@@ -220,6 +220,27 @@ class ReadingsAccepted(Shape):
     readings: int
 
 
+class StepRemark(Shape):
+    """
+    What is said of a row that was sent; rows count from 1.
+    """
+
+    row: int
+    column: str
+    text: str
+
+
+class StepsAccepted(Shape):
+    """
+    What became of steps that were sent: kept, there already, refused by row and column.
+    """
+
+    steps: int
+    repeated: int
+    remarks: list[StepRemark]  # of rows that were kept all the same
+    refused: list[StepRemark]
+
+
 class AddendumShape(Shape):
     """
     What was signed about a call's energy; the document is what ``receipt verify`` checks.

@@ -27,6 +27,7 @@ from tokenworks.web.hub_api.factory_bodies import (
     Minutes,
     ReadingsIn,
     ReleaseIn,
+    StepsIn,
 )
 from tokenworks.web.hub_api.factory_rendering import to_chain, to_live, to_meter, to_models
 from tokenworks.web.hub_api.factory_shapes import (
@@ -35,6 +36,8 @@ from tokenworks.web.hub_api.factory_shapes import (
     MeterShape,
     ModelEnergyList,
     ReadingsAccepted,
+    StepRemark,
+    StepsAccepted,
     ValueChainShape,
 )
 from tokenworks.web.hub_api.services import HubServices
@@ -133,6 +136,27 @@ async def add_readings(
         lease_s=body.lease_s,
     )
     return ReadingsAccepted(readings=taken)
+
+
+@router.post("/factory/meters/{meter_id}/steps", status_code=201, dependencies=ADMIN_ONLY)
+async def add_steps(meter_id: UUID, body: StepsIn, services: Services) -> StepsAccepted:
+    """
+    Take steps of the engine behind a meter: its intervals are divided by them, phase by phase.
+
+    A row that cannot be kept keeps no other one out; all refused is an error.
+    """
+    steps, refused = body.to_steps()
+    taken = await services.factory.take_steps(meter_id, steps, refused=refused)
+    return StepsAccepted(
+        steps=len(taken.steps),
+        repeated=taken.repeated,
+        remarks=[
+            StepRemark(row=one.row, column=one.column, text=one.text) for one in taken.remarks
+        ],
+        refused=[
+            StepRemark(row=one.row, column=one.column, text=one.text) for one in taken.refused
+        ],
+    )
 
 
 @router.get("/factory/live", dependencies=ADMIN_ONLY)
