@@ -18,7 +18,7 @@ READY := $(STAMPS)/project $(STAMPS)/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install test test-hubs test-others test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents bench-factory factory-pictures x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
+.PHONY: help run install test test-hubs test-others test-console-slow test-unit test-postgres15 failover-test crash-test check fix format types tidy bench bench-ledger bench-agents bench-factory factory-pictures x402-baseline record-usage schema release-migrations docs wheel lock clean distclean simulate mutants stress
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' \
@@ -88,6 +88,13 @@ test-hubs:
 
 test-others:
 	@$(BIN)/python -u -m pytest $(OTHER_TESTS)
+
+# Late by up to so many milliseconds, each packet and answer by another time.
+SLOW_MS ?= 150
+
+test-console-slow: $(READY) $(STAMPS)/dev $(STAMPS)/chromium ## Run the console's tests with everything late by chance (SLOW_MS=150 SEED=1): finds races
+	@TEST_CHROMIUM="$$(sh tools/find_chromium.sh)" TEST_CONSOLE_SLOW_MS="$(SLOW_MS)" TEST_CONSOLE_SEED="$(or $(SEED),1)" \
+		$(BIN)/python -m pytest tests/console $(ARGS)
 
 test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a browser
 	@$(BIN)/python -m pytest tests/unit tests/properties tests/architecture $(ARGS)

@@ -4,22 +4,18 @@ Fixtures every suite shares: one throwaway server, a fresh database per test.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import tempfile
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
-from psycopg import conninfo, sql
 
-from tokenworks.adapters.embedded_postgres import binaries, start_throwaway
+from tests.databases import OpenDatabase, databases_of, make_template, throwaway_server
+from tests.patience import patient_hub
+from tokenworks.adapters.embedded_postgres import binaries
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.postgres.migrate import migrate
 from tokenworks.postgres.pool import Pool, open_pool
 
 # How long an example takes says something about the machine, not about the law.
@@ -44,46 +40,40 @@ def pytest_report_header() -> str:
     return f"PostgreSQL {binaries.installed_version()} of {binaries.install_directory()}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    """
+    Wait for a slow machine; tests of a wait that is too long set their own.
+    """
+    with patient_hub():
+        yield
+
+
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """
     A PostgreSQL server of the tests' own; the owner's connection string.
     """
-    with tempfile.TemporaryDirectory(prefix="tw-test-") as directory:
-        running = start_throwaway(Path(directory))
-        try:
-            yield running.dsn_owner
-        finally:
-            running.stop()
+    with throwaway_server() as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")
-def template_database(server_dsn: str) -> str:
+def open_database(server_dsn: str) -> OpenDatabase:
     """
-    The name of a migrated database that tests copy.
+    Fresh, migrated databases.
     """
-    name = "tokenworks_template"
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    asyncio.run(migrate(conninfo.make_conninfo(server_dsn, dbname=name), clock=SystemClock()))
-    return name
+    make_template(server_dsn)
+    return databases_of(server_dsn)
 
 
 @pytest.fixture
-def dsn(server_dsn: str, template_database: str) -> Iterator[str]:
+def dsn(open_database: OpenDatabase) -> Iterator[str]:
     """
-    A fresh, migrated database, connected as its owner; dropped afterwards.
+    A fresh, migrated database, connected as its owner.
     """
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template_database)
-            )
-        )
-    yield conninfo.make_conninfo(server_dsn, dbname=name)
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with open_database() as dsn:
+        yield dsn
 
 
 @pytest.fixture

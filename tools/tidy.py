@@ -53,6 +53,16 @@ PRIVATE_ADDRESSES: Final = re.compile(
         )
     )
 )
+BROWSER_TESTS: Final = "tests/console/test_"
+# What Playwright answers at once, without waiting for what is meant.
+HASTY_READS: Final = frozenset(
+    {"all_inner_texts", "all_text_contents", "inner_html", "inner_text", "text_content"}
+    | {"evaluate", "evaluate_all", "evaluate_handle", "eval_on_selector", "bounding_box"}
+    | {"get_attribute", "input_value", "query_selector", "query_selector_all", "aria_snapshot"}
+    | {"is_checked", "is_disabled", "is_editable", "is_enabled", "is_hidden", "is_visible"}
+)
+HASTY_READS_WITHOUT_ARGUMENTS: Final = frozenset({"all", "content", "count", "title"})
+HOPEFUL_SLEEPS: Final = frozenset({"sleep", "wait_for_timeout"})
 PROVED_DOCUMENTS: Final = ("docs/acceptance.md", "docs/safety.md")
 TEXT_SUFFIXES: Final = frozenset(
     {".py", ".md", ".sql", ".yaml", ".yml", ".json", ".toml", ".lock", ".in", ".sh", ".txt"}
@@ -75,6 +85,13 @@ class File:
         Whether the file is Python code that is shipped.
         """
         return self.path.startswith(SOURCE) and self.path.endswith(".py")
+
+    @property
+    def is_browser_test(self) -> bool:
+        """
+        Whether the file tests pages in a browser.
+        """
+        return self.path.startswith(BROWSER_TESTS) and "Visitor" in self.text
 
     @property
     def is_document(self) -> bool:
@@ -135,6 +152,8 @@ def find_in_code(files: list[File]) -> Findings:
             yield from find_hidden_inputs(file)
             yield from find_foreign_stores(file)
             yield from find_thin_introductions(file)
+        if file.is_browser_test:
+            yield from find_hasty_reads(file)
     yield from find_folders_without_introduction(files)
     yield from find_dead_modules(files)
     yield from find_changed_migrations(files)
@@ -255,6 +274,43 @@ def find_foreign_stores(file: File) -> Findings:
         parts = name.split(".")
         if len(parts) > 2 and parts[2] == "store" and parts[1] != own:
             yield Finding(path=file.path, line=line, message=f"{name} belongs to {parts[1]} alone")
+
+
+def find_hasty_reads(file: File) -> Findings:
+    """
+    Yield what a test reads of a page before the page is there, and sleeps that hope it will be.
+
+    What was clicked, typed or said by the hub shows when the browser gets round to it:
+    ``expect(...)`` waits for it, and so does ``read(look, until=...)``.
+    """
+    tree = ast.parse(file.text)
+    looks: list[ast.AST] = [
+        node.args[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "read" and node.args
+    ]
+    names = {look.id for look in looks if isinstance(look, ast.Name)}
+    looks += [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in names
+    ]
+    waited_for = {inside for look in looks for inside in ast.walk(look)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name) if name in HOPEFUL_SLEEPS:
+                message = f"{name}() hopes; wait for what is meant"
+            case _ if node in waited_for:
+                continue
+            case ast.Attribute(attr=name) if name in HASTY_READS:
+                message = f"{name}() does not wait; use expect() or read(look, until=...)"
+            case ast.Call(func=ast.Attribute(attr=name), args=[], keywords=[]) if (
+                name in HASTY_READS_WITHOUT_ARGUMENTS
+            ):
+                message = f"{name}() does not wait; use expect() or read(look, until=...)"
+            case ast.Attribute(attr="url", value=ast.Name(id="page") | ast.Attribute(attr="page")):
+                message = "page.url does not wait; use expect(page).to_have_url(...)"
+            case _:
+                continue
+        yield Finding(path=file.path, line=node.lineno, message=message)
 
 
 def find_thin_introductions(file: File) -> Findings:

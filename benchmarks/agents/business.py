@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tokenworks.agents.mandates.model import MoneyLimit, Terms, Window
-from tokenworks.bootstrap import Hub, open_hub, posting_dsn
+from tokenworks.bootstrap.database import posting_dsn
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.conformance.facilitator import Order
 from tokenworks.conformance.ground import EARLY_S
 from tokenworks.conformance.hub_rail import HubRail, hub_wallet

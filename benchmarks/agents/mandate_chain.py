@@ -41,7 +41,7 @@ from tokenworks.agents.mandates.model import (
     Window,
 )
 from tokenworks.agents.mandates.signing import address_of
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.money import LIMIT_USD, USD, Amount
 from tokenworks.identity.model import Level, PartyKind, Role
 from tokenworks.ledger.model import ASSET_IDS, Placement, Reservation

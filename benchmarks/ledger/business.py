@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.money import LIMIT_USD, USD, Amount
 from tokenworks.identity.model import PartyKind, Role
 from tokenworks.metering.model import Axis

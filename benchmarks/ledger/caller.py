@@ -29,8 +29,8 @@ from benchmarks.ledger.business import Business, settings_of
 from benchmarks.ledger.fill import buyer_scopes
 from benchmarks.ledger.ways import Way, make_way
 from benchmarks.loader import percentiles
-from tokenworks import bootstrap
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.gateway_process import calm_collector
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.identity.model import Principal
 
 REFUSED_EACH: Final = 10
@@ -248,7 +248,7 @@ async def _run(job: Job, business: Business) -> None:
     async with open_hub(settings_of(Path(job.data_dir)), job.dsn, name=job.name) as hub:
         way = await make_way(job.kind, hub, business, suppliers=job.suppliers)
         caller = Caller(job, hub, way, await _payers(job, hub, business))
-        bootstrap._calm_collector()  # as a gateway process does
+        calm_collector()  # as a gateway process does
         report = await caller.run(commands)
     say(msgspec.json.encode(report).decode())
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from benchmarks.ledger.business import TIER, Business
 from benchmarks.loader import chat_body
-from tokenworks.bootstrap import Hub
+from tokenworks.bootstrap.hub import Hub
 from tokenworks.gateway.bill import Bill
 from tokenworks.gateway.model import Attempt, AttemptStatus, CallOutcome
 from tokenworks.gateway.open_call import OpenCall

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.acceptance.hub_process import HubProcess
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
-from tokenworks.bootstrap import Hub, open_hub, posting_dsn
+from tokenworks.bootstrap.database import posting_dsn
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.conformance.facilitator import Facilitator, Order
 from tokenworks.conformance.ground import GivenPurse, Ground
 from tokenworks.conformance.hub_rail import HubRail, hub_wallet

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 
-ANSWER_TIMEOUT_S = 90.0
+ANSWER_TIMEOUT_S = 240.0
 
 
 def main() -> None:

@@ -13,20 +13,19 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import psutil
 from psycopg import conninfo
 
 from tests.acceptance.hub_process import (
     COMMAND,
+    READY_TIMEOUT_S,
     STOP_TIMEOUT_S,
     Document,
     clean_environment,
     run_command,
 )
-
-READY_TIMEOUT_S: Final = 60.0
 
 
 class DatabaseProcess:

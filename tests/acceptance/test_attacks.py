@@ -25,26 +25,23 @@ from tests.acceptance.agent_business import (
     open_agent_business,
     orders_of,
 )
-from tests.acceptance.hub_process import HubProcess, data_directory, run_command
+from tests.acceptance.conftest import Shop
+from tests.acceptance.hub_process import HubProcess, run_command
 from tokenworks.agents.mandates.errors import MandateTooDeepError
 from tokenworks.conformance.facilitator import Answer, Order
 from tokenworks.conformance.ground import at_once
 from tokenworks.conformance.rails import order_for
 
-GATEWAYS: Final = 2
-RECOVERY_TIMEOUT_S: Final = 60
+RECOVERY_TIMEOUT_S: Final = 180
 
 
 @pytest.fixture(scope="module")
-def market() -> Iterator[HubProcess]:
+def market(session_fragile: Shop) -> Iterator[HubProcess]:
     """
     A hub of two gateway processes that tests may kill; its books are checked at the end.
     """
-    arguments = ("--no-console", "--workers", str(GATEWAYS))
-    with data_directory() as directory, HubProcess(directory, *arguments) as hub:
-        hub.add_admin()
-        yield hub
-        hub.check_books()
+    yield session_fragile
+    session_fragile.check_books()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.acceptance.conftest import STUB_MODEL, Shop
-from tests.acceptance.hub_process import Document, run_command
+from tests.acceptance.hub_process import Document, run_command, wait_for
 
 COLUMNS: Final = (
     "call_id,started_at,ended_at,status,organisation,team,party,key_prefix,model,tier,supplier,"
@@ -196,10 +196,14 @@ def test_check_starts_from_a_signed_checkpoint(shop: Shop, tmp_path: Path) -> No
     The worker's checkpoint carries the check; a root that was kept elsewhere must be its signer.
     """
     at = ("--data", str(shop.data_dir), "--json")
-    quick = run_command("ledger", "check", *at)
-    assert quick.returncode == 0, quick.stdout + quick.stderr
-    report = json.loads(quick.stdout)
-    assert (report["start"]["kind"], report["start"]["is_signed"]) == ("checkpoint", True)
+
+    def start() -> Document | None:
+        quick = run_command("ledger", "check", *at)
+        assert quick.returncode == 0, quick.stdout + quick.stderr
+        found = json.loads(quick.stdout)["start"]
+        return found if found["kind"] == "checkpoint" else None
+
+    assert wait_for("the worker's first checkpoint", start)["is_signed"] is True
     kept = tmp_path / "keys.json"
     kept.write_text(shop.http.get(f"{shop.url}/.well-known/jwks.json").text)
     assert run_command("ledger", "check", "--root", str(kept), *at).returncode == 0

@@ -37,7 +37,7 @@ def test_every_list_has_json_and_a_table(shop: Shop, command: tuple[str, ...]) -
     """
     With ``--json`` one JSON document, without it something to read; exit code 0.
     """
-    assert isinstance(shop.tell(*command), dict)
+    assert isinstance(shop.tell(*command, is_fork=False), dict)
     done = shop.run(*command)
     assert done.returncode == 0
     assert done.stdout.strip() or done.stderr.strip()
@@ -197,10 +197,10 @@ def test_every_command_explains_itself() -> None:
     """
     ``--help`` of every noun, and the version.
     """
-    done = run_command("--version")
+    done = run_command("--version", is_fork=False)
     assert done.returncode == 0
     assert done.stdout.startswith("tokenworks ")
-    listing = run_command("--help").stdout
+    listing = run_command("--help", is_fork=False).stdout
     nouns = "up party limit key deposit supplier offer price call receipt ledger config"
     for noun in nouns.split():
         assert noun in listing

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,33 +22,22 @@ from decimal import Decimal
 from typing import Final
 
 import httpx
-import pytest
 
-from tests.acceptance.conftest import STUB_MODEL, Shop, open_shop
-from tests.acceptance.hub_process import Document, data_directory, raw_call, wait_for
+from tests.acceptance.conftest import STUB_MODEL, Shop, is_steady
+from tests.acceptance.hub_process import Document, raw_call, wait_for
 from tests.crash.victims import backends, is_back, stopped
 from tokenworks.testing.supplier_behaviour import Behaviour
 
 CLIENTS: Final = 6
 KILLS: Final = 4
-CALL_TIMEOUT_S: Final = 30.0
-REFUSAL_TIMEOUT_S: Final = 15.0
+CALL_TIMEOUT_S: Final = 90.0
+REFUSAL_TIMEOUT_S: Final = 60.0
 CACHES_LIFETIME_S: Final = 2.0
 """With the five seconds that the first refusal takes: longer than any cache may serve."""
-RECOVERY_TIMEOUT_S: Final = 45.0
-EXPIRY_SLACK: Final = timedelta(seconds=35)
+RECOVERY_TIMEOUT_S: Final = 180.0
+EXPIRY_SLACK: Final = timedelta(seconds=120)
 """Grace of the worker (10 s), its pause after a restart (15 s), its tick, a busy machine."""
-STEADY_ANSWERS: Final = 20
 SEED: Final = 20_260_131
-
-
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[Shop]:
-    """
-    A shop of two gateway processes.
-    """
-    with data_directory() as directory, open_shop(directory, workers=2) as hub:
-        yield hub
 
 
 @dataclass(slots=True)
@@ -145,17 +134,9 @@ def wait_until_calls_work(load: Load) -> None:
 
 def wait_until_steady(shop: Shop) -> None:
     """
-    Return when the hub API has answered many times in a row: it may say 503 with Retry-After
-    while its processes notice that their connections are gone.
+    Return when the hub API has answered many times in a row.
     """
-
-    def is_steady() -> bool:
-        return all(
-            shop.ask("GET", "balance", params={"party": "buyer"}).status_code == 200
-            for _ in range(STEADY_ANSWERS)
-        )
-
-    wait_for("the hub API answers again", is_steady, timeout_s=RECOVERY_TIMEOUT_S)
+    wait_for("the hub API answers again", lambda: is_steady(shop), timeout_s=RECOVERY_TIMEOUT_S)
 
 
 def check_every_answer_is_booked_once(shop: Shop, load: Load) -> None:
@@ -238,10 +219,10 @@ def test_database_that_does_not_answer_is_503_and_nothing_is_free(fragile: Shop)
     answers: list[httpx.Response] = []
     with stopped(fragile.children()["postgres"]), ThreadPoolExecutor(4) as pool:
         # Once while keys and prices are remembered, once when they are too old to be used.
-        for _ in range(2):
+        for pause_s in (0.0, CACHES_LIFETIME_S):
+            time.sleep(pause_s)
             calls = [pool.submit(call_apart, fragile, body) for _ in range(4)]
             answers += [call.result() for call in calls]
-            time.sleep(CACHES_LIFETIME_S)
     assert [answer.status_code for answer in answers] == [503] * 8
     for answer in answers:
         assert int(answer.headers["retry-after"]) >= 1

@@ -22,7 +22,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.acceptance.hub_process import Document, HubProcess, data_directory, run_command, wait_for
+from tests.acceptance.conftest import Shop
+from tests.acceptance.hub_process import Document, HubProcess, run_command, wait_for
+from tests.crash.victims import living, stopped
 from tokenworks.sdk import HubClient, PaymentUncertainError, SpendCap, Wallet
 
 CONDITION: Final = "result.words >= 3"
@@ -32,15 +34,13 @@ BOOKS: Final = "ledger.entries"
 PART: Final = "0.10"
 
 
-@pytest.fixture(scope="module")
-def hub() -> Iterator[HubProcess]:
+@pytest.fixture
+def hub(fragile: Shop) -> Iterator[HubProcess]:
     """
-    A hub of one gateway and one worker that this module kills; its books are checked at the end.
+    A hub of gateways and a worker that this module kills; its books are checked at the end.
     """
-    with data_directory() as directory, HubProcess(directory, "--no-console") as hub:
-        hub.add_admin()
-        yield hub
-        hub.check_books()
+    yield fragile
+    fragile.check_books()
 
 
 class Sides:
@@ -102,35 +102,47 @@ class Sides:
         return str(cash["balance"])
 
 
-@contextlib.contextmanager
-def held_back(hub: HubProcess, *tables: str) -> Generator[psycopg.Connection[Any]]:
+class Barrier:
     """
-    Let nobody write into some tables; yields the connection whose commit lets them go on.
+    A lock on a table: who writes into it stands still until it is let go.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], table: str) -> None:
+        self._connection = connection
+        self._table = table
+        self._before = self._waiting()
+
+    def wait_for_somebody(self) -> None:
+        """
+        Return when somebody waits to write into the table who did not before.
+        """
+        wait_for(f"a writer of {self._table}", lambda: self._waiting() - self._before)
+
+    def let_go(self) -> None:
+        """
+        Let those that wait go on.
+        """
+        self._connection.commit()
+
+    def _waiting(self) -> set[int]:
+        cursor = self._connection.execute(
+            "SELECT pid FROM pg_locks WHERE relation = %s::regclass AND NOT granted", [self._table]
+        )
+        return {row[0] for row in cursor}
+
+
+@contextlib.contextmanager
+def held_back(hub: HubProcess, table: str) -> Generator[Barrier]:
+    """
+    Let nobody write into a table, and the worker do nothing: it writes there too, by itself.
     """
     record = json.loads((hub.data_dir / "runtime.json").read_text(encoding="utf-8"))
     with psycopg.connect(record["dsn_owner"]) as connection:
-        for table in tables:
-            name = sql.Identifier(*table.split("."))
-            connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(name))
-        yield connection
-
-
-def waits_for(hub: HubProcess, table: str) -> None:
-    """
-    Return when some process waits to write into a table.
-    """
-    record = json.loads((hub.data_dir / "runtime.json").read_text(encoding="utf-8"))
-    with psycopg.connect(record["dsn_owner"], autocommit=True) as connection:
-
-        def is_waiting() -> bool:
-            cursor = connection.execute(
-                "SELECT count(*) FROM pg_locks WHERE relation = %s::regclass AND NOT granted",
-                [table],
-            )
-            row = cursor.fetchone()
-            return row is not None and row[0] > 0
-
-        wait_for(f"a writer of {table}", is_waiting)
+        name = sql.Identifier(*table.split("."))
+        connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(name))
+        pids = wait_for("the worker runs", lambda: living(hub, ("worker",)))
+        with stopped(pids["worker"]):
+            yield Barrier(connection, table)
 
 
 def time_passes(hub: HubProcess) -> None:
@@ -166,7 +178,7 @@ def asked(what: Any, *arguments: str) -> Generator[list[str]]:  # noqa: ANN401 -
 
 def kill_all(hub: HubProcess) -> None:
     """
-    Kill gateway and worker with -9; the supervisor starts them again.
+    Kill gateways and worker with -9; the supervisor starts them again.
     """
     for name, pid in hub.children().items():
         if name.startswith(("gateway", "worker")):
@@ -190,13 +202,14 @@ def test_every_milestone_is_paid_once_whoever_dies(hub: HubProcess, tmp_path: Pa
     the capture and before its record. The worker finishes each, once, without being asked.
     """
     sides = Sides(hub)
+    others = {one["escrow_id"] for one in hub.get("escrows", limit=500)["items"]}
     decided, captured = sides.open("all"), sides.open("first", "second")
 
     # Decided, and nothing moved yet.
     with held_back(hub, BOOKS) as lock, asked(sides.submit, decided, "all") as outcome:
-        waits_for(hub, BOOKS)
+        lock.wait_for_somebody()
         kill_all(hub)
-        lock.commit()
+        lock.let_go()
     assert outcome == ["no answer"]
     wait_for("a gateway", lambda: answers(hub))
 
@@ -205,18 +218,18 @@ def test_every_milestone_is_paid_once_whoever_dies(hub: HubProcess, tmp_path: Pa
         held_back(hub, BOOKS) as books,
         asked(sides.submit, captured, "first") as outcome,
     ):
-        waits_for(hub, BOOKS)
+        books.wait_for_somebody()
         with held_back(hub, FACTS) as facts:
-            books.commit()
-            waits_for(hub, FACTS)
+            books.let_go()
+            facts.wait_for_somebody()
             kill_all(hub)
-            facts.commit()
+            facts.let_go()
     assert outcome == ["no answer"]
     wait_for("a gateway", lambda: answers(hub))
     with held_back(hub, FACTS) as facts, asked(sides.open, "late") as outcome:
-        waits_for(hub, FACTS)
+        facts.wait_for_somebody()
         kill_all(hub)
-        facts.commit()
+        facts.let_go()
     assert outcome == ["no answer"]
     wait_for("a gateway", lambda: answers(hub))
 
@@ -225,8 +238,9 @@ def test_every_milestone_is_paid_once_whoever_dies(hub: HubProcess, tmp_path: Pa
         return escrow if escrow["state"] == "settled" else None
 
     def funded() -> Document | None:
-        found = hub.get("escrows", state="funded")["items"]
-        return next((one for one in found if one["escrow_id"] != captured), None)
+        found = hub.get("escrows", state="funded", limit=500)["items"]
+        known = {*others, captured}
+        return next((one for one in found if one["escrow_id"] not in known), None)
 
     time_passes(hub)
     wait_for("the worker pays what was decided", lambda: settled(decided))

@@ -12,6 +12,7 @@ from tests.acceptance.conftest import Demo
 from tests.acceptance.hub_process import clean_environment
 
 ROOT = Path(__file__).parents[2]
+RUN_TIMEOUT_S = 240
 
 
 def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +26,7 @@ def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         env=clean_environment(),
         text=True,
-        timeout=90,
+        timeout=RUN_TIMEOUT_S,
     )
 
 

@@ -18,7 +18,7 @@ def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> Non
     calls plus rest are the meter. The power is a model, and says so.
     """
     words = ("factory", "demo", "--data", str(demo.data_dir))
-    done = run_command(*words, "--calls", "4", "--max-tokens", "8", "--json", timeout_s=180)
+    done = run_command(*words, "--calls", "4", "--max-tokens", "8", "--json", timeout_s=300)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
 

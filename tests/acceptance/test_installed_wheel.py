@@ -15,6 +15,7 @@ import pytest
 from tests.acceptance.hub_process import HubProcess, clean_environment, data_directory
 
 ROOT = Path(__file__).parents[2]
+STEP_TIMEOUT_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    subprocess.run([*build, str(ROOT)], capture_output=True, check=True, timeout=110)
+    subprocess.run([*build, str(ROOT)], capture_output=True, check=True, timeout=STEP_TIMEOUT_S)
     wheel = next(folder.glob("tokenworks-*.whl"))
     target = folder / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
     subprocess.run(
         [*pip, "--disable-pip-version-check", "--target", str(target), str(wheel)],
         check=True,
-        timeout=110,
+        timeout=STEP_TIMEOUT_S,
     )
     return target
 
@@ -47,7 +48,7 @@ def run_installed(site: Path, *arguments: str) -> subprocess.CompletedProcess[st
         cwd=site,
         env=clean_environment({"PYTHONPATH": str(site)}),
         text=True,
-        timeout=60,
+        timeout=STEP_TIMEOUT_S,
     )
 
 

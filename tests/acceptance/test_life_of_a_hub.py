@@ -15,18 +15,17 @@ import time
 
 import psutil
 
-from tests.acceptance.conftest import STUB_MODEL, Demo, open_shop
+from tests.acceptance.conftest import STUB_MODEL, Demo, Shop
 from tests.acceptance.hub_process import (
     COMMAND,
-    HubProcess,
+    READY_TIMEOUT_S,
+    STOP_TIMEOUT_S,
     clean_environment,
     data_directory,
     run_command,
     wait_for,
 )
 from tokenworks.testing.supplier_behaviour import Behaviour
-
-WARM_START_S = 60.0  # about 3 s on an idle machine; a busy one is not a failure
 
 
 def test_demo_file_has_its_fields_for_its_owner_only(demo: Demo) -> None:
@@ -105,51 +104,46 @@ def test_port_in_use_is_refused_with_what_to_do() -> None:
         assert "--port" in done.stderr
 
 
-def test_interrupt_stops_everything_and_the_books_are_found_again() -> None:
+def test_interrupt_stops_everything_and_the_books_are_found_again(demo: Demo) -> None:
     """
     Ctrl-C leaves no process behind; the next start serves the same keys and the same books.
     """
-    with data_directory() as directory, Demo(directory, "--demo") as hub:
-        hub.admin_key = str(hub.fields["admin_key"])
-        keys = {name: hub.fields[name] for name in ("admin_key", "buyer_key", "model")}
-        root = hub.fields["receipt_public_key"]
-        body = {"model": "smollm2", "messages": [{"role": "user", "content": "a"}]}
-        answer = hub.chat(hub.buyer_key, {**body, "max_tokens": 3})
-        assert answer.status_code == 200
-        calls, balance = hub.all_calls(), hub.get("balance", party="acme")
-        receipt = hub.get(f"receipts/{calls[0]['call_id']}")
-        tree = hub.tree_of(hub.pid)
-        assert len(tree) > 5
+    keys = {name: demo.fields[name] for name in ("admin_key", "buyer_key", "model")}
+    root = demo.fields["receipt_public_key"]
+    body = {"model": "smollm2", "messages": [{"role": "user", "content": "a"}], "max_tokens": 3}
+    assert demo.chat(demo.buyer_key, body).status_code == 200
+    calls, balance = demo.all_calls(), demo.get("balance", party="acme")
+    receipt = demo.get(f"receipts/{calls[0]['call_id']}")
+    tree = demo.tree_of(demo.pid)
+    assert len(tree) > 5
 
-        assert hub.stop(signal.SIGINT) == 0
-        assert [process for process in tree if process.is_running()] == []
-        assert not (directory / "runtime.json").exists()
-        hub.check_books()
+    assert demo.stop(signal.SIGINT) == 0
+    assert [process for process in tree if process.is_running()] == []
+    assert not (demo.data_dir / "runtime.json").exists()
+    demo.check_books()
 
-        started = time.monotonic()
-        hub.start()
-        assert time.monotonic() - started < WARM_START_S
-        assert {name: hub.fields[name] for name in keys} == keys
-        assert hub.fields["receipt_public_key"] == root
-        assert hub.all_calls() == calls
-        assert hub.get("balance", party="acme") == balance
-        assert hub.get(f"receipts/{calls[0]['call_id']}") == receipt
-        assert hub.chat(hub.buyer_key, {**body, "max_tokens": 3}).status_code == 200
+    demo.start()
+    assert {name: demo.fields[name] for name in keys} == keys
+    assert demo.fields["receipt_public_key"] == root
+    assert demo.all_calls() == calls
+    assert demo.get("balance", party="acme") == balance
+    assert demo.get(f"receipts/{calls[0]['call_id']}") == receipt
+    assert demo.chat(demo.buyer_key, body).status_code == 200
 
 
-def test_killed_supervisor_takes_its_children_along() -> None:
+def test_killed_supervisor_takes_its_children_along(small_shop: Shop) -> None:
     """
     After ``kill -9`` of `up` nothing keeps running, and the next start takes the lock over.
     """
-    with data_directory() as directory, HubProcess(directory, "--no-console") as hub:
-        tree = hub.tree_of(hub.pid)
-        os.kill(hub.pid, signal.SIGKILL)
-        hub.stop()
-        _, alive = psutil.wait_procs(tree, timeout=30)
-        assert alive == []
-        hub.start()
-        assert any("taking over" in event.get("text", "") for event in hub.events)
-        assert hub.http.get(f"{hub.url}/healthz").status_code == 200
+    hub = small_shop
+    tree = hub.tree_of(hub.pid)
+    os.kill(hub.pid, signal.SIGKILL)
+    hub.stop()
+    _, alive = psutil.wait_procs(tree, timeout=STOP_TIMEOUT_S)
+    assert alive == []
+    hub.start()
+    assert any("taking over" in event.get("text", "") for event in hub.events)
+    assert hub.http.get(f"{hub.url}/healthz").status_code == 200
 
 
 def test_terminal_shows_progress_and_what_to_try_next() -> None:
@@ -175,7 +169,7 @@ def test_terminal_shows_progress_and_what_to_try_next() -> None:
         finally:
             process.send_signal(signal.SIGINT)
             text += read_terminal(master, until=None) if process.poll() is None else ""
-            process.wait(60)
+            process.wait(STOP_TIMEOUT_S)
             os.close(master)
     assert process.returncode == 0
     for word in ("PostgreSQL", "Books", "Demo model", "Gateway on port", "Console on port"):
@@ -192,7 +186,7 @@ def read_terminal(master: int, *, until: str | None) -> str:
     Read what a terminal shows until a word comes, or until nobody writes any more.
     """
     text = ""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             text += os.read(master, 65_536).decode(errors="replace")
@@ -204,26 +198,22 @@ def read_terminal(master: int, *, until: str | None) -> str:
     raise AssertionError(message)
 
 
-def test_calls_in_flight_are_finished_before_a_stop() -> None:
+def test_calls_in_flight_are_finished_before_a_stop(small_shop: Shop) -> None:
     """
     SIGTERM drains: the stream that runs ends whole, with its receipt, and is charged.
     """
-    with data_directory() as directory, open_shop(directory, workers=1) as shop:
-        shop.stub.set_behaviour(
-            Behaviour(completion_tokens=60, chunk_pace_ms=20, gate_after_chunks=3)
-        )
-        question = [{"role": "user", "content": "a"}]
-        body = {"model": STUB_MODEL, "messages": question, "max_tokens": 60, "stream": True}
-        with shop.stream(shop.buyer_key, body) as answer:
-            lines = answer.iter_lines()
-            first = next(lines)
-            os.kill(shop.pid, signal.SIGTERM)
-            shop.stub.release()
-            text = [first, *lines]
-        assert text[-2] == "data: [DONE]"
-        assert any(line.startswith(": tokenworks-receipt ") for line in text)
-        process = shop.process
-        assert process is not None
-        wait_for("the hub has stopped", lambda: process.poll() is not None)
-        report = shop.check_books()
-        assert report["counts"]["receipts"] == 1
+    shop = small_shop
+    before = shop.check_books()["counts"]["receipts"]
+    shop.stub.set_behaviour(Behaviour(completion_tokens=60, chunk_pace_ms=20, gate_after_chunks=3))
+    question = [{"role": "user", "content": "a"}]
+    body = {"model": STUB_MODEL, "messages": question, "max_tokens": 60, "stream": True}
+    with shop.stream(shop.buyer_key, body) as answer:
+        lines = answer.iter_lines()
+        first = next(lines)
+        os.kill(shop.pid, signal.SIGTERM)
+        shop.stub.release()
+        text = [first, *lines]
+    assert text[-2] == "data: [DONE]"
+    assert any(line.startswith(": tokenworks-receipt ") for line in text)
+    wait_for("the hub has stopped", lambda: not shop.is_running)
+    assert shop.check_books()["counts"]["receipts"] == before + 1

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Final
 import openai
 import pytest
 
-from tests.acceptance.conftest import STUB_MODEL, Shop, open_shop
-from tests.acceptance.hub_process import Document, clean_environment, data_directory, wait_for
+from tests.acceptance.conftest import STUB_MODEL, Shop
+from tests.acceptance.hub_process import WAIT_TIMEOUT_S, Document, clean_environment, wait_for
 from tokenworks.testing.supplier_behaviour import Behaviour, UsageShape
 
 CLIENTS: Final = 4
@@ -32,17 +31,12 @@ BODY: Final[Document] = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one_gateway", "two_gateways"])
-def market(request: pytest.FixtureRequest, session_shop: Shop) -> Iterator[Shop]:
+@pytest.fixture(params=[1, 2], ids=["one_gateway", "two_gateways"])
+def market(request: pytest.FixtureRequest) -> Shop:
     """
     A shop of one gateway process, then the shared one of two.
     """
-    if request.param == 2:
-        session_shop.stub.reset()
-        yield session_shop
-        return
-    with data_directory() as directory, open_shop(directory, workers=1) as hub:
-        yield hub
+    return request.getfixturevalue("small_shop" if request.param == 1 else "shop")
 
 
 @pytest.mark.parametrize("bound", ["balance", "limit"])
@@ -74,7 +68,7 @@ def test_two_hundred_parallel_calls_on_money_for_fifty(market: Shop, bound: str)
             return waiting(shop) + len(ended) >= CALLS
 
         try:
-            wait_for("all are admitted or refused", all_decided, timeout_s=60)
+            wait_for("all are admitted or refused", all_decided)
             assert waiting(shop) == AFFORDABLE
             held = shop.get("ledger/holds", limit=500)["items"]
             assert len(held) == AFFORDABLE
@@ -82,7 +76,7 @@ def test_two_hundred_parallel_calls_on_money_for_fifty(market: Shop, bound: str)
         finally:
             shop.stub.release()
         for client in clients:
-            client.result(60)
+            client.result(WAIT_TIMEOUT_S)
 
     refused = 402 if bound == "balance" else 429
     assert Counter(line["status"] for line in ended) == {

@@ -250,7 +250,7 @@ def test_client_that_hangs_up_pays_what_was_produced(shop: Shop, client: openai.
     """
     The rest of the stream is drained, metered and charged; no hold is left.
     """
-    shop.stub.set_behaviour(Behaviour(completion_tokens=40, chunk_pace_ms=10, gate_after_chunks=3))
+    shop.stub.set_behaviour(Behaviour(completion_tokens=40, chunk_pace_ms=25, gate_after_chunks=3))
     stream = client.chat.completions.create(
         model=STUB_MODEL, messages=QUESTION, max_tokens=40, stream=True
     )

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests.acceptance.conftest import Shop
-from tests.acceptance.hub_process import Document, wait_for
+from tests.acceptance.hub_process import ANSWER_TIMEOUT_S, Document, wait_for
 from tests.crash.victims import is_back
 from tests.postgres.payments_rig import NOTHING, URL, PayingWallet
 from tokenworks.foundation.clock import SystemClock
@@ -70,7 +70,7 @@ class Buyer:
         """
         Ask the facilitator, on a connection of its own: any of the gateways answers.
         """
-        with httpx.Client(timeout=30) as http:
+        with httpx.Client(timeout=ANSWER_TIMEOUT_S) as http:
             answer = http.post(f"{self.shop.url}/x402/{door}", json=request)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -94,7 +94,7 @@ def buyer(shop: Shop, request: pytest.FixtureRequest) -> Iterator[Buyer]:
     shop.add_buyer(f"{name}-seller", amount=None)
     agent = shop.post("agents", name=f"{name}-bot", owner=name, public_key=wallet.address)
     shop.post("mandates", agent=agent["party_id"], terms={"currency": "USD"})
-    with httpx.Client() as http:
+    with httpx.Client(timeout=ANSWER_TIMEOUT_S) as http:
         supported = http.get(f"{shop.url}/x402/supported").json()
     yield Buyer(
         shop=shop,
@@ -165,7 +165,7 @@ def test_a_gateway_killed_between_hold_and_capture_charges_once(buyer: Buyer) ->
 
 
 def _answers(shop: Shop) -> bool:
-    with httpx.Client(timeout=5) as http:
+    with httpx.Client(timeout=ANSWER_TIMEOUT_S) as http:
         try:
             return http.get(f"{shop.url}/healthz").status_code == 200
         except httpx.HTTPError:

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
+import httpx
 import pytest
 
-from tests.acceptance.conftest import STUB_MODEL, Shop
-from tests.acceptance.hub_process import Document, raw_call
+from tests.acceptance.conftest import CONNECTIONS, STUB_MODEL, Shop
+from tests.acceptance.hub_process import ANSWER_TIMEOUT_S, Document, raw_call, wait_for
 from tokenworks.testing.supplier_behaviour import Behaviour
 from tokenworks.testing.supplier_process import SupplierProcess, running_supplier
 
 QUESTION: Final = [{"role": "user", "content": "hello"}]
-CONNECTIONS: Final = 6
-"""New connections enough to meet both gateway processes."""
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +28,27 @@ def second_stub() -> Iterator[SupplierProcess]:
         yield stub
 
 
+def statuses(shop: Shop, model: str) -> set[int]:
+    """
+    Call on several new connections; return the answers' statuses.
+    """
+    request = raw_call(shop.buyer_key, {"model": model, "messages": QUESTION, "max_tokens": 4})
+    url = f"{shop.base_url}/chat/completions"
+    asked = (httpx.post(url, timeout=ANSWER_TIMEOUT_S, **request) for _ in range(CONNECTIONS))
+    return {answer.status_code for answer in asked}
+
+
 def ask(shop: Shop, model: str, **options: object) -> list[Document]:
     """
     Call on several new connections; return the booked calls, which must all have settled.
     """
-    import httpx
-
     calls: list[Document] = []
     body = {"model": model, "messages": QUESTION, "max_tokens": 4, **options}
     for _ in range(CONNECTIONS):
         request = raw_call(shop.buyer_key, body)
-        answer = httpx.post(f"{shop.base_url}/chat/completions", timeout=30, **request)
+        answer = httpx.post(
+            f"{shop.base_url}/chat/completions", timeout=ANSWER_TIMEOUT_S, **request
+        )
         assert answer.status_code == 200, answer.text
         calls.append(shop.get(f"calls/{answer.headers['x-tokenworks-call-id']}"))
     return calls
@@ -97,14 +106,17 @@ def test_new_supplier_offer_and_price_serve_the_next_call(
     }
 
     shop.tell("price", "set", "novel", "--tier", "premium", "--input", "10", "--output", "20")
-    charges = {Decimal(call["charge"]) for call in ask(shop, "novel@premium")}
-    assert charges == {expected * 10}
+
+    def charges() -> set[Decimal]:
+        return {Decimal(call["charge"]) for call in ask(shop, "novel@premium")}
+
+    # Gateways hear of a change by a notification, a moment after the command has ended.
+    wait_for("the dearer price everywhere", lambda: charges() == {expected * 10})
 
     shop.tell("supplier", "pause", "second")
-    body = {"model": "novel@premium", "messages": QUESTION, "max_tokens": 4}
-    assert {shop.chat(shop.buyer_key, body).status_code for _ in range(4)} <= {404, 503}
+    wait_for("no sale anywhere", lambda: statuses(shop, "novel@premium") <= {404, 503})
     shop.tell("supplier", "resume", "second")
-    ask(shop, "novel@premium")
+    wait_for("sales everywhere", lambda: statuses(shop, "novel@premium") == {200})
 
 
 def test_paused_supplier_leaves_its_calls_to_the_next(
@@ -115,11 +127,16 @@ def test_paused_supplier_leaves_its_calls_to_the_next(
     """
     add_twins(shop, second_stub, "twin")
     assert {call["supplier"] for call in ask(shop, "twin")} == {"factory"}
+
+    def served_by() -> set[str]:
+        return {call["supplier"] for call in ask(shop, "twin")}
+
     shop.tell("supplier", "pause", "factory")
     try:
-        assert {call["supplier"] for call in ask(shop, "twin")} == {"third"}
+        wait_for("the next serves", lambda: served_by() == {"third"})
     finally:
         shop.tell("supplier", "resume", "factory")
+    wait_for("the first serves again", lambda: served_by() == {"factory"})
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])

@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN = ROOT / ".venv" / "anvil" / "node_modules" / "@foundry-rs"
 PACKAGES = ("x402", "web3", "eth_account", "coincurve", "vyper")
-RUN_TIMEOUT_S = 120
+RUN_TIMEOUT_S = 240
 
 
 def missing() -> list[str]:

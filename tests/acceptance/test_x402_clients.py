@@ -33,7 +33,7 @@ from x402.http.clients.httpx import PaymentError, x402AsyncTransport
 from x402.http.middleware.fastapi import payment_middleware
 
 from tests.acceptance.conftest import STUB_MODEL, Demo, Shop
-from tests.acceptance.hub_process import Document, HubProcess
+from tests.acceptance.hub_process import ANSWER_TIMEOUT_S, Document, HubProcess
 from tokenworks.sdk import (
     HubClient,
     PaymentRefusedError,
@@ -126,7 +126,7 @@ def official(agent: Agent, *, cap: str = "$0.05") -> httpx.AsyncClient:
     witness = register(client, agent.wallet, network=agent.network)
     client.set_spend_controls({"max_amount_per_payment": cap})
     transport = x402AsyncTransport(client, witness.async_transport())
-    return httpx.AsyncClient(transport=transport, timeout=60)
+    return httpx.AsyncClient(transport=transport, timeout=ANSWER_TIMEOUT_S)
 
 
 async def test_official_python_client_pays_for_an_answer(shop: Shop, agent: Agent) -> None:
@@ -178,7 +178,7 @@ def test_official_python_client_pays_synchronously(shop: Shop, agent: Agent) -> 
     client.set_spend_controls({"max_amount_per_payment": "$0.05"})
     witness = register(client, agent.wallet, network=agent.network)
     steps = x402HTTPClientSync(client)
-    with httpx.Client(transport=witness.transport(), timeout=60) as http:
+    with httpx.Client(transport=witness.transport(), timeout=ANSWER_TIMEOUT_S) as http:
         asked = http.post(chat_url(shop), content=body())
         headers, _ = steps.handle_402_response(dict(asked.headers), asked.content, chat_url(shop))
         answer = http.post(chat_url(shop), content=body(), headers=headers)
@@ -208,7 +208,7 @@ def run_node(shop: HubProcess, wallet: Path, cap: str) -> subprocess.CompletedPr
         check=False,
         cwd=TYPESCRIPT,
         text=True,
-        timeout=60,
+        timeout=ANSWER_TIMEOUT_S,
     )
 
 
@@ -271,7 +271,7 @@ async def test_fifty_sendings_over_two_processes_buy_one_answer(shop: Shop, agen
     """
     desk = PaymentDesk(agent.wallet, network=agent.network, cap=SpendCap(per_payment="0.01"))
     limits = httpx.Limits(max_connections=50, max_keepalive_connections=0)
-    async with httpx.AsyncClient(timeout=60, limits=limits) as plain:
+    async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT_S, limits=limits) as plain:
         request = plain.build_request("POST", chat_url(shop), content=body())
         signed = desk.sign(request, await plain.send(request)).request
         answers = await asyncio.gather(
@@ -390,7 +390,7 @@ def running_seller(hub: HubProcess, party_id: str, api_key: str) -> Generator[Se
         yield SellerProcess(url=f"http://127.0.0.1:{port}", party_id=party_id, handlers=handlers)
     finally:
         uvicorn_server.should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=ANSWER_TIMEOUT_S)
 
 
 @pytest.fixture(scope="session")
@@ -455,7 +455,7 @@ def test_signature_for_one_resource_buys_no_other(agent: Agent, seller: SellerPr
     client = x402ClientSync()
     witness = register(client, agent.wallet, network=agent.network)
     steps = x402HTTPClientSync(client)
-    with httpx.Client(transport=witness.transport(), timeout=60) as http:
+    with httpx.Client(transport=witness.transport(), timeout=ANSWER_TIMEOUT_S) as http:
         asked = http.get(f"{seller.url}/a")
         headers, _ = steps.handle_402_response(
             dict(asked.headers), asked.content, f"{seller.url}/a"

@@ -28,6 +28,13 @@ def source(text: str, path: str = "ledger/service.py") -> File:
     return File(path=SOURCE + path, text=text)
 
 
+def browser_test(text: str) -> File:
+    """
+    Return a test of a page.
+    """
+    return File(path="tests/console/test_page.py", text=text)
+
+
 ACCEPTED: list[tuple[Rule, File]] = [
     (tidy.find_banned_names, source("", "ledger/writer.py")),
     (tidy.find_banned_names, File(path="docs/database.md", text="")),
@@ -49,6 +56,14 @@ ACCEPTED: list[tuple[Rule, File]] = [
     (tidy.find_hidden_inputs, source("time.perf_counter()")),
     (tidy.find_foreign_stores, source("from tokenworks.ledger.store import read")),
     (tidy.find_foreign_stores, source("from tokenworks.supply.service import Supply")),
+    (tidy.find_hasty_reads, browser_test("expect(page.locator('p')).to_have_count(2)")),
+    (tidy.find_hasty_reads, browser_test("read(lambda: rows.count(), until=bool)")),
+    (tidy.find_hasty_reads, browser_test("read(rows.all_inner_texts, until=bool)")),
+    (
+        tidy.find_hasty_reads,
+        browser_test("def look():\n    return rows.count()\nread(look, until=bool)"),
+    ),
+    (tidy.find_hasty_reads, browser_test("reaches.count('unreachable') == console.url")),
     (tidy.find_thin_introductions, source(INTRODUCTION, "ledger/__init__.py")),
     (tidy.find_thin_introductions, source('"""\nThe package.\n"""', "__init__.py")),
 ]
@@ -71,6 +86,12 @@ REPORTED: list[tuple[Rule, File, str]] = [
     (tidy.find_hidden_inputs, source("from random import choice"), "random"),
     (tidy.find_foreign_stores, source("from tokenworks.supply import store"), "supply alone"),
     (tidy.find_foreign_stores, source("import tokenworks.supply.store"), "supply alone"),
+    (tidy.find_hasty_reads, browser_test("assert rows.all_inner_texts() == []"), "all_inner_texts"),
+    (tidy.find_hasty_reads, browser_test("for row in rows.all(): pass"), "all() does not wait"),
+    (tidy.find_hasty_reads, browser_test("assert rows.count() == 2"), "count() does not wait"),
+    (tidy.find_hasty_reads, browser_test("read(bool, until=row.is_visible)"), "is_visible()"),
+    (tidy.find_hasty_reads, browser_test("visitor.page.url.endswith('x')"), "page.url"),
+    (tidy.find_hasty_reads, browser_test("page.wait_for_timeout(700)"), "hopes"),
     (tidy.find_thin_introductions, source('"""\nX.\n"""', "ledger/__init__.py"), "lacks Owns"),
     (tidy.find_thin_introductions, source("", "web/hub_api/__init__.py"), "Invariants"),
 ]

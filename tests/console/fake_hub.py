@@ -80,6 +80,7 @@ class FakeHub:
     sales: dict[str, Sale] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     forbidden: set[str] = field(default_factory=set)  # paths' last words
+    held: set[str] = field(default_factory=set)  # parts of paths whose answers wait until they go
     is_unready: bool = False
     is_balanced: bool = True
     is_strange: bool = False

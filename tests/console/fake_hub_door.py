@@ -4,12 +4,13 @@ The fake hub's door: HTTP on a port of its own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ from tests.console.fake_hub import (
     party,
 )
 from tests.console.problems import problem
+from tests.console.slow_wire import SLOW_MS, LateAnswers
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.pricing.tiers import load_tiers
 from tokenworks.web.hub_api.gate import problem_response
@@ -94,6 +96,8 @@ def _admit(app: FastAPI, hub: FakeHub) -> None:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         path = request.url.path
         hub.requests.append((path, key))
+        while any(part in path for part in hub.held):  # noqa: ASYNC110 - let go by another thread
+            await asyncio.sleep(0.01)
         request.state.key = key
         return _refusal(hub, path, key) or await call_next(request)
 
@@ -249,7 +253,7 @@ class Server:
     """
 
     def __init__(self, hub: FakeHub) -> None:
-        self._app = make_app(hub)
+        self._app = LateAnswers(make_app(hub)) if SLOW_MS else make_app(hub)
         self.port = free_port()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -304,14 +308,16 @@ def free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def wait_for_port(port: int, *, timeout_s: float = 20.0) -> None:
+def wait_for_port(
+    port: int, *, timeout_s: float = 90.0, is_hopeless: Callable[[], bool] = lambda: False
+) -> None:
     """
-    Return when somebody listens on a port of this machine.
+    Return when somebody listens on a port of this machine; give up when it is hopeless.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
             return
-        if time.monotonic() > deadline:
+        if is_hopeless() or time.monotonic() > deadline:
             raise TimeoutError(f"nobody listens on {port}")
         time.sleep(0.05)

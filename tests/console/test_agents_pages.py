@@ -5,10 +5,10 @@ Agents, the inbox and escrows as people meet them: a real process, a real Chromi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.console.conftest import Console, Visitor, Visitors
 from tests.console.fake_agents import identifier
@@ -40,17 +40,6 @@ def enter(visitors: Visitors, console: Console, path: str, *, key: str = ADMIN_K
     return visitor
 
 
-def wait_until(visitor: Visitor, what: Callable[[], bool]) -> None:
-    """
-    Wait for something that the page does by itself.
-    """
-    for _ in range(100):
-        if what():
-            return
-        visitor.page.wait_for_timeout(50)
-    pytest.fail("waited in vain")
-
-
 # --------------------------------------------------------------------------- agents
 
 
@@ -63,24 +52,24 @@ def test_tree_shows_what_is_spent_held_and_left(
     visitor = enter(visitors, console, "/agents")
     tree = visitor.page.locator(".tree")
     row = tree.locator(".tree-row", has_text="look things up")
-    row.wait_for()
-    bar = row.locator(".track").first
 
-    assert tree.locator(".tree-label").all_inner_texts() == [
-        "acme",
-        "research",
-        "orchestrator",
-        "research budget",
-        "scout",
-        "look things up",
-        "writer",
-        "one report",
-    ]
-    assert bar.get_attribute("aria-label") == (
-        "a day: 4.8312 of 5 USD spent, 0.06 USD held, 0.1088 USD left"
+    expect(tree.locator(".tree-label")).to_have_text(
+        [
+            "acme",
+            "research",
+            "orchestrator",
+            "research budget",
+            "scout",
+            "look things up",
+            "writer",
+            "one report",
+        ]
     )
-    assert "Last payment" in row.inner_text()
-    assert "expired" in tree.locator(".tree-row", has_text="one report").inner_text()
+    expect(row.locator(".track").first).to_have_attribute(
+        "aria-label", "a day: 4.8312 of 5 USD spent, 0.06 USD held, 0.1088 USD left"
+    )
+    visitor.says(row, "Last payment")
+    visitor.says(tree.locator(".tree-row", has_text="one report"), "expired")
 
     agents.agents.mandates[SCOUT_MANDATE]["limits"][0].update(spent="4.9", remaining="0.04")
     row.get_by_text("0.04 of 5 USD left").wait_for()
@@ -109,13 +98,12 @@ def test_mandate_is_told_in_plain_words_with_its_payments(
     payment = panel.locator("details", has_text="0.07")
     payment.locator("summary").first.click()
 
-    assert "data.example and maps.example only" in panel.inner_text()
-    assert "The same request 30 times." in payment.inner_text()
-    assert visitor.page.url.endswith(f"/agents/{SCOUT_MANDATE}")
+    visitor.says(panel, "data.example and maps.example only")
+    visitor.says(payment, "The same request 30 times.")
+    expect(visitor.page).to_have_url(re.compile(f"/agents/{SCOUT_MANDATE}$"))
 
     payment.get_by_text("Payment and receipt").click()
-    visitor.page.wait_for_selector(".receipt-top")
-    assert "0.07" in visitor.page.locator(".receipt-top").inner_text()
+    visitor.says(".receipt-top", "0.07")
     visitor.page.get_by_role("link", name="Agents").last.click()
     panel.get_by_text("At most 1.00 USD a day to each payee.").wait_for()
 
@@ -129,11 +117,7 @@ def test_freeze_names_what_stops_and_can_be_thawed(
     visitor = enter(visitors, console, "/agents")
     visitor.page.get_by_role("button", name="Freeze research", exact=True).click()
     question = visitor.page.locator(".question")
-    question.wait_for()
-    asked = question.inner_text()
-    assert "2 agents" in asked
-    assert "orchestrator and scout" in asked
-    assert "2 mandates" in asked
+    visitor.says(question, "2 agents", "orchestrator and scout", "2 mandates")
 
     question.get_by_role("button", name="Cancel").click()
     question.wait_for(state="detached")
@@ -163,15 +147,14 @@ def test_revoked_mandate_is_over_and_a_refusal_is_told(
     question = visitor.page.locator(".question")
     revoke.click()
     question.get_by_role("button", name="Revoke").click()
-    visitor.page.locator(".said .bad").wait_for()
-    assert visitor.page.locator(".said").inner_text() == agents.agents.refusal
+    expect(visitor.page.locator(".said .bad")).to_have_text(agents.agents.refusal)
 
     agents.agents.refusal = ""
     revoke.click()
     question.get_by_role("button", name="Revoke").click()
     row = visitor.page.locator(".tree-row", has_text="look things up")
     row.locator(".status-revoked").wait_for()
-    wait_until(visitor, lambda: row.locator(".tree-buttons button:visible").count() == 0)
+    expect(row.locator(".tree-buttons button:visible")).to_have_count(0)
 
 
 def test_agent_is_found_by_name(console: Console, agents: FakeHub, visitors: Visitors) -> None:
@@ -183,12 +166,9 @@ def test_agent_is_found_by_name(console: Console, agents: FakeHub, visitors: Vis
     visitor.page.get_by_role("searchbox").fill("look")
     visitor.page.locator(".tree-row", has_text="one report").wait_for(state="detached")
 
-    assert visitor.page.locator(".tree-label").all_inner_texts() == [
-        "acme",
-        "research",
-        "scout",
-        "look things up",
-    ]
+    expect(visitor.page.locator(".tree-label")).to_have_text(
+        ["acme", "research", "scout", "look things up"]
+    )
     visitor.page.get_by_role("searchbox").fill("nobody")
     visitor.page.get_by_text("Nothing matches").wait_for()
 
@@ -205,19 +185,17 @@ def test_held_payment_is_approved_with_the_keyboard_alone(
     review_id = agents.agents.hold("12.5", description="Quarterly report")
     visitor = enter(visitors, console, "/inbox")
     card = visitor.page.locator(".review")
-    card.wait_for()
-    said = card.inner_text()
-    for words in ("12.50", "scout", "acme", "data.example", "Quarterly report", "1,340,000"):
-        assert words in said
-    assert "The first payment to this payee is 12.5 USD" in said
-    assert agents.agents.reviews[review_id]["digest"] in said
-    assert visitor.page.locator(".badge").inner_text().startswith("1")
-    before = card.locator(".review-left").inner_text()
+    whom = ("12.50", "scout", "acme", "data.example", "Quarterly report", "1,340,000")
+    why = "The first payment to this payee is 12.5 USD"
+    visitor.says(card, *whom, why, str(agents.agents.reviews[review_id]["digest"]))
+    expect(visitor.page.locator(".badge")).to_have_text("1 waiting")
+    left = card.locator(".review-left")
+    before = visitor.says(left, " left")
     assert re.fullmatch(r"1[45]:\d\d left", before)
 
     approve = card.get_by_role("button", name="Approve once")
     approve.focus()
-    wait_until(visitor, lambda: card.locator(".review-left").inner_text() != before)
+    expect(left).not_to_have_text(before)
     visitor.page.keyboard.press("Enter")  # the focus survived the clock
     visitor.page.locator(".question").wait_for()
     visitor.page.keyboard.press("Enter")
@@ -244,7 +222,7 @@ def test_second_person_is_asked_for(console: Console, agents: FakeHub, visitors:
     question.get_by_role("button", name="Approve").click()
 
     card.get_by_text("1 of 2").wait_for()
-    assert "one more person" in visitor.page.locator(".said").inner_text()
+    visitor.says(".said", "one more person")
     assert agents.agents.done[0][1]["scope"] == "payee"
 
 
@@ -293,9 +271,9 @@ def test_escrows_show_progress_and_verdicts(
     panel = visitor.page.locator(".panel")
     panel.locator("summary", has_text="draft").click()
     panel.get_by_text('"words": 512').wait_for()
-    told = panel.inner_text()
 
-    for words in (
+    visitor.says(
+        panel,
         "result.status == 200",
         "The condition is not met: no_such_field",
         "Disputed by the payer",
@@ -306,8 +284,7 @@ def test_escrows_show_progress_and_verdicts(
         "The hub's operator decides disputes.",
         "Opened",
         '"words": 512',
-    ):
-        assert words in told
+    )
 
 
 def test_operator_decides_a_dispute(console: Console, agents: FakeHub, visitors: Visitors) -> None:
@@ -356,11 +333,10 @@ def test_hub_that_goes_away_keeps_the_last_answer(
     visitor.page.locator(".tree-row").nth(3).wait_for()
     with server.stopped():
         visitor.page.locator(".banner .warn").wait_for()
-        assert visitor.page.locator(".tree-row").count() == 8
+        expect(visitor.page.locator(".tree-row")).to_have_count(8)
         visitor.page.get_by_role("button", name="Freeze acme").click()
         visitor.page.locator(".question").get_by_role("button", name="Freeze acme").click()
-        visitor.page.locator(".said .bad").wait_for()
-        assert "does not answer" in visitor.page.locator(".said").inner_text()
+        expect(visitor.page.locator(".said .bad")).to_contain_text("does not answer")
     visitor.page.locator(".banner .warn").wait_for(state="detached")
 
 
@@ -376,7 +352,7 @@ def test_key_that_may_not_see_agents_is_told_so(
     supplier = visitors.open(console)
     supplier.see_live_page(SUPPLIER_KEY)
 
-    assert supplier.page.locator(".ways a").all_inner_texts() == ["Live", "Factory", "Escrows"]
+    expect(supplier.page.locator(".ways a")).to_have_text(["Live", "Factory", "Escrows"])
     assert not any("/reviews" in path for path, key in agents.requests if key == SUPPLIER_KEY)
 
 
@@ -392,14 +368,11 @@ def test_names_of_agents_are_never_markup(
     hub.agents.hold("1", agent=NASTY, payee=NASTY, description=NASTY, reasons=[reason])
     visitor = enter(visitors, console, "/agents")
     visitor.page.on("dialog", lambda _: visitor.mistakes.append("a script ran"))
-    label = visitor.page.locator(".tree-label").first
-    label.wait_for()
-    assert label.inner_text() == NASTY
+    expect(visitor.page.locator(".tree-label").first).to_have_text(NASTY)
     visitor.page.get_by_role("button", name="Freeze").first.click()
-    assert NASTY in visitor.page.locator(".question").inner_text()
+    visitor.says(".question", NASTY)
     visitor.page.goto(f"{console.url}/inbox")
-    visitor.page.locator(".review").wait_for()
-    assert visitor.page.locator(".review").inner_text().count(NASTY) >= 4
+    assert visitor.says(".review", NASTY).count(NASTY) >= 4
 
 
 @pytest.mark.parametrize("path", ["/agents", "/inbox", "/escrows", f"/payments/{SCOUT_MANDATE}"])
@@ -449,7 +422,6 @@ def test_pages_are_dark_and_narrow(console: Console, agents: FakeHub, visitors: 
     ):
         visitor.page.goto(console.url + path)
         visitor.page.locator(sign).first.wait_for()
-        assert visitor.page.evaluate("document.documentElement.scrollWidth") == 420, path
-        dark = visitor.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert max(int(part) for part in re.findall(r"\d+", str(dark))[:3]) < 60
+        visitor.needs_width(420)
+        visitor.ground(until=lambda ground: ground < 60)
     visitor.mistakes.clear()  # Chromium logs the receipt that is not there

@@ -4,10 +4,12 @@ Power and tokens live, joules per token, the value chain, as people meet them.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from playwright.sync_api import expect
 from typer.testing import CliRunner
 
 from tests.console.conftest import Console, Visitor, Visitors
@@ -58,24 +60,21 @@ def test_power_tokens_and_what_no_call_used_are_live(
     """
     visitor = enter(visitors, console)
     page = visitor.page
-    page.evaluate("window.isTheSame = true")
+    visitor.mark()
     summary = to_summary(msgspec.convert(plant.live(15), Live))
-    figures = page.locator(".figures").inner_text()
 
-    assert f"{summary.watts:g} W" in figures
-    assert "% of the time metered" in figures
-    assert "Used by no call" in figures
-    provenance = page.locator(".provenance").inner_text()
-    for part in ("MODEL", "CPU time × a share of the TDP", "phases that llama.cpp told"):
-        assert part in provenance
+    visitor.says(".figures", f"{summary.watts:g} W", "% of the time metered", "Used by no call")
+    visitor.says(
+        ".provenance", "MODEL", "CPU time × a share of the TDP", "phases that llama.cpp told"
+    )
     wide = page.locator("[aria-labelledby=watts-title] .plot-half-wide")
-    assert wide.locator(".spot").count() == len(plant.points)
-    assert wide.locator(".not-whole").count() == 1
-    assert "5.5 s without a reading" in page.locator("main").inner_text()
+    expect(wide.locator(".spot")).to_have_count(len(plant.points))
+    expect(wide.locator(".not-whole")).to_have_count(1)
+    visitor.says("main", "5.5 s without a reading")
 
     plant.points[-1]["watts"] = 912.0
     page.locator(".figures", has_text="912 W").wait_for()
-    assert page.evaluate("window.isTheSame") is True
+    assert visitor.is_marked
     page.locator("#intervals").click()
     page.locator(".across tr", has_text="912").wait_for()
     visitor.keep("factory-live")
@@ -94,29 +93,21 @@ def test_models_and_chain_show_energy_and_money(
     page = visitor.page
     rows = page.locator(".by-model tbody tr")
 
-    assert "3 not whole" in rows.nth(0).inner_text()
-    assert "MODEL" in rows.nth(0).inner_text()
-    assert "no price" in rows.filter(has_text="measured").inner_text()
-    assert NASTY in rows.filter(has_text="measured").inner_text()
+    visitor.says(rows.nth(0), "3 not whole", "MODEL")
+    visitor.says(rows.filter(has_text="measured"), "no price", NASTY)
     stages = page.locator(".stage")
-    assert stages.locator(".stage-name").all_inner_texts() == [
-        "Electricity",
-        "Compute",
-        "Model",
-        "Tokens",
-        "Applications",
-    ]
-    assert "0.44 USD charged for tokens" in stages.nth(3).inner_text()
-    assert "nobody is paid here" in stages.nth(2).inner_text()
+    expect(stages.locator(".stage-name")).to_have_text(
+        ["Electricity", "Compute", "Model", "Tokens", "Applications"], use_inner_text=True
+    )
+    visitor.says(stages.nth(3), "0.44 USD charged for tokens")
+    visitor.says(stages.nth(2), "nobody is paid here")
     page.locator("#chain-table").click()
-    table = page.locator(".chain-table").inner_text()
     unused = next(
         box["energy_uj"] for box in plant.chain["stages"][1]["boxes"] if "unattr" in box["box"]
     )
-    assert f"{int(unused):,}" in table
-    band = page.locator(".chain-wide .band.is-unattributed")
-    band.hover()
-    assert "riverside → unattributed" in page.locator(".tip:visible").inner_text()
+    visitor.says(".chain-table", f"{int(unused):,}")
+    page.locator(".chain-wide .band.is-unattributed").hover()
+    visitor.says(".tip:visible", "riverside → unattributed")
 
 
 @browser_test
@@ -129,22 +120,20 @@ def test_buyer_sees_the_joules_of_its_own_call(
     call_id = hub.sell(ago_s=20)
     visitor = visitors.open(console)
     visitor.log_in(BUYER_KEY, f"/calls/{call_id}")
-    visitor.page.wait_for_selector(".receipt-top")
-    assert "Energy" not in visitor.page.locator(".facts").inner_text()
+    assert "Energy" not in visitor.says(".facts", "Charge", "Key")
 
     hub.add_energy(call_id, 7_000_000)
     hub.add_energy(call_id, 7_933_579, is_whole=False)
     visitor.page.reload()
-    card = visitor.page.locator("[aria-labelledby=energy-title]").inner_text()
-    for part in (
+    visitor.says(
+        "[aria-labelledby=energy-title]",
         "MODEL",
         "7.933579 J",
         "not whole",
         "as addendum 2",
         "the signature holds",
         "g/kWh",
-    ):
-        assert part in card
+    )
     visitor.keep("receipt-energy")
 
 
@@ -156,21 +145,20 @@ def test_plant_without_a_meter_says_which_command_adds_one(
     Nothing is drawn as zero; the plan below needs no meter. A supplier's key asks for no power.
     """
     visitor = enter(visitors, console)
-    text = visitor.page.locator("#live").inner_text()
+    text = visitor.says("#live", "No power meter is configured")
+    commands = visitor.says("#live .try", "tokenworks").splitlines()
 
-    assert "No power meter is configured" in text
-    commands = visitor.page.locator("#live .try").inner_text().splitlines()
     for command in [*commands, "tokenworks factory demo"]:
         assert command in text
         known = CliRunner().invoke(app, [*command.split()[1:], "--help"])
         assert known.exit_code == 0, command
-    assert visitor.page.locator("#live svg").count() == 0
-    assert visitor.page.locator(".floor").count() == 5
+    expect(visitor.page.locator("#live svg")).to_have_count(0)
+    expect(visitor.page.locator(".floor")).to_have_count(5)
     hub.requests.clear()
     supplier = visitors.open(console)
     supplier.log_in(SUPPLIER_KEY, "/factory")
     supplier.page.wait_for_selector("#plan")
-    assert supplier.page.locator("#live").count() == 0
+    expect(supplier.page.locator("#live")).to_have_count(0)
     assert not any("/factory/live" in path for path, key in hub.requests if key == SUPPLIER_KEY)
 
 
@@ -182,10 +170,10 @@ def test_last_answer_stays_when_the_hub_is_away(
     A hub that does not answer is a notice above the last figures, and goes by itself.
     """
     visitor = enter(visitors, console)
-    notice = visitor.page.locator("#live .notice")
+    notice = visitor.page.locator("[data-part=live] .notice")
     with server.stopped():
         notice.get_by_text("does not answer").wait_for()
-        assert visitor.page.locator(".figures .figure").count() == 4
+        expect(visitor.page.locator(".figures .figure")).to_have_count(4)
     notice.wait_for(state="detached")
 
 
@@ -198,10 +186,9 @@ def test_session_that_ended_leads_to_the_login(
     """
     visitor = enter(visitors, console)
     hub.revoked.add(ADMIN_KEY)
-    visitor.page.wait_for_selector("#login-message")
 
-    assert "no longer accepts this key" in visitor.page.locator("#login-message").inner_text()
-    assert "next=/factory&" in visitor.page.url
+    visitor.says("#login-message", "no longer accepts this key")
+    expect(visitor.page).to_have_url(re.compile("next=/factory&"))
 
 
 @browser_test
@@ -218,7 +205,7 @@ def test_narrow_plant_needs_no_sideways_scrolling(
     plant.add_chain(supplier=long, buyers=(long, *"abcdefgh"))
     visitor = enter(visitors, console, width=width, scheme=scheme)
 
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") == width
+    visitor.needs_width(width)
     visitor.keep(f"factory-live-{width}")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
-from tests.console.conftest import Console, Visitor, Visitors
+from tests.console.conftest import Console, Visitor, Visitors, read
 from tests.console.fake_hub import ADMIN_KEY, BUYER_KEY, SUPPLIER_KEY
 from tests.console.fake_hub_door import Server
 
@@ -35,18 +36,23 @@ def ask(server: Server, path: str, query: dict[str, str] | None = None) -> Any: 
 
 def enter(visitor: Visitor, key: str = ADMIN_KEY, path: str = "/factory") -> None:
     """
-    Open the page.
+    Open the page; it is whole, and its script has run.
     """
     visitor.log_in(key, path)
     visitor.page.wait_for_selector("#plan")
 
 
-def shown(visitor: Visitor, row: str) -> list[str]:
+def shows_costs(visitor: Visitor, document: dict[str, Any]) -> None:
     """
-    Return a row of the table by tier, what it was before left out.
+    Wait until the table by tier shows the costs that the hub computes.
     """
-    cells = visitor.page.locator("[data-part=economics] .by-tier tr", has_text=row).locator("td")
-    return [text.split("\n")[0] for text in cells.all_inner_texts()]
+    cells = visitor.page.locator("[data-part=economics] .by-tier tr", has_text="Cost").locator("td")
+    costs = costs_of(document)
+    # Below the figure a cell may have the one it was before.
+    read(
+        lambda: [text.split("\n")[0] for text in cells.all_inner_texts()],
+        until=lambda texts: agrees(texts, costs),
+    )
 
 
 def costs_of(document: dict[str, Any]) -> list[Decimal | None]:
@@ -61,7 +67,7 @@ def agrees(texts: list[str], figures: list[Decimal | None]) -> bool:
     """
     Tell whether what is shown is what was computed, to four digits.
     """
-    return all(
+    return len(texts) == len(figures) and all(
         (text == "–")
         if figure is None
         else Decimal(text.replace(",", "")) == pytest.approx(figure, rel=Decimal("0.001"))
@@ -80,27 +86,27 @@ def test_front_shows_points_tiers_and_what_is_out_of_reach(
     enter(visitor)
     page = visitor.page
     rows = {point["row"] for point in frontier["points"]}
+    reaches = [tier["reach"] for tier in frontier["tiers"]]
+    part = page.locator("[data-part=frontier]")
     addresses = "all => all.map(each => each.getAttribute('href'))"
-    drawn = page.locator(f"{CHART} a.spot").evaluate_all(addresses)
+    spots = page.locator(f"{CHART} a.spot")
+    drawn = read(lambda: spots.evaluate_all(addresses), until=bool)
 
     assert {int(each.removeprefix("#point-")) for each in drawn} == rows
-    assert page.locator(".points tbody tr").count() == len(rows)
-    assert page.locator("[data-part=frontier] .plot-wide .floor-mark text").all_text_contents() == [
-        "standard 50",
-        "premium 100",
-        "high speed 200",
-        "elite 300",
-    ]
-    chips = page.locator(".floor .status").all_inner_texts()
-    assert chips == [tier["reach"] for tier in frontier["tiers"]]
-    assert "unreachable" in chips
-    assert page.locator(
-        "[data-part=frontier] .plot-wide .reach-unreachable"
-    ).count() == chips.count("unreachable")
-    assert "begin too late" in page.locator(".floor", has_text="standard").inner_text()
-    assert "SemiAnalysis InferenceX" in page.locator(".source").first.inner_text()
-    axes = page.locator("[data-part=frontier] .plot-wide .axis").all_text_contents()
-    assert axes == ["tokens/s of one user", "tokens/s per GPU"]
+    expect(page.locator(".points tbody tr")).to_have_count(len(rows))
+    expect(part.locator(".plot-wide .floor-mark text")).to_have_text(
+        ["standard 50", "premium 100", "high speed 200", "elite 300"]
+    )
+    expect(page.locator(".floor .status")).to_have_text(reaches)
+    assert "unreachable" in reaches
+    expect(part.locator(".plot-wide .reach-unreachable")).to_have_count(
+        reaches.count("unreachable")
+    )
+    expect(page.locator(".floor", has_text="standard")).to_contain_text("begin too late")
+    expect(page.locator(".source").first).to_contain_text("SemiAnalysis InferenceX")
+    expect(part.locator(".plot-wide .axis")).to_have_text(
+        ["tokens/s of one user", "tokens/s per GPU"]
+    )
 
 
 def test_focus_tells_the_facts_of_a_point_and_enter_leads_to_its_row(
@@ -116,16 +122,14 @@ def test_focus_tells_the_facts_of_a_point_and_enter_leads_to_its_row(
     spot = page.locator(f'{CHART} a[href="#point-{best[1]["row"]}"]')
     spot.focus()
     tip = page.locator(".tip:visible")
-    text = tip.inner_text()
+    facts = (best[1]["layout"], "GPU boards alone", "median", f"Row {best[1]['row']}.")
 
-    for part in (best[1]["layout"], "GPU boards alone", "median", f"Row {best[1]['row']}."):
-        assert part in text
-    assert "SemiAnalysis" in text
-    assert str(spot.get_attribute("aria-label")).startswith(best[1]["engine"])
+    visitor.says(tip, *facts, "SemiAnalysis")
+    expect(spot).to_have_attribute("aria-label", re.compile("^" + re.escape(best[1]["engine"])))
     page.keyboard.press("Enter")
-    assert page.locator(".points tr:target").is_visible()
+    expect(page.locator(".points tr:target")).to_be_visible()
     page.locator(f"{CHART} a.spot[tabindex]").first.hover()
-    assert "is better" in tip.inner_text()
+    visitor.says(tip, "is better")
 
 
 def test_slider_computes_without_a_reload_and_the_address_keeps_it(
@@ -137,25 +141,26 @@ def test_slider_computes_without_a_reload_and_the_address_keeps_it(
     visitor = visitors.open(console)
     enter(visitor)
     page = visitor.page
-    page.evaluate("window.isTheSame = true")
-    before = costs_of(ask(server, "economics"))
-    assert agrees(shown(visitor, "Cost"), before)
+    visitor.mark()
+    shows_costs(visitor, ask(server, "economics"))
     slider = page.locator("input[data-of=utilisation]")
     slider.focus()
     slider.press("Home")
     slider.press("ArrowRight")
     page.wait_for_url(re.compile("utilisation=2&"))
-    now = costs_of(ask(server, "economics", {"utilisation": "0.02"}))
+    now = ask(server, "economics", {"utilisation": "0.02"})
 
-    assert agrees(shown(visitor, "Cost"), now)
-    assert page.evaluate("document.activeElement.dataset.of") == "utilisation"
-    assert page.locator(f"{CHART} .was").count() == sum(cost is not None for cost in now)
-    assert page.evaluate("window.isTheSame") is True
+    shows_costs(visitor, now)
+    expect(slider).to_be_focused()
+    expect(page.locator(f"{CHART} .was")).to_have_count(
+        sum(cost is not None for cost in costs_of(now))
+    )
+    assert visitor.is_marked
     page.fill("#power", "-20")
     page.wait_for_url(re.compile("power=-20"))
     page.reload()
     supposed = {"utilisation": "0.02", "power_usd_per_mwh": "-20"}
-    assert agrees(shown(visitor, "Cost"), costs_of(ask(server, "economics", supposed)))
+    shows_costs(visitor, ask(server, "economics", supposed))
     visitor.keep("factory-plan")
 
 
@@ -171,11 +176,11 @@ def test_hardware_is_compared_on_the_same_model(console: Console, visitors: Visi
     page.select_option("#gpu", "h100")
     page.locator(f"{CHART} .ghost-name", has_text="B200").wait_for()
     page.get_by_text("One H100 with its share").wait_for()
-    first_token = page.locator(".floor", has_text="standard").inner_text()
 
-    assert "First token not measured" in first_token
-    assert page.locator("#capital").get_attribute("placeholder") == "1.04"
-    assert page.locator(".was-figure").count() > 0
+    visitor.says(page.locator(".floor", has_text="standard"), "First token not measured")
+    expect(page.locator("#capital")).to_have_attribute("placeholder", "1.04")
+    expect(page.locator(".was-figure")).not_to_have_count(0)
+    expect(page.locator("#gpu")).to_have_value("h100")
 
 
 def test_what_is_no_plant_is_said_and_nothing_is_computed(
@@ -193,11 +198,12 @@ def test_what_is_no_plant_is_said_and_nothing_is_computed(
     page.fill("#pue", "0.9")
     page.get_by_text("PUE is at least 1 and at most 10.").wait_for()
 
-    assert alert.count() == 1
-    assert page.locator("[data-part=economics] .by-tier").count() == 0
+    table = page.locator("[data-part=economics] .by-tier")
+    expect(alert).to_have_count(1)
+    expect(table).to_have_count(0)
     page.fill("#pue", "1.1")
-    page.locator("[data-part=economics] .by-tier").wait_for()
-    assert alert.count() == 0
+    expect(table).to_be_visible()
+    expect(alert).to_have_count(0)
 
 
 def test_page_works_without_a_script(console: Console, server: Server, visitors: Visitors) -> None:
@@ -208,16 +214,15 @@ def test_page_works_without_a_script(console: Console, server: Server, visitors:
     enter(visitor)
     page = visitor.page
     page.fill("#utilisation", "50")
-    page.click("[data-without-script]")
-    titles = page.locator(f"{CHART} a.spot title").all_text_contents()
+    visitor.follow("[data-without-script]")
 
-    assert agrees(
-        shown(visitor, "Cost"), costs_of(ask(server, "economics", {"utilisation": "0.5"}))
-    )
-    assert all("Source: SemiAnalysis" in title for title in titles)
-    assert page.locator("input[type=range]:visible").count() == 0
+    shows_costs(visitor, ask(server, "economics", {"utilisation": "0.5"}))
+    titles = page.locator(f"{CHART} a.spot title")
+    told = read(titles.all_text_contents, until=bool)
+    assert all("Source: SemiAnalysis" in title for title in told)
+    expect(page.locator("input[type=range]:visible")).to_have_count(0)
     page.locator(f"{CHART} a.spot:not([tabindex])").first.click()
-    assert page.locator(".points tr:target").count() == 1
+    expect(page.locator(".points tr:target")).to_have_count(1)
 
 
 def test_systems_show_what_a_gigawatt_earns(
@@ -232,16 +237,18 @@ def test_systems_show_what_a_gigawatt_earns(
     card = visitor.page.locator("[aria-labelledby=systems-title]")
     rows = card.locator(".systems tbody tr")
 
-    assert rows.count() == len(systems) == 4
-    for row, system in zip(rows.all_inner_texts(), systems, strict=True):
-        assert system["system"] in row
-        assert f"{float(system['even_five_usd_billion']):.2f}" in row
+    expect(rows).to_have_count(len(systems))
+    assert len(systems) == 4
+    for index, system in enumerate(systems):
+        earned = f"{float(system['even_five_usd_billion']):.2f}"
+        visitor.says(rows.nth(index), system["system"], earned)
     drawn = card.locator(".plot-wide .series-dot")
-    assert drawn.count() == sum(len(system["points"]) for system in systems)
+    expect(drawn).to_have_count(sum(len(system["points"]) for system in systems))
     unreachable = [t for system in systems for t in system["tiers"] if t["reach"] == "unreachable"]
-    assert card.locator(".by-tier .bad").count() == len(unreachable) > 0
+    assert unreachable
+    expect(card.locator(".by-tier .bad")).to_have_count(len(unreachable))
     card.locator(".plot-wide .spot").last.focus()
-    assert "Vera Rubin" in card.locator(".tip").inner_text()
+    visitor.says(card.locator(".tip"), "Vera Rubin")
     visitor.keep("factory-systems")
 
 
@@ -258,9 +265,8 @@ def test_narrow_factory_needs_no_sideways_scrolling(
     visitor.page.goto(f"{console.url}/factory?family={long}&utilisation=40")
     visitor.page.wait_for_selector("[data-part=economics] .by-tier")
 
-    assert visitor.page.evaluate("document.documentElement.scrollWidth") == width
-    is_wide = visitor.page.locator(".plot-wide").first.is_visible()
-    assert is_wide == (width == 800)
+    visitor.needs_width(width)
+    expect(visitor.page.locator(".plot-wide").first).to_be_visible(visible=width == 800)
     visitor.keep(f"factory-{width}")
 
 
@@ -270,11 +276,11 @@ def test_factory_is_for_who_runs_one(console: Console, visitors: Visitors) -> No
     """
     supplier = visitors.open(console)
     enter(supplier, SUPPLIER_KEY)
-    assert supplier.page.locator(".ways a").all_inner_texts() == ["Live", "Factory", "Escrows"]
+    expect(supplier.page.locator(".ways a")).to_have_text(["Live", "Factory", "Escrows"])
     buyer = visitors.open(console)
     buyer.log_in(BUYER_KEY, "/factory")
     buyer.page.get_by_role("heading", name="Not for this key").wait_for()
-    assert "Factory" not in buyer.page.locator(".ways").inner_text()
+    expect(buyer.page.locator(".ways a")).to_have_text(["Live", "Agents", "Inbox", "Escrows"])
     buyer.mistakes.clear()  # Chromium logs every answer of 403
 
 

@@ -4,6 +4,7 @@ How often the hub is asked, and what stays when it does not answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,11 +29,14 @@ class Asked:
         self.times = 0
         self.takes_s = 0.0
         self.error: TokenworksError | None = None
+        self.during: Callable[[], None] | None = None  # happens while the hub answers
         self.polled = Polled(self._ask, self.clock, fresh_for_s=2.0)
 
     async def _ask(self) -> int:
         self.times += 1
         self.clock.advance(timedelta(seconds=self.takes_s))
+        if self.during is not None:
+            self.during()
         if self.error is not None:
             raise self.error
         return self.times
@@ -64,6 +68,18 @@ async def test_what_was_changed_is_asked_for_at_once() -> None:
     asked.polled.forget()
 
     assert await asked.answers() == [2]
+
+
+async def test_answer_on_its_way_when_something_was_changed_is_old() -> None:
+    """
+    What was asked before an action and answered after it is asked for again.
+    """
+    asked = Asked()
+    asked.during = asked.polled.forget
+    before = await asked.answers()
+    asked.during = None
+
+    assert (before, await asked.answers()) == ([1], [2])
 
 
 async def test_slow_answer_is_good_for_longer() -> None:

@@ -10,18 +10,18 @@ import secrets
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from playwright.sync_api import expect
 
 from tests.acceptance.hub_process import HubProcess
-from tests.console.conftest import Console, Visitors
-from tests.console.test_console import number_of, table_numbers, wait_until_inked
+from tests.console.conftest import Console, Visitors, read
 
 pytestmark = [pytest.mark.console, pytest.mark.timeout(180)]
 
@@ -111,35 +111,43 @@ def settle(hub: HubProcess, request: Document) -> Document:
     return answer.json()
 
 
+@pytest.fixture(scope="module")
+def real_console(
+    running_hub: HubProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Console]:
+    """
+    One console before the real hub, for all tests.
+    """
+    console = Console(hub_url=running_hub.url, folder=tmp_path_factory.mktemp("console"))
+    console.start()
+    yield console
+    console.stop()
+
+
 def test_real_hub_is_shown_as_it_is(
-    running_hub: HubProcess, demo: Document, visitors: Visitors, tmp_path: Path
+    running_hub: HubProcess, demo: Document, real_console: Console, visitors: Visitors
 ) -> None:
     """
     Against a hub as ``make run`` starts it: a real call appears, and its legs agree.
     """
-    console = Console(hub_url=running_hub.url, folder=tmp_path)
-    console.start()
-    try:
-        visitor = visitors.open(console)
-        visitor.see_live_page(str(demo["admin_key"]))
-        call_id = make_a_call(demo)
-        row = visitor.page.locator(f'.calls tr:has(a[href="/calls/{call_id}"])')
-        row.get_by_text("settled").wait_for()
-        wait_until_inked(visitor, ".sankey canvas", share=0.05)
-        visitor.keep("real-live")
-        row.click()
-        assert visitor.page.locator("#balanced").inner_text() == "debits = credits"
-        assert visitor.page.locator(".receipt-top .seal").inner_text() == "signature holds"
-        charge = table_numbers(visitor, "#charge")[0]
-        debits = table_numbers(visitor, ".journal tbody[data-group=sale] tr:not(.sum) .debit")
-        assert sum(debits) == charge > 0
-        visitor.keep("real-receipt")
-    finally:
-        console.stop()
+    visitor = visitors.open(real_console)
+    visitor.see_live_page(str(demo["admin_key"]))
+    call_id = make_a_call(demo)
+    row = visitor.page.locator(f'.calls tr:has(a[href="/calls/{call_id}"])')
+    row.get_by_text("settled").wait_for()
+    visitor.rest(".sankey canvas", ink=0.05)
+    visitor.keep("real-live")
+    visitor.follow(row)
+    expect(visitor.page.locator("#balanced")).to_have_text("debits = credits")
+    expect(visitor.page.locator(".receipt-top .seal")).to_have_text("signature holds")
+    charge = visitor.numbers("#charge")[0]
+    debits = visitor.numbers(".journal tbody[data-group=sale] tr:not(.sum) .debit")
+    assert sum(debits) == charge > 0
+    visitor.keep("real-receipt")
 
 
 def test_plant_at_work_is_shown_as_it_is(
-    running_hub: HubProcess, demo: Document, visitors: Visitors, tmp_path: Path
+    running_hub: HubProcess, demo: Document, real_console: Console, visitors: Visitors
 ) -> None:
     """
     A real model with a modelled meter: a call's joules appear by model, in the chain, on its page.
@@ -150,30 +158,31 @@ def test_plant_at_work_is_shown_as_it_is(
     meter = {"name": "demo", "source": "model", "tdp_w": 105, "interval_s": 1, "gap_max_s": 0.9}
     where = {"supplier": supplier["name"], "port": urlsplit(supplier["base_url"]).port}
     hub.post("factory/meters", boundary="one process", **where, **meter)
-    console = Console(hub_url=hub.url, folder=tmp_path)
-    console.start()
-    try:
-        visitor = visitors.open(console)
-        page = visitor.page
-        visitor.log_in(hub.admin_key, "/factory")
-        page.locator("[aria-labelledby=watts-title] .spot").first.wait_for(state="attached")
-        assert "No call has its energy yet" in page.locator("main").inner_text()
-        call_id = make_a_call(demo)
-        row = page.locator(".by-model tbody tr", has_text=model)
-        row.wait_for(timeout=60_000)
-        assert "MODEL" in row.inner_text()
-        assert "phases that llama.cpp told" in row.inner_text()
-        page.locator("#chain-table").click()
-        (known,) = hub.get("factory/models")["items"]
-        cell = page.locator(".chain-table tr", has_text=model).locator("td").nth(1)
-        assert number_of(cell.inner_text()) == int(known["energy_uj"]) > 0
-        visitor.keep("real-factory")
-        page.goto(f"{console.url}/calls/{call_id}")
-        energy = page.locator("[aria-labelledby=energy-title]").inner_text()
-        for part in ("MODEL", "one process", "as addendum 1", "the signature holds"):
-            assert part in energy
-    finally:
-        console.stop()
+    visitor = visitors.open(real_console)
+    page = visitor.page
+    visitor.log_in(hub.admin_key, "/factory")
+    page.locator("[aria-labelledby=watts-title] .spot").first.wait_for(state="attached")
+    visitor.says("main", "No call has its energy yet")
+    call_id = make_a_call(demo)
+    row = page.locator(".by-model tbody tr", has_text=model)
+    row.wait_for(timeout=60_000)
+    visitor.says(row, "MODEL", "phases that llama.cpp told")
+    page.locator("#chain-table").click()
+    cell = f'.chain-table tr:has-text("{model}") td:nth-child(3)'
+    visitor.numbers(cell, until=lambda energy: energy[0] == energy_uj(hub) > 0)
+    visitor.keep("real-factory")
+    read(lambda: hub.get(f"receipts/{call_id}/addenda")["items"], until=bool)
+    page.goto(f"{real_console.url}/calls/{call_id}")
+    told = ("MODEL", "one process", "as addendum 1", "the signature holds")
+    visitor.says("[aria-labelledby=energy-title]", *told)
+
+
+def energy_uj(hub: HubProcess) -> int:
+    """
+    Return the energy of the only model that has any.
+    """
+    (known,) = hub.get("factory/models")["items"]
+    return int(known["energy_uj"])
 
 
 def make_a_call(demo: Document) -> str:
@@ -194,7 +203,7 @@ def make_a_call(demo: Document) -> str:
 
 
 def test_people_decide_what_a_wallet_may_pay(
-    running_hub: HubProcess, visitors: Visitors, tmp_path: Path
+    running_hub: HubProcess, real_console: Console, visitors: Visitors
 ) -> None:
     """
     A held payment goes on after a press in the inbox; a frozen agent's next one is refused.
@@ -211,54 +220,47 @@ def test_people_decide_what_a_wallet_may_pay(
     held = settle(hub, report)
     assert (held["success"], held["errorReason"]) == (False, "payment_in_review")
 
-    console = Console(hub_url=hub.url, folder=tmp_path)
-    console.start()
-    try:
-        visitor = visitors.open(console)
-        page = visitor.page
-        visitor.log_in(owner_key, "/inbox")
-        card = page.locator(".review")
-        card.get_by_text("The first payment to this payee is 12 USD").wait_for()
-        assert URL in card.inner_text()
-        visitor.keep("real-inbox")
-        card.get_by_role("button", name="Approve once").click()
-        page.locator(".question").get_by_role("button", name="Approve once").click()
-        page.get_by_text("Nothing waits for you").wait_for()
+    visitor = visitors.open(real_console)
+    page = visitor.page
+    visitor.log_in(owner_key, "/inbox")
+    card = page.locator(".review")
+    card.get_by_text("The first payment to this payee is 12 USD").wait_for()
+    visitor.says(card, URL)
+    visitor.keep("real-inbox")
+    card.get_by_role("button", name="Approve once").click()
+    page.locator(".question").get_by_role("button", name="Approve once").click()
+    page.get_by_text("Nothing waits for you").wait_for()
 
-        paid = settle(hub, report)
-        assert paid["success"] is True, paid
-        assert settle(hub, report) == paid
+    paid = settle(hub, report)
+    assert paid["success"] is True, paid
+    assert settle(hub, report) == paid
 
-        page.get_by_role("link", name="Agents").click()
-        row = page.locator(".tree-row", has_text="errands")
-        row.get_by_text("38 of 50 USD left").wait_for()
-        row.get_by_text("12.00 USD to shop").wait_for()
-        page.get_by_role("button", name="Freeze scout").click()
-        page.locator(".question").get_by_role("button", name="Freeze scout").click()
-        row.get_by_text("stopped by scout").wait_for()
-        visitor.keep("real-agents")
-        cent = wallet.pay(hub, shop, NANO // 100)
-        assert settle(hub, cent)["errorReason"] == "mandate_frozen"
+    page.get_by_role("link", name="Agents").click()
+    row = page.locator(".tree-row", has_text="errands")
+    row.get_by_text("38 of 50 USD left").wait_for()
+    row.get_by_text("12.00 USD to shop").wait_for()
+    page.get_by_role("button", name="Freeze scout").click()
+    page.locator(".question").get_by_role("button", name="Freeze scout").click()
+    row.get_by_text("stopped by scout").wait_for()
+    visitor.keep("real-agents")
+    cent = wallet.pay(hub, shop, NANO // 100)
+    assert settle(hub, cent)["errorReason"] == "mandate_frozen"
 
-        page.goto(f"{console.url}/payments/{paid['transaction']}")
-        top = page.locator(".receipt-top")
-        assert "signature holds" in top.inner_text()
-        assert "12.00" in top.inner_text()
-        page.get_by_text("Approved by northwind").wait_for()
-        visitor.keep("real-payment")
+    page.goto(f"{real_console.url}/payments/{paid['transaction']}")
+    visitor.says(".receipt-top", "signature holds", "12.00")
+    page.get_by_text("Approved by northwind").wait_for()
+    visitor.keep("real-payment")
 
-        page.goto(f"{console.url}/agents")
-        page.get_by_role("button", name="Thaw scout").click()
-        page.locator(".question").get_by_role("button", name="Thaw scout").click()
-        row.get_by_text("stopped by scout").wait_for(state="detached")
-        assert settle(hub, cent)["success"] is True
-    finally:
-        console.stop()
+    page.goto(f"{real_console.url}/agents")
+    page.get_by_role("button", name="Thaw scout").click()
+    page.locator(".question").get_by_role("button", name="Thaw scout").click()
+    row.get_by_text("stopped by scout").wait_for(state="detached")
+    assert settle(hub, cent)["success"] is True
     hub.check_books()
 
 
 def test_operator_decides_what_an_escrow_pays(
-    running_hub: HubProcess, visitors: Visitors, tmp_path: Path
+    running_hub: HubProcess, real_console: Console, visitors: Visitors
 ) -> None:
     """
     A milestone whose condition was not met is disputed; the arbiter's word moves the money.
@@ -294,29 +296,24 @@ def test_operator_decides_what_an_escrow_pays(
     ask(hub, payee_key, f"{path}/submit", milestone="draft", result={"words": 412})
     ask(hub, payee_key, f"{path}/dispute", milestones=["draft"], reason="It is a good text.")
 
-    console = Console(hub_url=hub.url, folder=tmp_path)
-    console.start()
-    try:
-        visitor = visitors.open(console)
-        page = visitor.page
-        visitor.log_in(hub.admin_key, f"/{path}")
-        panel = page.locator(".panel")
-        panel.get_by_role("heading", name="editor hires writer").wait_for()
-        panel.locator("summary", has_text="draft").click()
-        panel.get_by_text('"words": 412').wait_for()
-        panel.get_by_text("The condition is not met").wait_for()
-        visitor.keep("real-escrow")
-        page.get_by_role("button", name="Decide as arbiter").click()
-        question = page.locator(".question")
-        question.locator("#amount").fill("0.2")
-        question.locator("#reason").fill("Most of it is there.")
-        question.get_by_role("button", name="Decide").click()
-        panel.locator(".status-settled").wait_for()
-        panel.get_by_text("Decided by the arbiter").wait_for()
-        panel.get_by_role("link", name="Receipt", exact=True).click()
-        page.get_by_text("signature holds").wait_for()
-    finally:
-        console.stop()
+    visitor = visitors.open(real_console)
+    page = visitor.page
+    visitor.log_in(hub.admin_key, f"/{path}")
+    panel = page.locator(".panel")
+    panel.get_by_role("heading", name="editor hires writer").wait_for()
+    panel.locator("summary", has_text="draft").click()
+    panel.get_by_text('"words": 412').wait_for()
+    panel.get_by_text("The condition is not met").wait_for()
+    visitor.keep("real-escrow")
+    page.get_by_role("button", name="Decide as arbiter").click()
+    question = page.locator(".question")
+    question.locator("#amount").fill("0.2")
+    question.locator("#reason").fill("Most of it is there.")
+    question.get_by_role("button", name="Decide").click()
+    panel.locator(".status-settled").wait_for()
+    panel.get_by_text("Decided by the arbiter").wait_for()
+    panel.get_by_role("link", name="Receipt", exact=True).click()
+    page.get_by_text("signature holds").wait_for()
     assert hub.get("balance", party="writer")["cash"][0]["available"] == "0.2"
     hub.check_books()
 

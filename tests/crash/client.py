@@ -34,7 +34,7 @@ ANSWER_TIMEOUT_S: Final = 20.0
 CALLS_PER_CONNECTION: Final = 25
 """Then a new one is opened, so that the load finds a gateway that came back."""
 RETRY_PAUSE_S: Final = 0.5
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 240.0
 MODELS: Final = ("quick-model", "slow-model")
 RECEIPT: Final = ": tokenworks-receipt "
 

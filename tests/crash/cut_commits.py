@@ -33,7 +33,6 @@ from tests.crash.workshop import (
 from tokenworks.adapters.embedded_postgres import start
 
 PAUSE_S_MAX: Final = 0.5
-CUT_TIMEOUT_S: Final = 30.0
 
 
 def run_cuts(

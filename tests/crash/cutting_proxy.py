@@ -21,7 +21,7 @@ from typing import Final
 
 SOCKET_NAME: Final = ".s.PGSQL.5432"
 READ_BYTES: Final = 65_536
-START_TIMEOUT_S: Final = 10.0
+START_TIMEOUT_S: Final = 60.0
 STATEMENTS: Final = (b"ledger.place_v", b"ledger.post_v")
 GROUP_ENDS: Final = frozenset(b"SQX")
 READY: Final = b"Z\x00\x00\x00\x05I"

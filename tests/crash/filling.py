@@ -26,11 +26,11 @@ from tests.crash.workshop import Say, Workshop, conclude, keep_reading, open_wor
 DISK_MB: Final = 128
 """PostgreSQL's cluster takes about 40 MB at first."""
 REFUSALS_IN_A_ROW: Final = 16
-FULL_TIMEOUT_S: Final = 90.0
-CONNECT_TIMEOUT_S: Final = 5
+FULL_TIMEOUT_S: Final = 240.0
+CONNECT_TIMEOUT_S: Final = 30
 PROBES: Final = 4
 REFUSED: Final = "503 with Retry-After"
-BACK_TIMEOUT_S: Final = 75.0
+BACK_TIMEOUT_S: Final = 240.0
 """The supervisor waits up to 30 s before it starts what fails again and again."""
 
 

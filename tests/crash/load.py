@@ -21,8 +21,8 @@ from tests.crash.client import ANSWER_TIMEOUT_S, PATIENCE_S
 from tests.crash.sighting import Seen, Sighting
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
-START_TIMEOUT_S: Final = 60.0
-KILL_PATIENCE_S: Final = 5.0
+START_TIMEOUT_S: Final = 240.0
+KILL_PATIENCE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

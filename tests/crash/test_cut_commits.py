@@ -19,6 +19,7 @@ CUTS: Final = 9
 
 @pytest.mark.acceptance
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cut_commits_are_booked_once(tmp_path: Path) -> None:
     """
     Before the server sees the batch, while it works on it, and after it has committed.

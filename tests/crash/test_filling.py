@@ -16,6 +16,7 @@ SEED: Final = 20_261_128
 
 @pytest.mark.acceptance
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_full_disk_sells_nothing_and_the_hub_goes_on_by_itself(tmp_path: Path) -> None:
     """
     The hub's data is on a small tmpfs that is filled under load, then emptied.

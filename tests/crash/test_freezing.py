@@ -19,6 +19,7 @@ SEED: Final = 20_261_126
 
 @pytest.mark.acceptance
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_database_that_stands_still_for_ten_seconds_sells_nothing(tmp_path: Path) -> None:
     """
     Every call of that time is a 503 with Retry-After or is answered later; the books are clean.

@@ -20,6 +20,7 @@ KILLS: Final = 10
 
 @pytest.mark.acceptance
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ten_kills_lose_nothing_and_charge_nothing_twice(tmp_path: Path) -> None:
     """
     Gateways, worker and PostgreSQL are killed alone and together, at moments from the seed.

@@ -15,7 +15,7 @@ import psutil
 
 from tests.acceptance.hub_process import HubProcess, wait_for
 
-LIVING_TIMEOUT_S: Final = 90.0
+LIVING_TIMEOUT_S: Final = 240.0
 """The supervisor waits up to 30 s before it starts what ends again and again."""
 BACKEND: Final = "backend"
 """One of PostgreSQL's processes that serve the hub: the server restarts all of them."""

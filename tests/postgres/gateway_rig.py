@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import json
 import socket
-import uuid
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,10 +24,11 @@ import psycopg
 import uvicorn
 from psycopg import conninfo, sql
 
-from tokenworks.bootstrap import Hub, open_hub
+from tests.patience import PATIENCE_S, until
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.money import USD, Amount, quanta_from_text
-from tokenworks.gateway.calls import CallFilter, CallRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow
 from tokenworks.gateway.holding import CallRules
 from tokenworks.gateway.open_call import Quote
 from tokenworks.identity.model import ApiKey, Party, PartyKind, Role
@@ -48,10 +48,8 @@ DOLLAR: Final = 10**9
 SUPPLIER_KEY: Final = "sk-rig-supplier-credential-0123456789"
 POSTING_ROLE: Final = "tokenworks_posting"
 CONTEXT_TOKENS: Final = 8_192
-_IMPATIENT: Final = Timeouts(first_byte_timeout_ms=250, idle_timeout_ms=250)
 
 HELLO: Final = ({"role": "user", "content": "Say hello to the auditor."},)
-_QUIET_READS: Final = 200
 
 
 @dataclass(kw_only=True)
@@ -122,7 +120,7 @@ class Rig:
         """
         Ask the first supplier directly, as the hub would; return its answer's bytes.
         """
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             answer = await client.post(
                 f"{self.first.base_url}/chat/completions",
                 content=body,
@@ -186,13 +184,13 @@ class Rig:
             supplier.supplier_id, model=self.model, tier="standard", terms=terms
         )
 
-    async def be_impatient(self) -> None:
+    async def be_impatient(self, **timeouts_ms: int) -> None:
         """
-        Wait a moment only for the first supplier, which is made to hang, until the business is
-        closed. Who is healthy has the time that the machine needs.
+        Wait a moment only for the first supplier, where it is made to hang, until the business
+        is closed. Whoever is healthy has the time that the machine needs.
         """
         self._is_impatient = True
-        await self._set_timeouts(_IMPATIENT)
+        await self._set_timeouts(Timeouts(**timeouts_ms))
 
     async def _set_timeouts(self, timeouts: Timeouts) -> None:
         first = self.plant.suppliers[0].supplier_id
@@ -260,23 +258,19 @@ class Rig:
         """
         Return when the worker's job has expired a hold, without its grace.
         """
-        for _ in range(_QUIET_READS):
-            if await self.hub.ledger.expire_due(grace=timedelta(0)):
-                return
-            await asyncio.sleep(0.01)
-        message = "no hold expires"
-        raise AssertionError(message)
+        await until(
+            lambda: self.hub.ledger.expire_due(grace=timedelta(0)), otherwise="no hold expires"
+        )
 
     async def quiet(self) -> None:
         """
         Return when no hold is open any more: what runs behind an answer has ended.
         """
-        for _ in range(_QUIET_READS):
-            if not await self.hub.ledger.open_holds():
-                return
-            await asyncio.sleep(0.01)
-        message = "a hold stays open"
-        raise AssertionError(message)
+
+        async def is_quiet() -> bool:
+            return not await self.hub.ledger.open_holds()
+
+        await until(is_quiet, otherwise="a hold stays open")
 
     async def audit(self, *, open_holds: int = 0) -> None:
         """
@@ -614,22 +608,6 @@ async def open_rig(dsn: str, data_dir: Path, *, deposit: int = 10 * DOLLAR) -> A
         yield rig
 
 
-@contextlib.contextmanager
-def fresh_database(server_dsn: str, template: str) -> Generator[str]:
-    """
-    Make a database from a template and drop it afterwards, for plants of a whole module.
-    """
-    plain_name = f"plant_{uuid.uuid4().hex}"
-    name = sql.Identifier(plain_name)
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, sql.Identifier(template))
-        )
-    yield conninfo.make_conninfo(server_dsn, dbname=plain_name)
-    with psycopg.connect(server_dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
-
-
 # ---------------------------------------------------------------------- a real socket
 
 
@@ -710,7 +688,6 @@ __all__ = [
     "Plant",
     "Rig",
     "completion",
-    "fresh_database",
     "heard",
     "nano",
     "open_business",

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 import uvicorn
 
+from tests.patience import PATIENCE_S
 from tests.postgres.gateway_rig import HELLO, Plant, Rig, open_business
 from tokenworks.agents.mandates.model import Mandate, Terms
-from tokenworks.bootstrap import Hub, make_app
-from tokenworks.gateway.calls import CallRow
+from tokenworks.bootstrap.doors import make_app
+from tokenworks.bootstrap.hub import Hub
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.identity.model import Level, Party, PartyKind
 from tokenworks.sdk import SpendCap, Wallet
 from tokenworks.sdk.paying import PaymentDesk
@@ -74,13 +76,15 @@ class SellingRig:
         """
         Return a client that pays.
         """
-        return httpx.AsyncClient(transport=AsyncPayingTransport(desk or self.desk()), timeout=30)
+        return httpx.AsyncClient(
+            transport=AsyncPayingTransport(desk or self.desk()), timeout=PATIENCE_S
+        )
 
     async def sign(self, body: bytes, desk: PaymentDesk | None = None) -> httpx.Request:
         """
         Return a signed request that has not been sent yet.
         """
-        async with httpx.AsyncClient(timeout=30) as plain:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
             request = plain.build_request("POST", self.chat_url, content=body)
             answer = await plain.send(request)
         assert answer.status_code == 402, answer.text
@@ -131,8 +135,8 @@ def braked(rig: SellingRig) -> Generator[FakeBrake]:
     Put a brake that says what the test wants into the hub's payments.
     """
     payments = rig.gateway.hub.agents.payments
-    places = (payments, payments._placing, payments._capturing)
-    before = payments._brake
+    places = (payments._placing, payments._holding, payments._capturing, payments._standing)
+    before = payments._placing._brake
     brake = FakeBrake(rig.gateway.hub.clock)
     for place in places:
         place._brake = brake

@@ -26,9 +26,8 @@ from tokenworks.agents.brake.errors import (
     ReviewsFullError,
     SamePersonError,
 )
-from tokenworks.agents.brake.model import Action, Review, ReviewState, Scope
+from tokenworks.agents.brake.model import Action, Review, ReviewFilter, ReviewState, Scope
 from tokenworks.agents.brake.service import Brake
-from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import MoneyLimit, Window
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError

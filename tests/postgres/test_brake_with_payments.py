@@ -18,8 +18,7 @@ from tests.postgres.payments_rig import (
     open_payments,
     requirements,
 )
-from tokenworks.agents.brake.model import Review, ReviewState, Scope, Subject
-from tokenworks.agents.brake.store import ReviewFilter
+from tokenworks.agents.brake.model import Review, ReviewFilter, ReviewState, Scope, Subject
 from tokenworks.agents.mandates.model import Mandate, MoneyLimit, Terms, Window
 from tokenworks.agents.payments.errors import PaymentDeniedError
 from tokenworks.agents.payments.model import PaymentState

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.databases import copy_cluster, throwaway_folder
 from tokenworks.adapters.embedded_postgres import (
     PostgresStartError,
     PostgresVersionError,
@@ -34,10 +34,29 @@ def data_dir() -> Iterator[Path]:
     """
     A data directory outside pytest's own folder, whose modes pytest insists on.
     """
-    with tempfile.TemporaryDirectory(prefix="tw-pg-") as directory:
-        yield Path(directory) / "data"
-        for pid in processes_of(Path(directory) / "data" / "postgres"):
+    with throwaway_folder("tw-pg-") as directory:
+        yield directory / "data"
+        for pid in processes_of(directory / "data" / "postgres"):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    """
+    A cluster whose server was stopped.
+    """
+    with throwaway_folder("tw-pg-") as directory:
+        start_throwaway(directory / "data").stop()
+        yield directory / "data" / "postgres"
+
+
+@pytest.fixture
+def used_dir(data_dir: Path, cluster: Path) -> Path:
+    """
+    A data directory that has a cluster.
+    """
+    copy_cluster(cluster, data_dir)
+    return data_dir
 
 
 def _execute(dsn: str, statement: str) -> list[tuple[object, ...]]:
@@ -93,26 +112,25 @@ def test_committed_rows_survive_kill_9(data_dir: Path) -> None:
         second.stop()
 
 
-def test_pid_file_that_names_a_stranger_is_ignored(data_dir: Path) -> None:
+def test_pid_file_that_names_a_stranger_is_ignored(used_dir: Path) -> None:
     """
     After a crash the number may belong to anybody; that process is left alone.
     """
-    start_throwaway(data_dir).stop()
-    (data_dir / "postgres" / "postmaster.pid").write_text(
-        f"{os.getpid()}\n{data_dir}/postgres\n1700000000\n5432\n{data_dir}/run\n\n1 1\nready\n"
+    (used_dir / "postgres" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{used_dir}/postgres\n1700000000\n5432\n{used_dir}/run\n\n1 1\nready\n"
     )
-    assert attach(data_dir) is None
-    running = start_throwaway(data_dir)
+    assert attach(used_dir) is None
+    running = start_throwaway(used_dir)
     assert running.pid != os.getpid()
     running.stop()
 
 
-def test_server_left_by_a_killed_hub_is_replaced(data_dir: Path) -> None:
+def test_server_left_by_a_killed_hub_is_replaced(used_dir: Path) -> None:
     """
     The next start stops what still runs there, and owns its own server.
     """
-    left_behind = start_throwaway(data_dir)
-    running = start_throwaway(data_dir)
+    left_behind = start_throwaway(used_dir)
+    running = start_throwaway(used_dir)
     try:
         assert running.pid != left_behind.pid
         assert left_behind.process.wait(10) == 0
@@ -120,51 +138,52 @@ def test_server_left_by_a_killed_hub_is_replaced(data_dir: Path) -> None:
         running.stop()
 
 
-def test_server_stops_when_its_hub_is_killed(data_dir: Path) -> None:
+def test_server_stops_when_its_hub_is_killed(used_dir: Path) -> None:
     """
     ``kill -9`` of the hub does not leave a server behind (Linux).
     """
     program = (
         "import sys, time; from pathlib import Path;"
         "from tokenworks.adapters.embedded_postgres import start_throwaway;"
-        "print(start_throwaway(Path(sys.argv[1])).pid, flush=True); time.sleep(60)"
+        "print(start_throwaway(Path(sys.argv[1])).pid, flush=True); time.sleep(600)"
     )
     hub = subprocess.Popen(
-        [sys.executable, "-c", program, str(data_dir)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(used_dir)], stdout=subprocess.PIPE, text=True
     )
     assert hub.stdout is not None
     with hub, hub.stdout:
         assert int(hub.stdout.readline()) > 0
-        assert attach(data_dir) is not None
+        assert attach(used_dir) is not None
         hub.kill()
-    deadline = time.monotonic() + 10
-    while running_postmaster(data_dir / "postgres") is not None:
+    deadline = time.monotonic() + 60
+    while running_postmaster(used_dir / "postgres") is not None:
         assert time.monotonic() < deadline, "the server outlived its hub"
         time.sleep(0.02)
 
 
-def test_attach_reads_and_cannot_write(data_dir: Path) -> None:
+def test_attach_reads_and_cannot_write(used_dir: Path) -> None:
     """
     A check of a live hub cannot change its books.
     """
-    assert attach(data_dir) is None
-    running = start_throwaway(data_dir)
+    assert attach(used_dir) is None
+    running = start_throwaway(used_dir)
     try:
-        dsn = attach(data_dir)
+        dsn = attach(used_dir)
         assert dsn is not None
         assert _execute(dsn, "SELECT 1") == [(1,)]
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             _execute(dsn, "CREATE TABLE forbidden (value int)")
     finally:
         running.stop()
-    assert attach(data_dir) is None
+    assert attach(used_dir) is None
 
 
 @pytest.mark.parametrize("name", ["d" * 150, "a, b 'c"])
-def test_data_directory_may_have_any_path(data_dir: Path, name: str) -> None:
+def test_data_directory_may_have_any_path(data_dir: Path, cluster: Path, name: str) -> None:
     """
     A Unix socket's path has a limit and libpq its commas; a data directory has not.
     """
+    copy_cluster(cluster, data_dir / name)
     running = start_throwaway(data_dir / name)
     try:
         assert _execute(running.dsn_owner, "SELECT 1") == [(1,)]
@@ -211,24 +230,22 @@ def test_interrupted_first_start_begins_anew(data_dir: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_cluster_of_another_version_is_refused(data_dir: Path) -> None:
+def test_cluster_of_another_version_is_refused(used_dir: Path) -> None:
     """
     The message says who wrote it; nothing is touched.
     """
-    start_throwaway(data_dir).stop()
-    (data_dir / "postgres" / "PG_VERSION").write_text("13\n")
+    (used_dir / "postgres" / "PG_VERSION").write_text("13\n")
     with pytest.raises(PostgresVersionError, match="PostgreSQL 13"):
-        start_throwaway(data_dir)
+        start_throwaway(used_dir)
 
 
-def test_failed_start_shows_the_log(data_dir: Path) -> None:
+def test_failed_start_shows_the_log(used_dir: Path) -> None:
     """
     The end of the server's log is in the message.
     """
-    start_throwaway(data_dir).stop()
-    shutil.rmtree(data_dir / "postgres" / "global")
+    shutil.rmtree(used_dir / "postgres" / "global")
     with pytest.raises(PostgresStartError, match="global"):
-        start_throwaway(data_dir)
+        start_throwaway(used_dir)
 
 
 def test_throwaway_server_says_that_it_is_not_durable() -> None:

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from psycopg import conninfo
 
+from tests.patience import until
 from tests.postgres.gateway_rig import open_rig
 from tests.simulation.books import USD_ID, open_books
 from tokenworks.adapters.operating_system.private_file import SharedPrivateFile
@@ -134,12 +135,13 @@ async def test_writer_refuses_at_once_while_its_server_is_demoted_and_goes_on_af
         writer = Writer(dsn, clock=clock, holder="fenced", fence=_fence(mark))
         await writer.start()
         _rewrite(mark, '"timeline":1', '"timeline":5')
-        await writer._disconnect()
+        await writer._connection.close()
         placing = asyncio.ensure_future(writer.place(held))
-        for _ in range(500):
-            if writer._refusal is not None:
-                break
-            await asyncio.sleep(0.01)
+
+        async def is_refused() -> bool:
+            return writer._connection.refusal is not None
+
+        await until(is_refused, otherwise="the writer uses a demoted server")
         with pytest.raises(LedgerUnavailableError) as refused:
             await writer.place(
                 books.placement(Reservation(asset_id=USD_ID, quanta=2, account_id=cash))
@@ -229,19 +231,17 @@ async def test_door_says_that_the_server_was_demoted(dsn: str, tmp_path: Path) -
         assert (await rig.ask()).status_code == 200
         mark = rig.hub.settings.data_dir / "promotion.json"
         _rewrite(mark, '"timeline":1', '"timeline":2')
-        await rig.hub.writer._disconnect()
-        for _ in range(500):
-            answer = await rig.ask()
-            if answer.status_code != 200 and rig.hub.writer._refusal is not None:
-                break
-            await asyncio.sleep(0.01)
+        await rig.hub.writer._connection.close()
+        early = asyncio.ensure_future(rig.ask())
+
+        async def is_refused() -> bool:
+            return rig.hub.writer._connection.refusal is not None
+
+        await until(is_refused, otherwise="the hub uses a demoted server")
         answer = await rig.ask()
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "ledger_demoted"
         assert int(answer.headers["retry-after"]) >= 1
         _rewrite(mark, '"timeline":2', '"timeline":1')
-        for _ in range(500):
-            if rig.hub.writer._refusal is None:
-                break
-            await asyncio.sleep(0.02)
+        assert (await early).status_code == 200, "its hold waited for the right server"
         assert (await rig.ask()).status_code == 200

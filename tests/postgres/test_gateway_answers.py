@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     HELLO,
     SUPPLIER_KEY,
@@ -19,7 +20,6 @@ from tests.postgres.gateway_rig import (
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     nano,
     open_business,
@@ -41,12 +41,12 @@ WEATHER_TOOL: Mapping[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 

@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     CONTEXT_TOKENS,
     SUPPLIER_KEY,
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     open_business,
     open_plant,
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
@@ -76,7 +76,7 @@ async def test_another_supplier_answers_before_the_first_byte(
     """
     rig.first.set_behaviour(behaviour)
     if behaviour.hang:
-        await rig.be_impatient()
+        await rig.be_impatient(first_byte_timeout_ms=250)
 
     answer = await rig.ask(stream=stream)
 
@@ -218,7 +218,8 @@ async def test_a_stream_that_breaks_off_is_free(rig: Rig, behaviour: Behaviour, 
     """
     rig.first.set_behaviour(behaviour)
     if behaviour.stall_after_chunks is not None:
-        await rig.be_impatient()
+        # Of the chunks before it, on a busy machine too, none may seem to be the last.
+        await rig.be_impatient(idle_timeout_ms=1_000)
 
     answer = await rig.ask(stream=True)
 

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     DOLLAR,
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     open_business,
     open_plant,
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub with patience: a call whose answer is held back stays in flight.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 

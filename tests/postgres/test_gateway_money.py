@@ -13,6 +13,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S, until
 from tests.postgres.gateway_rig import (
     DOLLAR,
     HELLO,
@@ -20,7 +22,6 @@ from tests.postgres.gateway_rig import (
     Plant,
     Rig,
     completion,
-    fresh_database,
     heard,
     nano,
     open_business,
@@ -36,12 +37,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
@@ -75,12 +76,11 @@ async def was_aborted(rig: Rig) -> None:
     """
     Return when the first supplier has seen that the hub dropped its answer.
     """
-    for _ in range(5_000):
-        if rig.first.stats()["aborted"]:
-            return
-        await asyncio.sleep(0.01)
-    message = "the answer goes on"
-    raise AssertionError(message)
+
+    async def is_aborted() -> object:
+        return rig.first.stats()["aborted"]
+
+    await until(is_aborted, otherwise="the answer goes on")
 
 
 # ---------------------------------------------------------------------- clients that leave
@@ -93,7 +93,7 @@ async def read_and_leave(rig: Rig, body: bytes) -> None:
     headers = {"authorization": f"Bearer {rig.secret}"}
     async with (
         serving(rig) as url,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
     ):
         async with client.stream(
             "POST", f"{url}/v1/chat/completions", content=body, headers=headers

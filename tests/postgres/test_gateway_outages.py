@@ -5,44 +5,70 @@ The database goes away: nothing is given for free, nothing is charged twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
 
+from tests.patience import PATIENCE_S, until
 from tests.postgres.gateway_rig import HELLO, Behaviour, Outage, Rig, heard, open_rig, serving
 from tokenworks.gateway import holding
 from tokenworks.ledger import writer as ledger_writer
+from tokenworks.ledger.batching import operation_queue
+
+LITTLE_PATIENCE_S = 0.4
 
 
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+class ShortOutage(Outage):
     """
-    Wait for the books a fraction of a second, so that the tests do not take minutes.
+    While it lasts the hub waits a fraction of a second, so that the tests do not take minutes.
     """
-    for module in (ledger_writer, holding):
-        monkeypatch.setattr(module, "LEDGER_ANSWER_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(ledger_writer, "RECONNECT_DELAYS_S", (0.05,))
+
+    def __init__(self, server_dsn: str, dsn: str, rig: Rig) -> None:
+        super().__init__(server_dsn, dsn)
+        self._pool = rig.hub.pool
+        self._patches = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        """
+        Take the database away, and the patience.
+        """
+        for module in (operation_queue, holding):
+            self._patches.enter_context(
+                mock.patch.object(module, "LEDGER_ANSWER_TIMEOUT_S", LITTLE_PATIENCE_S)
+            )
+        self._patches.callback(setattr, self._pool, "timeout", self._pool.timeout)
+        self._pool.timeout = LITTLE_PATIENCE_S
+        super().begin()
+
+    def end(self) -> None:
+        """
+        Give both back.
+        """
+        super().end()
+        self._patches.close()
 
 
 @pytest.fixture
-async def rig(dsn: str, tmp_path: Path) -> AsyncGenerator[Rig]:
+async def rig(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Rig]:
     """
     A hub of the test's own, with a call behind it.
     """
+    monkeypatch.setattr(ledger_writer, "RECONNECT_DELAYS_S", (0.05,))
     async with open_rig(dsn, tmp_path) as rig:
-        rig.hub.pool.timeout = 0.4
         assert (await rig.ask()).status_code == 200
         yield rig
 
 
 @pytest.fixture
-def outage(server_dsn: str, dsn: str, rig: Rig) -> Generator[Outage]:
+def outage(server_dsn: str, dsn: str, rig: Rig) -> Generator[ShortOutage]:
     """
     A way to take the database away; it is back when the hub closes.
     """
-    outage = Outage(server_dsn, dsn)
+    outage = ShortOutage(server_dsn, dsn, rig)
     yield outage
     outage.end()
 
@@ -100,7 +126,7 @@ async def test_books_lost_in_a_stream_end_it_with_an_error_and_charge_once(
     headers = {"authorization": f"Bearer {rig.secret}"}
     async with (
         serving(rig) as url,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
         client.stream("POST", f"{url}/v1/chat/completions", json=body, headers=headers) as answer,
     ):
         received = answer.aiter_raw()
@@ -188,22 +214,21 @@ async def _reached(rig: Rig) -> None:
     """
     Return when the pool serves again.
     """
-    for _ in range(200):
+
+    async def is_there() -> bool:
         try:
             await rig.hub.ledger.open_holds()
         except Exception:  # noqa: BLE001 - any failure means: not yet
-            await asyncio.sleep(0.02)
-        else:
-            return
-    message = "the database does not come back"
-    raise AssertionError(message)
+            return False
+        return True
+
+    await until(is_there, otherwise="the database does not come back")
 
 
 async def _sells_again(rig: Rig) -> None:
     await _reached(rig)
-    for _ in range(200):
-        if (await rig.ask()).status_code == 200:
-            return
-        await asyncio.sleep(0.02)
-    message = "the hub does not sell again"
-    raise AssertionError(message)
+
+    async def sells() -> bool:
+        return (await rig.ask()).status_code == 200
+
+    await until(sells, otherwise="the hub does not sell again")

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from psycopg import conninfo, sql
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     POSTING_ROLE,
     SUPPLIER_KEY,
@@ -21,15 +22,15 @@ from tests.postgres.gateway_rig import (
     Behaviour,
     Plant,
     Rig,
-    fresh_database,
     heard,
     open_business,
     open_plant,
 )
-from tokenworks.bootstrap import open_hub
+from tokenworks.bootstrap.hub import open_hub
 from tokenworks.gateway.errors import CallNotFoundError
+from tokenworks.receipts.lane_chain import check_links
 from tokenworks.receipts.trust import TrustedKeys
-from tokenworks.receipts.verify import check_links, verify_receipt
+from tokenworks.receipts.verify import verify_receipt
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view, supplier_view
 from tokenworks.settings import Settings
 
@@ -38,12 +39,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 
@@ -213,7 +214,7 @@ async def test_secrets_are_nowhere(rig: Rig, capsys: pytest.CaptureFixture[str])
     Neither the buyer's key nor the supplier's is in logs, answers, receipts or the database.
     """
     answers: list[bytes] = []
-    await rig.be_impatient()
+    await rig.be_impatient(first_byte_timeout_ms=250)
     for behaviour in (
         Behaviour(),
         Behaviour(status=401),

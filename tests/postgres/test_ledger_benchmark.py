@@ -5,9 +5,7 @@ The ledger's benchmark measures what it says: short runs on a server without fsy
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import psycopg
@@ -20,6 +18,7 @@ from benchmarks.ledger.fill import Filler
 from benchmarks.ledger.posting import PostScenario, Slices
 from benchmarks.ledger.server import EMPTY, Database, Server
 from benchmarks.ledger.statements import Source
+from tests.databases import throwaway_folder
 from tokenworks.adapters.embedded_postgres import start_throwaway
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.postgres.migrate import migrate
@@ -35,11 +34,11 @@ def server() -> Iterator[Server]:
     """
     A server that is not durable, migrated.
     """
-    with tempfile.TemporaryDirectory(prefix="tw-test-") as folder:
-        running = start_throwaway(Path(folder) / "server")
+    with throwaway_folder("tw-benchmark-") as folder:
+        running = start_throwaway(folder / "server")
         try:
             asyncio.run(migrate(running.dsn_owner, clock=SystemClock()))
-            yield Server(running=running, folder=Path(folder))
+            yield Server(running=running, folder=folder)
         finally:
             running.stop()
 
@@ -103,14 +102,14 @@ def test_bare_side_writes_the_rows_of_posting_byte_for_byte(server: Server) -> N
     assert figures["entries"] % scenario.batch_size == 0
 
 
-@pytest.mark.parametrize("kind", ["full", "bare", "single"])
+@pytest.mark.parametrize(("kind", "processes"), [("full", 2), ("bare", 1), ("single", 1)])
 def test_each_call_is_held_and_settled_once(
-    server: Server, database: Database, business_file: str, kind: str
+    server: Server, database: Database, business_file: str, kind: str, processes: int
 ) -> None:
     """
     A hold, its end and two entries for each call that is counted, whatever the way.
     """
-    scenario = CallScenario(name=kind, kind=kind, waiters=WAITERS, processes=2)
+    scenario = CallScenario(name=kind, kind=kind, waiters=WAITERS, processes=processes)
     figures = calls.run_scenario(
         scenario, server, database, AN_INSTANT, business_file=business_file
     )

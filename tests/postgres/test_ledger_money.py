@@ -19,10 +19,12 @@ from tokenworks.ledger.errors import (
     AccountMissingError,
     FactConflictError,
     FundsShortError,
+    LedgerUnavailableError,
     RefusedError,
 )
-from tokenworks.ledger.model import Refusal, Transfer
-from tokenworks.ledger.service import RECEIVABLE_FREEZE_QUANTA, Posted
+from tokenworks.ledger.model import Outcome, Posting, Refusal, Transfer
+from tokenworks.ledger.receivables import RECEIVABLE_FREEZE_QUANTA
+from tokenworks.ledger.service import Posted
 
 
 @pytest.fixture
@@ -209,6 +211,29 @@ async def test_next_deposit_pays_what_is_owed_first(books: Books) -> None:
     await _deposit(books, buyer, 50, "r-2")
     assert await _balance(books, buyer, "receivable") == 0
     assert await _balance(books, buyer, "cash") == 30
+
+
+async def test_debtor_stays_frozen_when_a_set_off_fails(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The set-off thaws the cash for its own entry only, whatever becomes of it.
+    """
+    buyer = await books.buyer()
+    await _chargeback(books, buyer, 2 * RECEIVABLE_FREEZE_QUANTA, "c-1")
+    post = books.writer.post
+
+    async def refuse_set_off(posting: Posting, *, is_timed: bool = False) -> Outcome:
+        if "set_off" in posting.meta:
+            raise LedgerUnavailableError("the queue is full")
+        return await post(posting, is_timed=is_timed)
+
+    monkeypatch.setattr(books.writer, "post", refuse_set_off)
+    with pytest.raises(LedgerUnavailableError):
+        await _deposit(books, buyer, 50, "r-1")
+
+    assert await _state_of_cash(books, buyer) == "frozen"
+    assert await _balance(books, buyer, "cash") == 50
 
 
 async def test_deposits_at_once_pay_what_is_owed_once(books: Books) -> None:

@@ -165,7 +165,7 @@ async def test_holds_decided_together_leave_what_holds_decided_alone_leave(
         ]
         if is_alone:
             batch.append(books.placement(_tokens(301), path_id=paths[0]))
-        outcomes = await books.writer._run_placements(batch)
+        outcomes = await books.writer._batches.place(batch)
         assert [outcome.code for outcome in outcomes] == ["ok"] * 6 + ["insufficient"] * is_alone
         ids = [item.hold_id for item in batch]
         records = await books.rows(

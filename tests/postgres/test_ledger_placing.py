@@ -179,7 +179,7 @@ async def test_refused_hundred_does_not_stop_the_ten_behind_it(books: Books) -> 
         books.placement(Reservation(asset_id=USD_ID, quanta=quanta, account_id=cash))
         for quanta in (100, 10, 41, 40, 1)
     ]
-    outcomes = await books.writer._run_placements(batch)
+    outcomes = await books.writer._batches.place(batch)
     assert [outcome.code for outcome in outcomes] == [
         "insufficient",
         "ok",
@@ -248,7 +248,7 @@ async def test_hold_of_nothing_is_placed_and_ends(books: Books) -> None:
     zero = Reservation(asset_id=USD_ID, quanta=0)
     path = await books.path(await books.buyer())
     free = [books.placement(zero, path_id=path) for _ in range(3)]
-    assert {outcome.code for outcome in await books.writer._run_placements(free)} == {"ok"}
+    assert {outcome.code for outcome in await books.writer._batches.place(free)} == {"ok"}
     assert (await books.capture(free[0].hold_id)).code == "ok"
     assert (await books.end(free[1].hold_id, PostingKind.VOID)).code == "ok"
     books.clock.advance(timedelta(minutes=6))

@@ -17,9 +17,10 @@ from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import BATCH_OPERATIONS_MAX
+from tokenworks.ledger.batching.batches import PLAIN_PAUSE_BATCHES, Batches
+from tokenworks.ledger.batching.lane_connection import LaneConnection
+from tokenworks.ledger.batching.packing import Columns
 from tokenworks.ledger.model import Outcome, Posting, PostingKind, Reservation, Transfer
-from tokenworks.ledger.packing import Columns
-from tokenworks.ledger.writer import PLAIN_PAUSE_BATCHES, Writer
 
 NEVER: Final = 1_000
 
@@ -55,8 +56,8 @@ class Plain:
         """
         Run a batch of its own, whatever became of the last one.
         """
-        self.books.writer._plain_pause = 0
-        return await self.books.writer._run_postings(batch)
+        self.books.writer._batches._plain_pause = 0
+        return await self.books.writer._batches.post(batch)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ async def plain(
     Two buyers with 100 each; the books must be clean in the end.
     """
     async with open_books(dsn, clock, ids) as books:
-        books.writer._together_from = 1
+        books.writer._batches._together_from = 1
         cash, other = [await books.cash(await books.buyer(100)) for _ in range(2)]
         plain = Plain(
             books=books,
@@ -77,14 +78,14 @@ async def plain(
             own_funds=await books.platform("own_funds"),
             limit=await books.platform("limit_source", "LIMIT.USD"),
         )
-        post = Writer._post_plain
+        post = Batches._post_plain
 
-        async def note(writer: Writer, columns: tuple[Any, ...]) -> Outcome | None:
-            outcome = await post(writer, columns)
+        async def note(batches: Batches, columns: tuple[Any, ...]) -> Outcome | None:
+            outcome = await post(batches, columns)
             plain.tried.append(outcome is not None)
             return outcome
 
-        monkeypatch.setattr(Writer, "_post_plain", note)
+        monkeypatch.setattr(Batches, "_post_plain", note)
         yield plain
         await books.assert_clean()
 
@@ -110,7 +111,7 @@ async def test_plain_batch_leaves_the_records_of_entries_decided_one_by_one(plai
         ],
     )
     for together_from in (1, NEVER):
-        books.writer._together_from = together_from
+        books.writer._batches._together_from = together_from
         batches = [shape() for shape in shapes]
         codes = [outcome.code for batch in batches for outcome in await plain.run(*batch)]
         facts = [item.fact_id for batch in batches for item in batch]
@@ -283,7 +284,7 @@ async def test_after_a_batch_that_was_not_plain_the_next_are_not_tried(plain: Pl
     """
     await plain.run(plain.pay(101))
     for _ in range(PLAIN_PAUSE_BATCHES + 1):
-        await plain.books.writer._run_postings([plain.pay()])
+        await plain.books.writer._batches.post([plain.pay()])
     assert plain.tried == [False, True]
 
 
@@ -295,22 +296,22 @@ async def test_next_list_is_packed_while_the_one_before_is_committed(
     """
     lists = [[plain.post() for _ in range(BATCH_OPERATIONS_MAX)] for _ in range(4)]
     books, happened = plain.books, list[str]()
-    lane, pack, call = books.writer.lane, Writer._pack, Writer._call
+    lane, pack, call = books.writer.lane, Batches._pack, LaneConnection.call
 
-    def note_pack(writer: Writer, batch: Sequence[Posting]) -> Columns:
+    def note_pack(batches: Batches, batch: Sequence[Posting]) -> Columns:
         happened.append("packed")
-        return pack(writer, batch)
+        return pack(batches, batch)
 
     async def note_call(
-        writer: Writer, query: LiteralString, parameters: Sequence[Any]
+        connection: LaneConnection, query: LiteralString, parameters: Sequence[Any]
     ) -> list[Any]:
         happened.append("sent")
         if happened.count("sent") == 3:
             await books.execute("UPDATE ledger.lanes SET epoch = epoch + 1, holder = 'thief'")
-        return await call(writer, query, parameters)
+        return await call(connection, query, parameters)
 
-    monkeypatch.setattr(Writer, "_pack", note_pack)
-    monkeypatch.setattr(Writer, "_call", note_call)
+    monkeypatch.setattr(Batches, "_pack", note_pack)
+    monkeypatch.setattr(LaneConnection, "call", note_call)
     answers = await asyncio.gather(*map(books.writer.post_all, lists))
     assert [{outcome.code for outcome in outcomes} for outcomes in answers] == [{"ok"}] * 4
     assert [{outcome.lane for outcome in outcomes} for outcomes in answers] == [

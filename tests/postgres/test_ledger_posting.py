@@ -451,7 +451,7 @@ async def test_refused_entry_with_a_fallback_leaves_no_trace_for_the_next(books:
             (Transfer(debit=at.cash, credit=at.revenue, quanta=30),),
         )
     ]
-    outcomes = await books.writer._run_postings(batch)
+    outcomes = await books.writer._batches.post(batch)
     assert [outcome.code for outcome in outcomes] == [
         "client_money_unsafeguarded",
         "insufficient",
@@ -539,7 +539,7 @@ async def test_batch_of_voids_alone_and_mixed_batches_are_posted(books: Books) -
         fact_id=books.ids.mint(),
         transfers=(Transfer(debit=at.cash, credit=at.revenue, quanta=60),),
     )
-    outcomes = await books.writer._run_postings(batch)
+    outcomes = await books.writer._batches.post(batch)
     assert [outcome.code for outcome in outcomes] == ["ok", "ok", "hold_not_due", "ok"]
     assert await books.counters(at.cash) == (20, 60, 100)
 
@@ -617,7 +617,7 @@ async def test_entries_decided_together_leave_the_records_of_entries_decided_alo
     )
     seen: list[tuple[list[str], list[str]]] = []
     for together_from in (1, 1_000):
-        books.writer._together_from = together_from
+        books.writer._batches._together_from = together_from
         cash, other = [await books.cash(await books.buyer(quanta)) for quanta in (100, 5)]
         tight = [
             (Transfer(debit=cash, credit=other, quanta=60),),
@@ -630,7 +630,7 @@ async def test_entries_decided_together_leave_the_records_of_entries_decided_alo
             Posting(kind=PostingKind.POST, fact_id=books.ids.mint(), transfers=transfers)
             for transfers in (*shapes, *tight, *shapes)
         ]
-        outcomes = await books.writer._run_postings(batch)
+        outcomes = await books.writer._batches.post(batch)
         records = await books.rows(
             "SELECT e.record FROM ledger.entries AS e WHERE e.fact_id = ANY (%s) "
             "ORDER BY e.batch, e.position",

@@ -18,6 +18,8 @@ from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.limits import BATCH_QUEUE_OPERATIONS_MAX
 from tokenworks.foundation.money import LIMIT_USD
+from tokenworks.ledger.batching.lane_connection import LaneConnection
+from tokenworks.ledger.batching.lane_shares import LaneShares
 from tokenworks.ledger.errors import LedgerUnavailableError
 from tokenworks.ledger.model import (
     Placement,
@@ -155,22 +157,22 @@ async def test_accounts_along_a_path_are_not_asked_about(
     )
     revenue = await books.platform("platform_revenue")
     asked: list[set[int]] = []
-    learn = Writer._learn_lanes
+    learn = LaneShares.learn
 
-    async def note(writer: Writer, account_ids: set[int]) -> None:
-        asked.append(account_ids - writer._lane_accounts.keys())
-        await learn(writer, account_ids)
+    async def note(shares: LaneShares, account_ids: set[int]) -> None:
+        asked.append(account_ids - shares.known.keys())
+        await learn(shares, account_ids)
 
-    monkeypatch.setattr(Writer, "_learn_lanes", note)
+    monkeypatch.setattr(LaneShares, "learn", note)
     wishes = Reservation(asset_id=USD_ID, quanta=5), Reservation(asset_id=LIMIT_USD_ID, quanta=5)
     held = books.placement(*wishes, path_id=path)
-    books.writer._lane_accounts.clear()
+    books.writer._batches._shares._shares.clear()
     assert len((await books.place(held)).parts) == 2
     asked.clear()
     pay = Transfer(debit=cash, credit=revenue, quanta=5)
     assert (await books.capture(held.hold_id, pay)).code == "ok"
     other = await books.cash(stranger := await books.buyer(100))
-    books.writer._lane_accounts.clear()
+    books.writer._batches._shares._shares.clear()
     named = await books.hold_cash(stranger, 5)
     pay = Transfer(debit=other, credit=revenue, quanta=5)
     assert (await books.capture(named, pay)).code == "ok"
@@ -183,10 +185,10 @@ async def test_lane_returns_to_its_holder_in_a_new_epoch(books: Books) -> None:
     """
     A writer that connects again fences its own earlier connection.
     """
-    before = books.writer._lane
-    await books.writer._disconnect()
+    before = books.writer._connection.lane
+    await books.writer._connection.close()
     await books.place(_of(books, await books.cash(await books.buyer(1)), 1))
-    after = books.writer._lane
+    after = books.writer._connection.lane
     assert before is not None
     assert after is not None
     assert (after.number, after.epoch) == (before.number, before.epoch + 1)
@@ -502,18 +504,20 @@ async def test_next_batch_is_sent_before_the_callers_of_the_last_go_on(
     await asyncio.gather(*(second.place(item) for item in placements))
     gone_on = 0
     gone_on_at_send: list[int] = []
-    call = Writer._call
+    call = LaneConnection.call
 
-    async def note(writer: Writer, query: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+    async def note(
+        connection: LaneConnection, query: LiteralString, parameters: Sequence[Any]
+    ) -> list[Any]:
         gone_on_at_send.append(gone_on)
-        return await call(writer, query, parameters)
+        return await call(connection, query, parameters)
 
     async def settle(placement: Placement) -> None:
         nonlocal gone_on
         await second.post(Posting(kind=PostingKind.VOID, fact_id=placement.hold_id))
         gone_on += 1
 
-    monkeypatch.setattr(Writer, "_call", note)
+    monkeypatch.setattr(LaneConnection, "call", note)
     await asyncio.gather(*map(settle, placements))
     # The last batch is as large as the one before it, so it waits for who may join.
     assert gone_on_at_send == [0, 0, 16, 48]
@@ -534,7 +538,6 @@ async def test_writer_that_a_bug_ends_says_so(
         raise RuntimeError
 
     monkeypatch.setattr(writer, "_commit_one_round", fail)
-    writer._wake.set()
     waiting = asyncio.create_task(
         writer.post(Posting(kind=PostingKind.VOID, fact_id=books.ids.mint()))
     )

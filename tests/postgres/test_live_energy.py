@@ -20,12 +20,12 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from tests.databases import OpenDatabase
 from tests.postgres.gateway_rig import (
     Behaviour,
     Plant,
     Rig,
     completion,
-    fresh_database,
     open_business,
     open_plant,
 )
@@ -49,7 +49,7 @@ from tokenworks.receipts.files import verify_paths
 from tokenworks.receipts.trust import TrustedKeys
 from tokenworks.receipts.views import BUYER
 from tokenworks.testing.supplier_behaviour import Content
-from tokenworks.web.hub_api.factory_rendering import to_chain, to_models
+from tokenworks.web.hub_api.rendering.factory import to_chain, to_models
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,12 +60,12 @@ LLAMA = {"prompt_n": 3, "prompt_ms": 0.4, "predicted_n": 7, "predicted_ms": 0.8}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Plant]:
     """
     A hub and its suppliers.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant:
             yield plant
 

@@ -22,7 +22,9 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from tests.postgres.gateway_rig import DOLLAR, HELLO, Plant, fresh_database, open_plant
+from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S
+from tests.postgres.gateway_rig import DOLLAR, HELLO, Plant, open_plant
 from tests.postgres.selling_rig import SellingRig, listening, open_selling_business
 from tokenworks.agents.escrow.attestation import sign_attestation
 from tokenworks.agents.escrow.result import canonical, sha256_hex
@@ -41,12 +43,12 @@ RESULT = {"ok": True}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,
@@ -152,7 +154,7 @@ class Team:
         """
         Run ``tokenworks escrow verify`` on files alone; return what it prints, and its exit code.
         """
-        async with httpx.AsyncClient() as anybody:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as anybody:
             published = await anybody.get(f"{self.selling.url}/.well-known/jwks.json")
         files = {
             "receipt.json": json.dumps(receipt),
@@ -345,7 +347,9 @@ async def test_calls_of_everybody_below_the_payee_are_its_own(team: Team) -> Non
     _, secret = await gateway.hub.opening.add_key(organisation_id, role=Role.BUYER, label="books")
     body = {"milestone": "m0", "result": RESULT, "calls": calls}
     headers = {"authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(base_url=team.selling.url, headers=headers) as owner:
+    async with httpx.AsyncClient(
+        base_url=team.selling.url, headers=headers, timeout=PATIENCE_S
+    ) as owner:
         answer = await owner.post(f"/hub/v1/escrows/{escrow}/submit", json=body)
     assert answer.json()["state"] == "settled", answer.text
 

@@ -20,16 +20,17 @@ import pytest
 import structlog
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from psycopg import conninfo, sql
 
+from tests.databases import OpenDatabase
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.gateway.holding import CALL_META_PREFIX
 from tokenworks.gateway.orphans import LOOKS_APART_S_MAX, SILENCE_S, Orphans
+from tokenworks.ledger.batching.lane_connection import LEASE_LIFETIME_S
 from tokenworks.ledger.leases import Leases
 from tokenworks.ledger.model import Placement, Posting, PostingKind, Reservation, Transfer
-from tokenworks.ledger.writer import LEASE_LIFETIME_S, Writer
+from tokenworks.ledger.writer import Writer
 
 META: Final = f'{CALL_META_PREFIX}"k"}}'
 LOOK_S: Final = 2.0
@@ -118,7 +119,7 @@ async def renew(writer: Writer, clock: FakeClock) -> None:
     """
     Renew a writer's lease as its loop does, whose own time is the machine's.
     """
-    await writer._renew(until=clock.now() + timedelta(seconds=LEASE_LIFETIME_S))  # pyright: ignore[reportPrivateUsage] - see above
+    await writer._connection.renew(until=clock.now() + timedelta(seconds=LEASE_LIFETIME_S))  # pyright: ignore[reportPrivateUsage] - see above
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ async def test_holds_of_before_a_reconnection_are_found_too(world: World) -> Non
     """
     cash = await world.books.cash(await world.books.buyer(100))
     before = await world.hold(world.gateway, cash)
-    await world.gateway._disconnect()  # pyright: ignore[reportPrivateUsage] - as when the connection is lost
+    await world.gateway._connection.close()  # pyright: ignore[reportPrivateUsage] - as when the connection is lost
     after = await world.hold(world.gateway, cash)
     world.gone["gateway"] = True
     assert await world.orphans.give_back() == 2
@@ -363,13 +364,9 @@ async def _race(dice: random.Random, count: int, dsn: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def race_dsn(server_dsn: str, template_database: str) -> Iterator[str]:
+def race_dsn(open_database: OpenDatabase) -> Iterator[str]:
     """
     One database for all races.
     """
-    name, template = sql.Identifier("test_orphan_races"), sql.Identifier(template_database)
-    with psycopg.connect(server_dsn, autocommit=True) as owner:
-        owner.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(name, template))
-    yield conninfo.make_conninfo(server_dsn, dbname="test_orphan_races")
-    with psycopg.connect(server_dsn, autocommit=True) as owner:
-        owner.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+    with open_database() as dsn:
+        yield dsn

@@ -164,14 +164,15 @@ def lose_next_answer(writer: Writer) -> None:
     """
     Let the answer to the next batch of holds be lost after its commit.
     """
-    run = writer._run_placements
+    batches = writer._batches
+    run = batches.place
 
     async def run_and_lose(batch: Sequence[Placement]) -> list[Outcome]:
-        vars(writer)["_run_placements"] = run
+        vars(batches)["place"] = run
         await run(batch)
         raise psycopg.OperationalError("the answer was lost")
 
-    vars(writer)["_run_placements"] = run_and_lose
+    vars(batches)["place"] = run_and_lose
 
 
 async def test_a_claim_whose_answer_was_lost_is_still_its_own(rig: PaymentsRig) -> None:

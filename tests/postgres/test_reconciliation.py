@@ -17,7 +17,7 @@ import pytest
 from tests.postgres.gateway_rig import Behaviour, Rig, nano, open_rig
 from tokenworks.foundation.errors import TooLargeError
 from tokenworks.foundation.money import USD, Amount, quanta_to_text
-from tokenworks.gateway.calls import CallRow
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.ledger.errors import PayableOnHoldError
 from tokenworks.reconciliation import service
 from tokenworks.reconciliation.errors import (

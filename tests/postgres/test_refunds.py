@@ -16,7 +16,7 @@ from tests.postgres.gateway_rig import DOLLAR, Rig, open_rig
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
 from tokenworks.gateway import refunding
-from tokenworks.gateway.calls import CallRow
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.gateway.errors import (
     CallNotFoundError,
     RefundConflictError,

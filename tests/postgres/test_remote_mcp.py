@@ -21,7 +21,9 @@ from mcp.client.streamable_http import streamable_http_client
 from x402.client import x402Client
 from x402.mcp.client_async import x402MCPClient
 
-from tests.postgres.gateway_rig import HELLO, Plant, fresh_database, nano, open_plant
+from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S
+from tests.postgres.gateway_rig import HELLO, Plant, nano, open_plant
 from tests.postgres.selling_rig import SellingRig, braked, listening, open_selling_business
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.identity.model import PartyKind
@@ -35,12 +37,12 @@ TOOLS = {"quote", "pay", "balance", "mandate", "receipt", "call_model"}
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,
@@ -63,7 +65,7 @@ async def connected(rig: SellingRig, key: str | None = None) -> AsyncGenerator[C
     Connect the official client to ``/mcp``, with an API key or with nothing.
     """
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=PATIENCE_S) as http:
         transport = streamable_http_client(f"{rig.url}/mcp", http_client=http)
         async with Client(transport) as client:
             yield client
@@ -159,7 +161,7 @@ async def test_nobody_holds_a_stream_open(rig: SellingRig) -> None:
     """
     Without sessions there is nothing to listen to; the answer is at once, and names the way.
     """
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=PATIENCE_S) as http:
         for method in ("GET", "DELETE"):
             answer = await http.request(method, f"{rig.url}/mcp")
             assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
@@ -254,7 +256,7 @@ async def test_one_payment_buys_one_call_at_this_door_and_the_other(rig: Selling
         assert again.meta["x402/payment-response"]["success"] is True
     header = base64.b64encode(json.dumps(payment).encode()).decode()
     body = chat_body(rig.gateway.model, list(HELLO), {"max_tokens": 40})
-    async with httpx2.AsyncClient() as http:
+    async with httpx2.AsyncClient(timeout=PATIENCE_S) as http:
         plain = await http.post(rig.chat_url, content=body, headers={"payment-signature": header})
     assert plain.json()["error"]["code"] == "call_already_settled"
     assert len(await rig.calls()) == 1

@@ -5,8 +5,10 @@ A standby that is waited for: what a writer makes of one that does not confirm, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
+import socket
 import stat
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -19,6 +21,8 @@ import pytest
 import structlog
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.databases import copy_cluster, throwaway_folder
+from tests.patience import PATIENCE_S, until
 from tests.simulation.books import USD_ID, Books, open_books
 from tokenworks.adapters.embedded_postgres import RunningPostgres, launch, start
 from tokenworks.adapters.embedded_postgres.errors import StandbyError
@@ -36,7 +40,7 @@ from tokenworks.adapters.embedded_postgres.standby import (
     write_facts,
 )
 from tokenworks.adapters.embedded_postgres.standing import read_status
-from tokenworks.foundation.clock import FakeClock
+from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.ledger.model import Placement, Reservation
 from tokenworks.postgres.migrate import migrate
@@ -70,15 +74,30 @@ class Servers:
         return running
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Path]:
+    """
+    A migrated cluster whose server was stopped.
+    """
+    with throwaway_folder("tw-standby-") as directory:
+        running = start(directory, settings=SETTINGS)
+        try:
+            asyncio.run(migrate(running.dsn_owner, clock=SystemClock()))
+        finally:
+            running.stop()
+        yield running.cluster
+
+
 @pytest.fixture
-def servers() -> Iterator[Servers]:
+def servers(cluster: Path) -> Iterator[Servers]:
     """
     A primary of the test's own.
     """
-    with tempfile.TemporaryDirectory(prefix="tw-standby-") as directory, ExitStack() as stack:
-        primary = start(Path(directory) / "primary", settings=SETTINGS)
+    with throwaway_folder("tw-standby-") as directory, ExitStack() as stack:
+        copy_cluster(cluster, directory / "primary")
+        primary = start(directory / "primary", settings=SETTINGS)
         stack.callback(primary.stop)
-        yield Servers(directory=Path(directory), primary=primary, stack=stack)
+        yield Servers(directory=directory, primary=primary, stack=stack)
 
 
 @pytest.fixture
@@ -87,7 +106,6 @@ async def books(servers: Servers, clock: FakeClock, ids: IdentifierSource) -> As
     Books on the primary.
     """
     with structlog.testing.capture_logs():
-        await migrate(servers.primary.dsn_owner, clock=clock)
         async with open_books(servers.primary.dsn_owner, clock, ids) as books:
             yield books
             await books.assert_clean()
@@ -107,16 +125,25 @@ def _thaw(frozen: list[psutil.Process]) -> None:
 
 
 async def _waiting_backend(books: Books) -> int:
-    for _ in range(1_000):
+    found: list[int] = []
+
+    async def is_waiting() -> bool:
         rows = await books.rows(
             "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' "
             "AND application_name = 'tokenworks ledger writer'"
         )
-        if rows:
-            return int(str(rows[0][0]))
-        await asyncio.sleep(0.01)
-    message = "no commit waits for the standby"
-    raise AssertionError(message)
+        found.extend(int(str(row[0])) for row in rows)
+        return bool(rows)
+
+    await until(is_waiting, otherwise="no commit waits for the standby")
+    return found[0]
+
+
+async def _ended(books: Books, pid: int) -> None:
+    async def has_ended() -> bool:
+        return (pid,) not in await books.rows("SELECT pid FROM pg_stat_activity")
+
+    await until(has_ended, otherwise="the cancelled backend stays")
 
 
 def _hold(books: Books, cash: int, quanta: int) -> Placement:
@@ -142,12 +169,7 @@ async def test_commit_cancelled_while_its_standby_is_stopped_is_not_acknowledged
             with open_session(servers.primary.dsn_owner) as session:
                 session.execute("SELECT pg_cancel_backend(%s)", (pid,))
             cancelled.append(pid)
-            for _ in range(1_000):
-                if pid not in {
-                    pid for (pid,) in await books.rows("SELECT pid FROM pg_stat_activity")
-                }:
-                    break
-                await asyncio.sleep(0.01)
+            await _ended(books, pid)
         await _waiting_backend(books)
         assert len(set(cancelled)) == 2
         assert await books.counters(cash) == (7, 0, 100), "on the primary it is booked"
@@ -221,7 +243,7 @@ async def test_of_two_standbys_one_suffices_and_the_other_follows_the_promoted(
     booking.start()
     facts = follow(first.dsn_owner, second.dsn_owner, facts, servers.directory / "c")
     join(first.dsn_owner, "c")
-    booking.join(30)
+    booking.join(PATIENCE_S)
     assert booking.is_done, "its commit waited for the one that follows"
     assert conninfo_to_dict(facts.primary) == conninfo_to_dict(first.dsn_owner)
     with open_session(second.dsn_owner) as session:
@@ -281,14 +303,15 @@ def test_standby_over_a_network_needs_its_password_and_keeps_it_private(servers:
 
 
 def _free_port() -> int:
-    import socket
+    # Below the ports that outgoing connections are given: nobody takes it meanwhile by chance.
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
-
-def test_standby_is_refused_where_it_makes_no_sense(servers: Servers) -> None:
+async def test_standby_is_refused_where_it_makes_no_sense(servers: Servers) -> None:
     """
     A bad name, a directory in use, a standby as primary, a list that was written by hand.
     """
@@ -312,11 +335,10 @@ def test_standby_is_refused_where_it_makes_no_sense(servers: Servers) -> None:
     with open_session(servers.primary.dsn_owner) as session:
         session.execute("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (b)'")
         session.execute("SELECT pg_reload_conf()")
-        for _ in range(500):
-            row = session.execute("SHOW synchronous_standby_names").fetchone()
-            if row and row[0].startswith("FIRST"):
-                break
-        status = read_status(session)
-    assert status["waits_for"] == ["FIRST 1 (b)"]
+
+        async def is_read() -> bool:
+            return read_status(session)["waits_for"] == ["FIRST 1 (b)"]
+
+        await until(is_read, otherwise="the server does not read its settings again")
     with pytest.raises(StandbyError, match="written by hand"):
         remove_standby(servers.primary.dsn_owner, "b", even_if_last=True)

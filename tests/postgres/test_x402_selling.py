@@ -15,7 +15,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.postgres.gateway_rig import DOLLAR, Plant, fresh_database, heard, nano, open_plant
+from tests.databases import OpenDatabase
+from tests.patience import PATIENCE_S
+from tests.postgres.gateway_rig import DOLLAR, Plant, heard, nano, open_plant
 from tests.postgres.selling_rig import SellingRig, braked, listening, open_selling_business
 from tokenworks.agents.brake.model import Action, ReviewState
 from tokenworks.agents.mandates.model import CountLimit, MoneyLimit, Terms, Window
@@ -32,6 +34,7 @@ from tokenworks.foundation.money import LIMIT_TOKENS
 from tokenworks.sdk import (
     AnswerLostError,
     AsyncPayingTransport,
+    Backoff,
     PaymentInReviewError,
     PaymentRefusedError,
     Wallet,
@@ -53,12 +56,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plant(
-    server_dsn: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    open_database: OpenDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[tuple[Plant, str]]:
     """
     A hub and its suppliers, listening.
     """
-    with fresh_database(server_dsn, template_database) as dsn:
+    with open_database() as dsn:
         async with (
             open_plant(dsn, tmp_path_factory.mktemp("hub")) as plant,
             listening(plant.hub) as url,
@@ -87,7 +90,7 @@ async def unpaid(rig: SellingRig, body: bytes) -> httpx.Response:
     """
     Ask without paying.
     """
-    async with httpx.AsyncClient(timeout=30) as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         return await plain.post(rig.chat_url, content=body)
 
 
@@ -95,7 +98,7 @@ async def send(request: httpx.Request) -> httpx.Response:
     """
     Send a signed request as it is.
     """
-    async with httpx.AsyncClient(timeout=30) as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         return await plain.send(request)
 
 
@@ -142,7 +145,7 @@ async def test_models_are_listed_with_their_prices(rig: SellingRig) -> None:
     """
     Every model at every tier that has a price; no key is asked for.
     """
-    async with httpx.AsyncClient() as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         answer = await plain.get(f"{rig.url}/x402/v1/models")
     models = {entry["id"]: entry for entry in answer.json()["data"]}
     standard = models[f"{rig.gateway.model}@standard"]
@@ -155,7 +158,7 @@ async def test_other_addresses_and_methods_are_refused(rig: SellingRig) -> None:
     """
     The door has two addresses.
     """
-    async with httpx.AsyncClient() as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         assert (await plain.get(rig.chat_url)).status_code == 400
         assert (await plain.get(f"{rig.url}/x402/v1/nothing")).status_code == 404
 
@@ -320,7 +323,7 @@ async def test_fifty_at_once_buy_one_answer(rig: SellingRig) -> None:
     request = await rig.sign(rig.body())
     asked_before = len(rig.gateway.first.requests)
     limits = httpx.Limits(max_connections=50)
-    async with httpx.AsyncClient(timeout=30, limits=limits) as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as plain:
         answers = await asyncio.gather(
             *(
                 plain.post(rig.chat_url, content=request.content, headers=request.headers)
@@ -372,7 +375,9 @@ async def test_lost_answer_is_paid_once(rig: SellingRig) -> None:
             await self.inner.aclose()
 
     desk = rig.desk()
-    async with httpx.AsyncClient(transport=AsyncPayingTransport(desk, Cut())) as client:
+    at_once = Backoff(first_wait_s=0)
+    transport = AsyncPayingTransport(desk, Cut(), backoff=at_once)
+    async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(AnswerLostError):
             await client.post(rig.chat_url, content=rig.body())
     call = await rig.gateway.call()
@@ -399,7 +404,7 @@ async def test_payment_that_cannot_be_read_is_offered_again(
     """
     402 with a new offer and the reason; nothing is held.
     """
-    async with httpx.AsyncClient() as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         answer = await plain.post(
             rig.chat_url, content=rig.body(), headers={"payment-signature": header}
         )
@@ -416,7 +421,7 @@ async def test_signature_for_another_body_buys_nothing(rig: SellingRig) -> None:
     """
     request = await rig.sign(rig.body())
     headers = {"payment-signature": request.headers["payment-signature"]}
-    async with httpx.AsyncClient() as plain:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as plain:
         answer = await plain.post(rig.chat_url, content=rig.body(max_tokens=39), headers=headers)
     assert answer.status_code == 402
     assert from_payment_response(answer.headers["payment-response"]).error_reason == (

@@ -66,7 +66,7 @@ async def test_batch_equals_its_operations_one_by_one(
 
     Whether plain entries are decided together or each alone.
     """
-    books.writer._together_from = together_from
+    books.writer._batches._together_from = together_from
     twin = Twin(books)
     await twin.open()
     for batch in plan:
@@ -75,6 +75,6 @@ async def test_batch_equals_its_operations_one_by_one(
         if placings:
             await twin.place(placings)
         if postings:
-            books.writer._plain_pause = 0  # whatever became of the last one
+            books.writer._batches._plain_pause = 0  # whatever became of the last one
             await twin.post(postings)
         await twin.assert_same()

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 
-from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
+from tests.databases import OpenDatabase
+from tests.simulation.simulator.database import NO_DATABASE, open_server
 from tests.simulation.simulator.explain import explain
 from tests.simulation.simulator.run import Run, run_steps
 

@@ -16,23 +16,23 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
-from unittest import mock
 from uuid import UUID
 
 import psycopg
 
-from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
+from tests.databases import OpenDatabase
+from tests.patience import patient_hub
+from tests.simulation.simulator.database import NO_DATABASE, open_server
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.run import quiet_logs
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import LIMIT_TOKENS, LIMIT_USD, USD, Amount
-from tokenworks.ledger import writer as writer_module
 from tokenworks.ledger.check import check_books
 from tokenworks.ledger.model import (
     Outcome,
@@ -44,14 +44,12 @@ from tokenworks.ledger.model import (
 )
 from tokenworks.ledger.service import PLATFORM_ID, Ledger
 from tokenworks.ledger.writer import Writer
-from tokenworks.postgres import pool as pool_module
 from tokenworks.postgres.pool import Connection, Pool, open_pool
 
 WRITERS = 3
 BUYERS = 5
 SPENDERS = 12
 USD_ID, LIMIT_USD_ID, LIMIT_TOKENS_ID = 1, 11, 13
-PATIENCE_S = 120.0
 FUNDS = 20_000
 """Each buyer's money, in quanta: about half of what its calls want."""
 
@@ -494,26 +492,11 @@ def run_stress(dsn: str, *, seed: int, rounds: int) -> Tally:
             await judge(stress)
             return stress.tally
 
-    with quiet_logs(), _patience():
+    with quiet_logs(), patient_hub():
         try:
             return asyncio.run(run())
         except* BrokenLawError as broken:
             raise broken.exceptions[0] from None
-
-
-@contextlib.contextmanager
-def _patience() -> Generator[None]:
-    """
-    Wait longer than a hub would: how slow a machine is says nothing about the law.
-    """
-    with contextlib.ExitStack() as stack:
-        for module, name in (
-            (pool_module, "ANSWER_TIMEOUT_S"),
-            (pool_module, "POOL_WAIT_TIMEOUT_S"),
-            (writer_module, "LEDGER_ANSWER_TIMEOUT_S"),
-        ):
-            stack.enter_context(mock.patch.object(module, name, PATIENCE_S))
-        yield
 
 
 async def _run(work: Task, stress: Stress, rounds: int) -> None:

@@ -109,8 +109,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self._run(self._reconnect())
 
     async def _reconnect(self) -> None:
-        await self.books.writer._disconnect()
-        await self.books.writer._connect()
+        await self.books.writer._connection.close()
+        await self.books.writer._connection.open()
 
     @invariant()
     def books_are_the_same(self) -> None:

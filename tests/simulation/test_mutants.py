@@ -6,19 +6,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.databases import OpenDatabase
 from tests.simulation.mutants.catalogue import MUTANTS
 from tests.simulation.mutants.find import find
 from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.patching import AnchorMissingError, patch_function
-from tests.simulation.simulator.database import OpenDatabase, databases_of
-
-
-@pytest.fixture(scope="session")
-def open_database(server_dsn: str, template_database: str) -> OpenDatabase:
-    """
-    Fresh, migrated databases.
-    """
-    return databases_of(server_dsn, template_database)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])

@@ -12,9 +12,9 @@ from collections.abc import Generator, Sequence
 
 import pytest
 
+from tests.databases import OpenDatabase
 from tests.simulation import simulate
 from tests.simulation.mutants.catalogue import MUTANTS
-from tests.simulation.simulator.database import OpenDatabase, databases_of
 from tests.simulation.simulator.explain import explain
 from tests.simulation.simulator.plan import OPERATIONS, Plan
 from tests.simulation.simulator.run import Run, run_steps
@@ -23,14 +23,6 @@ from tests.simulation.simulator.shrink import shrink
 IS_LONG = bool(os.environ.get("TOKENWORKS_LONG_TESTS"))
 SEEDS = range(1, 41 if IS_LONG else 9)
 STEPS = 1_000 if IS_LONG else 200
-
-
-@pytest.fixture(scope="session")
-def open_database(server_dsn: str, template_database: str) -> OpenDatabase:
-    """
-    Fresh, migrated databases.
-    """
-    return databases_of(server_dsn, template_database)
 
 
 def _run(open_database: OpenDatabase, seed: int, steps: Sequence[int]) -> Run:

@@ -286,7 +286,7 @@ class Twin:
         """
         batch = list({wish.hold_id: wish for wish in wishes}.values())
         self.naive.now = self.books.clock.now()
-        outcomes = await self.books.writer._run_placements(batch)
+        outcomes = await self.books.writer._batches.place(batch)
         for wish, outcome in zip(batch, outcomes, strict=True):
             self._compare(wish, outcome, self.naive.place(wish))
             if outcome.code == "ok":
@@ -300,7 +300,7 @@ class Twin:
         """
         batch = list({wish.fact_id: wish for wish in wishes}.values())
         self.naive.now = self.books.clock.now()
-        outcomes = await self.books.writer._run_postings(batch)
+        outcomes = await self.books.writer._batches.post(batch)
         for wish, outcome in zip(batch, outcomes, strict=True):
             self._compare(wish, outcome, self.naive.post(wish))
             if outcome.code == "ok":

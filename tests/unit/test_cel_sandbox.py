@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tokenworks.adapters.cel_sandbox.sandbox import SEATS, CelSandbox
 from tokenworks.agents.escrow.errors import EvaluatorUnavailableError
 from tokenworks.agents.escrow.model import Share
@@ -22,7 +23,7 @@ async def sandbox() -> AsyncIterator[CelSandbox]:
     """
     A sandbox of the test's own.
     """
-    sandbox = CelSandbox()
+    sandbox = CelSandbox(patience_s=PATIENCE_S)
     yield sandbox
     await sandbox.close()
 
@@ -172,9 +173,14 @@ async def test_who_comes_while_a_condition_overruns_does_not_wait_for_it(
     Two seats: the second caller has its verdict while the first condition still runs.
     """
     document = json.dumps({"l": list(range(9_000))}).encode()
+    assert (await sandbox.evaluate("true", b"{}")).share == ALL
+    child = _last_used(sandbox)
+    os.kill(child.pid, signal.SIGSTOP)  # or it might be over before this process runs again
     overrunning = asyncio.create_task(sandbox.evaluate("result.l.map(x, x).size() > 0", document))
+    await _until_asked(sandbox, child)
     assert (await sandbox.evaluate("true", b"{}")).share == ALL
     assert not overrunning.done()
+    os.kill(child.pid, signal.SIGCONT)
     evaluation = await overrunning
     assert "map and filter copy" in (evaluation.error or ""), "the size that is too much is named"
     assert len(sandbox._idle) <= SEATS

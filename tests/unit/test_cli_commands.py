@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from tokenworks.cli.call import write_lines
 from tokenworks.cli.client import CommandError
 from tokenworks.cli.key import parse_expiry, split_models
-from tokenworks.cli.main import app
+from tokenworks.cli.main import COMMANDS, app
 from tokenworks.cli.offer import parse_costs, parse_split
 from tokenworks.receipts.jws import to_jwk
 
@@ -392,12 +392,24 @@ class Report:
 
 
 @pytest.fixture
-def bootstrap(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def books(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """
-    A stand-in for the module that knows the database.
+    A stand-in for the module that checks the books in the database.
     """
-    module = ModuleType("tokenworks.bootstrap")
-    monkeypatch.setitem(sys.modules, "tokenworks.bootstrap", module)
+    return _stand_in("tokenworks.bootstrap.books", monkeypatch)
+
+
+@pytest.fixture
+def admin_keys(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """
+    A stand-in for the module that makes the first key in the database.
+    """
+    return _stand_in("tokenworks.bootstrap.admin_key", monkeypatch)
+
+
+def _stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)
     return module
 
 
@@ -563,7 +575,7 @@ def test_supplier_is_paid_by_command(wire: Wire) -> None:
 @pytest.mark.parametrize(("is_clean", "exit_code"), [(True, 0), (False, 1)])
 def test_ledger_check_tells_clean_from_broken(
     wire: Wire,
-    bootstrap: ModuleType,
+    books: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     is_clean: bool,
     exit_code: int,
@@ -580,7 +592,7 @@ def test_ledger_check_tells_clean_from_broken(
         seen.append(dsn)
         return Report(is_clean=is_clean)
 
-    bootstrap.check_ledger = check_ledger  # type: ignore[attr-defined] - a stand-in module
+    books.check_ledger = check_ledger  # type: ignore[attr-defined] - a stand-in module
     monkeypatch.setenv("TOKENWORKS_DATABASE_URL", "postgresql://books")
 
     result = run("ledger", "check", "--json")
@@ -590,16 +602,16 @@ def test_ledger_check_tells_clean_from_broken(
     assert seen == ["postgresql://books"]
 
 
-def test_ledger_check_without_books_is_exit_2(wire: Wire, bootstrap: ModuleType) -> None:
+def test_ledger_check_without_books_is_exit_2(wire: Wire, books: ModuleType) -> None:
     """
     A check that could not run is no finding.
     """
-    bootstrap.check_ledger = None  # type: ignore[attr-defined] - a stand-in module
+    books.check_ledger = None  # type: ignore[attr-defined] - a stand-in module
 
     assert run("ledger", "check", "--data", "nowhere").exit_code == 2
 
 
-def test_the_first_admin_key_needs_no_hub(wire: Wire, bootstrap: ModuleType) -> None:
+def test_the_first_admin_key_needs_no_hub(wire: Wire, admin_keys: ModuleType) -> None:
     """
     It is made in the database, and nothing goes over the wire.
     """
@@ -613,7 +625,7 @@ def test_the_first_admin_key_needs_no_hub(wire: Wire, bootstrap: ModuleType) -> 
     async def create_admin_key(settings: object) -> tuple[Key, str]:
         return Key(), "tw_admin-secret"
 
-    bootstrap.create_admin_key = create_admin_key  # type: ignore[attr-defined] - a stand-in module
+    admin_keys.create_admin_key = create_admin_key  # type: ignore[attr-defined] - a stand-in module
 
     result = run("key", "add", "--admin", "--data", "d", "--json")
     wrong = run("key", "add", "acme", "--admin", "--data", "d")
@@ -736,3 +748,12 @@ def test_every_command_takes_json_and_explains_itself(command: Callable[..., Any
     """
     assert "as_json" in command.__annotations__
     assert command.__doc__
+
+
+def test_completion_is_installed_for_the_whole_command_only() -> None:
+    """
+    The options of the whole command are not repeated in each noun's.
+    """
+    assert "--install-completion" in run("--help").output
+    for registration in COMMANDS:
+        assert "-completion" not in run(registration.name, "--help").output, registration.name

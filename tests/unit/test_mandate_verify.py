@@ -19,7 +19,7 @@ from tokenworks.agents.mandates.errors import InvalidWalletError, KeyCurveError
 from tokenworks.agents.mandates.model import Terms
 from tokenworks.agents.mandates.signing import address_of, sign_by_hub, sign_by_wallet
 from tokenworks.agents.mandates.verifying import verify_chain
-from tokenworks.cli import mandate as mandate_commands
+from tokenworks.cli import mandate_offline
 from tokenworks.cli.main import app
 from tokenworks.cli.wallet_file import new_wallet, read_address, read_wallet
 from tokenworks.foundation.clock import FakeClock
@@ -160,7 +160,7 @@ def test_command_verifies_a_file_without_a_hub(
     """
     Lines of JWS or a shown mandate; exit 0 good, 1 not.
     """
-    monkeypatch.setattr(mandate_commands, "SystemClock", lambda: FakeClock(NOW))
+    monkeypatch.setattr(mandate_offline, "SystemClock", lambda: FakeClock(NOW))
     root = _root()
     key_file, chain_file = tmp_path / "root.json", tmp_path / "chain.txt"
     jwk = to_jwk(ROOT_KEY.public_key())

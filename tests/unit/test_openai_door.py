@@ -13,7 +13,6 @@ import pytest
 
 from tokenworks.foundation.errors import InvalidError, SupplierFaultError, TooLargeError
 from tokenworks.foundation.limits import REQUEST_BODY_BYTES_MAX
-from tokenworks.web import asgi
 from tokenworks.web.asgi import read_body
 from tokenworks.web.metrics import HubMetrics
 from tokenworks.web.openai_api.app import OpenAiApi
@@ -120,31 +119,23 @@ async def test_a_client_that_leaves_while_it_sends_is_not_waited_for() -> None:
         assert caught.value.code == "client_left"
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     """
     A slow sender gets so long and no longer, from its first piece on.
     """
-    monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
-
     with pytest.raises(InvalidError) as caught:
-        await read_body(scope(), receiving(part(b"{", more=True)))
+        await read_body(scope(), receiving(part(b"{", more=True)), timeout_s=0.01)
 
     assert caught.value.code == "body_timeout"
 
 
-async def test_a_body_that_never_begins_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_body_that_never_begins_is_not_waited_for() -> None:
     """
     Headers alone hold a connection no longer than a slow body does.
     """
-    monkeypatch.setattr(asgi, "REQUEST_READ_TIMEOUT_S", 0.01)
-
     with pytest.raises(InvalidError) as caught:
         async with asyncio.timeout(30):
-            await read_body(scope(), receiving())
+            await read_body(scope(), receiving(), timeout_s=0.01)
 
     assert caught.value.code == "body_timeout"
 

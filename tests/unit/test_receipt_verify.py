@@ -39,9 +39,10 @@ from tokenworks.receipts.jws import (
     to_base64url,
     to_jwk,
 )
+from tokenworks.receipts.lane_chain import check_links
 from tokenworks.receipts.model import link_after
 from tokenworks.receipts.trust import TrustedKeys
-from tokenworks.receipts.verify import check_links, verify_chain, verify_receipt
+from tokenworks.receipts.verify import verify_chain, verify_receipt
 
 
 def codes(document: object, keys: TrustedKeys | None = None) -> set[str]:

@@ -46,7 +46,14 @@ def client_of(answer: Answer, *, cap: str = "1", network: str | None = NETWORK) 
         cap=SpendCap(per_payment=cap),
         network=network,
         transport=httpx.MockTransport(answer),
+        sleep=lambda _: None,
     )
+
+
+async def no_sleep(_: float) -> None:
+    """
+    Wait for nothing.
+    """
 
 
 def claims_of(jws: str) -> dict[str, Any]:
@@ -320,7 +327,7 @@ async def test_escrow_whose_answer_is_lost_is_opened_with_the_same_signature(los
     transport = httpx.MockTransport(answer)
     cap = SpendCap(per_payment="1")
     asynchronous = AsyncHubClient(
-        URL, Wallet.generate(), network=NETWORK, cap=cap, transport=transport
+        URL, Wallet.generate(), network=NETWORK, cap=cap, transport=transport, sleep=no_sleep
     )
     synchronous = client_of(answer)
     named: list[str] = []

@@ -43,7 +43,7 @@ from tokenworks.sdk import (
     wrap_async,
 )
 from tokenworks.sdk.paying import PaymentDesk
-from tokenworks.sdk.transport import REPEATS
+from tokenworks.sdk.repeating import Backoff
 
 URL = "http://seller.example/answers?kind=short"
 ATOMIC = Decimal("0.000000001")
@@ -61,7 +61,8 @@ def client_of(seller: Callable[[httpx.Request], httpx.Response], desk: PaymentDe
     """
     Return a paying client of a seller.
     """
-    return httpx.Client(transport=PayingTransport(desk, httpx.MockTransport(seller)))
+    inner = httpx.MockTransport(seller)
+    return httpx.Client(transport=PayingTransport(desk, inner, sleep=lambda _: None))
 
 
 def test_request_is_paid_and_sent_again() -> None:
@@ -310,7 +311,7 @@ def test_no_answer_at_all_counts_as_spent_until_it_is_known() -> None:
     """
     The error carries the request; sent again through the same client it goes on.
     """
-    silence = [httpx.ConnectTimeout("late")] * (REPEATS + 1)
+    silence = [httpx.ConnectTimeout("late")] * (Backoff().repeats + 1)
     seller, desk = Seller(*silence, paid("700")), make_desk()
     with client_of(seller, desk) as client:
         with pytest.raises(PaymentUncertainError) as uncertain:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tokenworks.supply.errors import MasterKeyError, SecretUnreadableError
 from tokenworks.supply.secrets import MASTER_KEY_FILE, SecretBox, load_master_key
 
@@ -170,9 +171,9 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     barrier.touch()
-    keys = {answers.get(timeout=30) for _ in processes}
+    keys = {answers.get(timeout=PATIENCE_S) for _ in processes}
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=PATIENCE_S)
     answers.close()
     assert len(keys) == 1
     assert [file.name for file in (data / "keys").iterdir()] == ["master.key"]

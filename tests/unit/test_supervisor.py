@@ -59,7 +59,7 @@ from tokenworks.cli.up import demo_words
 from tokenworks.foundation.clock import SystemClock
 from tokenworks.settings import ChildRecord, Runtime, Settings, read_runtime
 
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = (
     "import signal, time\n"
     "signal.signal(15, signal.SIG_IGN)\n"
@@ -155,7 +155,7 @@ async def test_services_stop_by_rank(tmp_path: Path) -> None:
         "    sys.exit(0)\n"
         "signal.signal(15, end)\n"
         "print('up', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     recorder = _Recorder()
     supervisor = Supervisor(recorder, SystemClock())
@@ -313,7 +313,7 @@ def test_child_ends_with_its_killed_parent() -> None:
         "command[4] = str(os.getpid())\n"
         "child = subprocess.Popen(command, start_new_session=True)\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
@@ -321,10 +321,10 @@ def test_child_ends_with_its_killed_parent() -> None:
         assert parent.stdout is not None
         identity = identify(int(parent.stdout.readline()))
         assert identity is not None
-        time.sleep(0.3)  # the launcher needs a moment to become the program
+        assert parent.stdout.readline() == "up\n", "the launcher has become the program"
         assert identity.is_alive
         parent.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while identity.is_alive:
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.01)

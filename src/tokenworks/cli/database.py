@@ -54,7 +54,7 @@ def migrate_database(
     Exit 0: done, also when there was nothing to do. Exit 1: old code runs, or an applied
     migration was edited. Exit 2: it could not run; nothing is half done, run it again.
     """
-    from tokenworks.bootstrap import make_fence
+    from tokenworks.bootstrap.database import make_fence
     from tokenworks.postgres.migrate import Phase, migrate
 
     settings = load_settings({"data_dir": data})

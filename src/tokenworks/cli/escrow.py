@@ -25,6 +25,7 @@ from tokenworks.cli.client import (
     reporting,
 )
 from tokenworks.cli.escrow_offline import checked, run_again, sign_escrow
+from tokenworks.cli.reading import read_bytes
 from tokenworks.cli.receipt import default_keys
 from tokenworks.cli.rendering import Output, Record, column, short_moment
 from tokenworks.cli.wallet_file import read_wallet
@@ -33,8 +34,6 @@ from tokenworks.receipts.files import read_keys, verify_paths
 app: Final = typer.Typer(
     help="Escrow: paid when it worked, by a condition both sides can run.", no_args_is_help=True
 )
-
-FILE_BYTES_MAX: Final = 1024 * 1024
 
 
 def _milestones(row: Record) -> str:
@@ -103,7 +102,7 @@ def open_escrow(
             message = "Give either --wallet or --authorisation."
             raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
         if authorisation is not None:
-            jws = _read(authorisation).decode(errors="replace").strip()
+            jws = read_bytes(authorisation).decode(errors="replace").strip()
         else:
             assert wallet is not None, "checked a line before"
             jws = sign_escrow(
@@ -284,7 +283,7 @@ def check_condition(
     """
     output = Output(as_json=as_json)
     with reporting(output):
-        text = _read(condition).decode().strip()
+        text = read_bytes(condition).decode().strip()
         claims: dict[str, dict[str, Any]] = {}
         for pair in attested or []:
             name, _, file = pair.partition("=")
@@ -354,15 +353,15 @@ def _evidence(text: str) -> dict[str, str]:
     if not mark or not uri:
         message = f"--evidence {text!r} is not of the form log.txt=https://example.com/log.txt."
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return {"sha256": hashlib.sha256(_read(Path(file))).hexdigest(), "uri": uri}
+    return {"sha256": hashlib.sha256(read_bytes(Path(file))).hexdigest(), "uri": uri}
 
 
 def _read_statements(files: list[Path] | None) -> list[str]:
-    return [_read(file).decode(errors="replace").strip() for file in files or []]
+    return [read_bytes(file).decode(errors="replace").strip() for file in files or []]
 
 
 def _strict(file: Path) -> object:
-    return read_strictly(_read(file))
+    return read_strictly(read_bytes(file))
 
 
 def _read_object(file: Path) -> dict[str, Any]:
@@ -370,15 +369,3 @@ def _read_object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CommandError(f"{file} holds no JSON object.", exit_code=EXIT_COULD_NOT_RUN)
     return cast("dict[str, Any]", content)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-    if len(content) > FILE_BYTES_MAX:
-        message = f"{file} has more than {FILE_BYTES_MAX} bytes."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return content

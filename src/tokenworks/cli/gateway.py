@@ -26,7 +26,7 @@ def gateway(
     """
     import uvloop
 
-    from tokenworks.bootstrap import run_gateway
+    from tokenworks.bootstrap.gateway_process import run_gateway
 
     settings = load_settings({"data_dir": data, "port": port, "host": host})
     uvloop.run(run_gateway(settings, index=index))

@@ -193,7 +193,7 @@ def _add_admin_key(*, data: Path | None, output: Output, party: str | None) -> N
     if party is not None:
         message = "An admin key belongs to the platform: leave the party out."
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    from tokenworks.bootstrap import create_admin_key
+    from tokenworks.bootstrap.admin_key import create_admin_key
 
     settings = load_settings({"data_dir": data})
     api_key, secret = asyncio.run(create_admin_key(settings))

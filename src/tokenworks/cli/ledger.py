@@ -136,7 +136,7 @@ def check(
     Starts from the last signed checkpoint. Reads one snapshot of the database, whether the hub
     runs or not. Exit 0: clean. Exit 1: the books are broken. Exit 2: the check could not run.
     """
-    from tokenworks.bootstrap import check_ledger
+    from tokenworks.bootstrap.books import check_ledger
     from tokenworks.cli.data_directory import database_for_checks
 
     output = Output(as_json=as_json)
@@ -192,7 +192,7 @@ def archive_months(
     Safe to run again, also after it was killed. Exit 0: all is archived. Exit 1: a month stays,
     e.g. because a hold of it is open. Exit 2: it could not run.
     """
-    from tokenworks.bootstrap import archive_ledger
+    from tokenworks.bootstrap.books import archive_ledger
     from tokenworks.cli.data_directory import database_for_checks
 
     output = Output(as_json=as_json)

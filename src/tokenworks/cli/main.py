@@ -23,6 +23,8 @@ from tokenworks.foundation.errors import TokenworksError
 
 EXIT_COULD_NOT_RUN: Final = 2
 """As ``cli/client.py`` says: wrong usage, or the command could not run at all."""
+COMPLETION_OPTIONS: Final = frozenset({"install_completion", "show_completion"})
+"""Of the whole command: Typer gives them to every app that it makes a command of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,15 @@ COMMANDS: Final = (
 )
 
 
+def load_command(registration: Registration) -> Any:  # noqa: ANN401 - Typer's click is private
+    """
+    Import a noun and return its command, with its own options only.
+    """
+    command = get_command(importlib.import_module(registration.module).app)
+    command.params = [one for one in command.params if one.name not in COMPLETION_OPTIONS]
+    return command
+
+
 class LazyCommand(TyperCommand):
     """
     Stand for a command until it runs.
@@ -94,8 +105,8 @@ class LazyCommand(TyperCommand):
         """
         Load the real command and let it read its arguments.
         """
-        module = importlib.import_module(self._registration.module)
-        return get_command(module.app).make_context(info_name, args, parent=parent, **extra)
+        command = load_command(self._registration)
+        return command.make_context(info_name, args, parent=parent, **extra)
 
 
 class RootGroup(TyperGroup):

@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Final
 
 import typer
 
@@ -23,10 +22,10 @@ from tokenworks.cli.client import (
     reporting,
 )
 from tokenworks.cli.key import parse_expiry, split_models
+from tokenworks.cli.mandate_terms import money_limits, payment_limits, split_window, terms_text
+from tokenworks.cli.reading import read_object, read_text
 from tokenworks.cli.receipt import default_keys
 from tokenworks.cli.rendering import Output, column, short_moment
-from tokenworks.cli.wallet_file import read_wallet
-from tokenworks.foundation.clock import SystemClock
 
 app: Final = typer.Typer(help="Mandates: what agents may spend.", no_args_is_help=True)
 
@@ -48,6 +47,8 @@ DETAIL: Final = (
     column("Created", short_moment("created_at")),
     column("Id", "mandate_id"),
 )
+
+FROZEN: Final = (column("Name"), column("Kind"), column("State"), column("Id"))
 
 MandateArgument = Annotated[str, typer.Argument(metavar="MANDATE", help="The mandate's id.")]
 
@@ -90,12 +91,9 @@ def add(
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
         terms = {
-            "budgets": _money_limits(budget),
-            "counts": [
-                {"window": window, "payments": _whole(number)}
-                for number, window in map(_split_window, count or [])
-            ],
-            "payee_budgets": _money_limits(payee_budget),
+            "budgets": money_limits(budget),
+            "counts": payment_limits(count),
+            "payee_budgets": money_limits(payee_budget),
             "amount_max": amount_max,
             "amount_min": amount_min,
             "payees": payee,
@@ -181,7 +179,7 @@ def freeze(
     Stop a mandate and all below it, at once.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        hub.output.record(hub.post(f"mandates/{mandate}/freeze"), _FROZEN)
+        hub.output.record(hub.post(f"mandates/{mandate}/freeze"), FROZEN)
 
 
 @app.command("thaw")
@@ -196,7 +194,7 @@ def thaw(
     Let a frozen mandate go on.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        hub.output.record(hub.post(f"mandates/{mandate}/thaw"), _FROZEN)
+        hub.output.record(hub.post(f"mandates/{mandate}/thaw"), FROZEN)
 
 
 @app.command("raise")
@@ -212,7 +210,7 @@ def raise_limit(
     Raise a budget of a mandate, never above those of the mandates above it.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        amount, window = _split_window(budget)
+        amount, window = split_window(budget)
         body = {"amount": amount, "window": window}
         hub.output.record(hub.post(f"mandates/{mandate}/raise", body), DETAIL)
 
@@ -237,9 +235,11 @@ def delegate(
     Sign a part of a mandate away with the agent's own wallet; it can only narrow.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        from tokenworks.cli.mandate_offline import sign_delegation
+
         parent = hub.get(f"mandates/{mandate}")
         agent = hub.get(f"agents/{to}")
-        jws = _sign_delegation(parent, agent, wallet_file=wallet_file, terms=terms, expires=expires)
+        jws = sign_delegation(parent, agent, wallet_file=wallet_file, terms=terms, expires=expires)
         answer = hub.post(f"mandates/{mandate}/delegate", {"jws": jws})
         hub.output.record(answer, DETAIL)
 
@@ -268,12 +268,12 @@ def import_ap2(
     Issue a mandate that says what an AP2 v0.2 open payment mandate says.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        text = _read_text(file)
+        text = read_text(file)
         is_claims = text.lstrip().startswith("{")
         body = {
             "agent": agent,
-            "mandate" if is_claims else "sd_jwt": _read_json(file) if is_claims else text.strip(),
-            "issuer_key": None if issuer_key is None else _read_json(issuer_key),
+            "mandate" if is_claims else "sd_jwt": read_object(file) if is_claims else text.strip(),
+            "issuer_key": None if issuer_key is None else read_object(issuer_key),
             "payees": dict(_split_pair(pair) for pair in payee or []),
             "label": label,
         }
@@ -320,106 +320,16 @@ def verify(
     """
     output = Output(as_json=as_json)
     with reporting(output):
-        from tokenworks.agents.mandates.verifying import verify_chain
-        from tokenworks.receipts.files import read_keys
+        from tokenworks.cli.mandate_offline import verify_file
 
-        trusted = read_keys(root or default_keys(data))
-        report = verify_chain(_chain_of(file), trusted, now=SystemClock().now())
-        findings = [
-            {
-                "position": finding.position,
-                "mandate_id": str(finding.mandate_id) if finding.mandate_id else None,
-                "code": finding.code,
-                "message": finding.message,
-            }
-            for finding in report.findings
-        ]
-        document = {
-            "is_good": report.is_good,
-            "mandates": [
-                {
-                    "mandate_id": str(signed.claims.jti),
-                    "agent_id": str(signed.claims.sub),
-                    "iss": signed.claims.iss,
-                }
-                for signed in report.mandates
-            ],
-            "findings": findings,
-        }
+        document = verify_file(file, root or default_keys(data))
         if as_json:
             output.document(document)
         else:
             columns = (column("Position", right=True), column("Code"), column("Message"))
-            output.records(findings, columns, empty="Good.")
-        if not report.is_good:
+            output.records(document["findings"], columns, empty="Good.")
+        if not document["is_good"]:
             raise typer.Exit(EXIT_REFUSED)
-
-
-_FROZEN: Final = (column("Name"), column("Kind"), column("State"), column("Id"))
-
-
-def terms_text(terms: dict[str, Any]) -> str:
-    """
-    Return terms in one line for people.
-    """
-    parts: list[str] = []
-    for field, value in terms.items():
-        if field in {"budgets", "payee_budgets"}:
-            each = " each payee" if field == "payee_budgets" else ""
-            parts.extend(f"{limit['amount']}/{limit['window']}{each}" for limit in value)
-        elif field == "counts":
-            parts.extend(f"{limit['payments']} payments/{limit['window']}" for limit in value)
-        elif isinstance(value, list):
-            parts.append(f"{field}: {len(cast('list[object]', value))}")
-        else:
-            parts.append(f"{field} {value}")
-    return ", ".join(parts)
-
-
-def _sign_delegation(
-    parent: dict[str, Any],
-    agent: dict[str, Any],
-    *,
-    wallet_file: Path,
-    terms: str,
-    expires: str | None,
-) -> str:
-    from uuid import UUID
-
-    from tokenworks.agents.mandates.signing import sign_by_wallet
-    from tokenworks.agents.mandates.terms import moment_from_text, terms_from_object
-    from tokenworks.foundation.identifiers import IdentifierSource
-
-    clock = SystemClock()
-    fields = _parsed(terms, "--terms")
-    wallets = [w["address"] for w in agent["wallets"] if w["revoked_at"] is None]
-    return sign_by_wallet(
-        read_wallet(wallet_file),
-        mandate_id=IdentifierSource(clock).mint(),
-        agent_id=UUID(agent["party_id"]),
-        terms=terms_from_object({"currency": parent["terms"]["currency"], **fields}),
-        issued_at=clock.now(),
-        expires_at=(
-            None if expires is None else moment_from_text("expires", parse_expiry(expires))
-        ),
-        agent_address=wallets[0] if wallets else None,
-        parent_id=UUID(parent["mandate_id"]),
-        parent_jws=parent["chain"][-1],
-    )
-
-
-def _money_limits(texts: list[str] | None) -> list[dict[str, str]]:
-    return [
-        {"window": window, "amount": amount} for amount, window in map(_split_window, texts or [])
-    ]
-
-
-def _split_window(text: str) -> tuple[str, str]:
-    amount, separator, window = text.partition("/")
-    if not separator or not amount or not window:
-        message = f"{text!r} is not written as 5/day or 100/ever."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return amount, window
 
 
 def _split_pair(text: str) -> tuple[str, str]:
@@ -428,45 +338,3 @@ def _split_pair(text: str) -> tuple[str, str]:
         message = f"{text!r} is not written as MERCHANT_ID=PARTY."
         raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
     return merchant, party
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        message = f"{text!r} is no whole number of payments."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return int(text)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parsed(_read_text(path), str(path))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        document: object = json.loads(text)
-    except ValueError as error:
-        message = f"{where} is no JSON: {error}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-    if not isinstance(document, dict):
-        message = f"{where} is no JSON object."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return cast("dict[str, Any]", document)
-
-
-def _chain_of(path: Path) -> list[str]:
-    text = _read_text(path).strip()
-    if not text.startswith("{"):
-        return text.split()
-    chain: object = _parsed(text, str(path)).get("chain")
-    if not isinstance(chain, list):
-        message = f"{path} has no chain of signed mandates."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return [str(item) for item in cast("list[object]", chain)]

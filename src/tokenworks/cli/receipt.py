@@ -23,7 +23,7 @@ from tokenworks.cli.client import (
 )
 from tokenworks.cli.rendering import Output, Record, column
 from tokenworks.receipts.files import read_keys, verify_paths
-from tokenworks.receipts.verify import Verification
+from tokenworks.receipts.findings import Verification
 from tokenworks.settings import load_settings
 
 app: Final = typer.Typer(help="Receipts: the bill that proves itself.", no_args_is_help=True)

@@ -117,7 +117,7 @@ def _restore(
     *,
     with_check: bool,
 ) -> dict[str, Any]:
-    from tokenworks.bootstrap import check_ledger
+    from tokenworks.bootstrap.books import check_ledger
     from tokenworks.postgres.promotion import record_promotion
 
     lock = DataDirectoryLock.acquire(settings.data_dir)

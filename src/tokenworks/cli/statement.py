@@ -21,6 +21,7 @@ from tokenworks.cli.client import (
     UrlOption,
     hub_session,
 )
+from tokenworks.cli.reading import read_text
 from tokenworks.cli.rendering import column, short_moment
 from tokenworks.foundation.limits import STATEMENT_BYTES_MAX
 
@@ -115,7 +116,7 @@ def import_statement(
     file again shows what was found the first time.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        content = _read(file)
+        content = read_text(file, bytes_max=STATEMENT_BYTES_MAX, hint="Cut it by date.")
         hub.output.note(f"Matching {file.name} ({len(content)} characters).")
         body: dict[str, object] = {
             "supplier": supplier,
@@ -214,22 +215,6 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
             raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
         columns[ours] = theirs
     return columns
-
-
-def _read(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        message = f"{file} cannot be read: {error.strerror}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-    if len(content) > STATEMENT_BYTES_MAX:
-        message = f"{file} has more than {STATEMENT_BYTES_MAX} bytes; cut it by date."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        message = f"{file} is not UTF-8: byte {error.start} is not."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
 
 
 def _with_rows(error: CommandError) -> CommandError:

@@ -247,7 +247,7 @@ class Hub:
         return service.running.dsn_owner, service.running.dsn_posting
 
     async def _migrate(self, dsn_owner: str) -> None:
-        from tokenworks.bootstrap import make_fence
+        from tokenworks.bootstrap.database import make_fence
         from tokenworks.postgres.migrate import ALL_PHASES, Phase, migrate
 
         # Nobody else runs on the hub's own database; on one of yours another host may.
@@ -263,7 +263,7 @@ class Hub:
         supplier_url = self._supplier_url()
         if supplier_url is None:
             return None
-        from tokenworks.bootstrap import prepare_demo
+        from tokenworks.bootstrap.demo import prepare_demo
 
         with self._progress.step("demo", "Demo business: supplier, price, buyer"):
             prepared = await prepare_demo(self._settings, dsn_owner, supplier_url)

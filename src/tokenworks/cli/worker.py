@@ -23,6 +23,6 @@ def worker(
     """
     import uvloop
 
-    from tokenworks.bootstrap import run_worker
+    from tokenworks.bootstrap.worker_process import run_worker
 
     uvloop.run(run_worker(load_settings({"data_dir": data})))

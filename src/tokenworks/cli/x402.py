@@ -25,6 +25,7 @@ from tokenworks.cli.client import (
     JsonOption,
     reporting,
 )
+from tokenworks.cli.reading import parse_object, read_text
 from tokenworks.cli.rendering import PIPE_WIDTH, Output, clean
 from tokenworks.conformance.facilitator import Facilitator
 from tokenworks.conformance.ground import GivenPurse, Ground
@@ -229,16 +230,8 @@ def _first_network(kinds: list[JsonObject]) -> str:
     raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {error}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-
-
 def _read_hex(path: Path) -> bytes:
-    text = _read_text(path)
+    text = read_text(path).strip()
     try:
         return _thirty_two(bytes.fromhex(text.removeprefix("0x")))
     except ValueError as error:
@@ -247,7 +240,7 @@ def _read_hex(path: Path) -> bytes:
 
 
 def _read_jwk(path: Path) -> bytes:
-    text = _read_text(path)
+    text = read_text(path).strip()
     try:
         document = json.loads(text)
         if (document["kty"], document["crv"]) != ("OKP", "Ed25519"):
@@ -265,17 +258,7 @@ def _thirty_two(secret: bytes) -> bytes:
 
 
 def _parse_extra(text: str | None) -> JsonObject:
-    if text is None:
-        return {}
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        message = f"--extra is no JSON: {error}."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN) from error
-    if not isinstance(document, dict):
-        message = "--extra is no JSON object."
-        raise CommandError(message, exit_code=EXIT_COULD_NOT_RUN)
-    return cast("JsonObject", document)
+    return {} if text is None else parse_object(text, "--extra")
 
 
 def _parse_headers(lines: list[str]) -> dict[str, str]:

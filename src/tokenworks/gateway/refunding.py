@@ -28,7 +28,8 @@ from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.identifiers import IdentifierSource
 from tokenworks.foundation.money import Amount, quanta_to_text
-from tokenworks.gateway.calls import CallRow, CallStore
+from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.gateway.errors import (
     CallNotFoundError,
     RefundConflictError,

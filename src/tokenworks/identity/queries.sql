@@ -42,21 +42,23 @@ WHERE
 ORDER BY party_id
 LIMIT %(count)s;
 
--- name: select_chain
--- Read a party and its ancestors, root first.
+-- name: select_chains
+-- Read some parties, each with its ancestors, root first.
 WITH RECURSIVE chain AS (
-    SELECT parties.*, 1 AS height
+    SELECT parties.*, parties.party_id AS asked_id, 1 AS height
     FROM identity.parties
-    WHERE party_id = %(party_id)s
+    WHERE party_id = ANY (%(party_ids)s::uuid[])
     UNION ALL
-    SELECT parent.*, chain.height + 1
+    SELECT parent.*, chain.asked_id, chain.height + 1
     FROM chain
     INNER JOIN identity.parties AS parent ON chain.parent_id = parent.party_id
 )
 
-SELECT party_id, kind, level, name, organisation_id, parent_id, default_tier, state, created_at
+SELECT
+    party_id, kind, level, name, organisation_id, parent_id, default_tier, state, created_at,
+    asked_id
 FROM chain
-ORDER BY height DESC;
+ORDER BY asked_id, height DESC;
 
 -- name: select_stopped
 -- Which of some parties may not act, because they or somebody above them is frozen or closed.

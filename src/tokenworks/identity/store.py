@@ -97,12 +97,17 @@ async def list_parties(
     return [_party(row) for row in await cursor.fetchall()]
 
 
-async def read_chain(connection: Connection, party_id: UUID) -> list[Party]:
+async def read_chains(
+    connection: Connection, party_ids: Sequence[UUID]
+) -> dict[UUID, tuple[Party, ...]]:
     """
-    Return a party and its ancestors, root first; empty when there is no such party.
+    Return some parties, each with its ancestors, root first; who is unknown is left out.
     """
-    cursor = await connection.execute(_queries["select_chain"], {"party_id": party_id})
-    return [_party(row) for row in await cursor.fetchall()]
+    cursor = await connection.execute(_queries["select_chains"], {"party_ids": list(party_ids)})
+    chains: dict[UUID, list[Party]] = {}
+    for *row, asked_id in await cursor.fetchall():
+        chains.setdefault(asked_id, []).append(_party(tuple(row)))
+    return {party_id: tuple(chain) for party_id, chain in chains.items()}
 
 
 async def read_stopped(connection: Connection, party_ids: Sequence[UUID]) -> dict[UUID, PartyState]:

@@ -27,6 +27,7 @@ import psycopg
 from psycopg import IsolationLevel
 
 from tokenworks.foundation.clock import Clock
+from tokenworks.ledger.accounts import CLIENT_MONEY, SAFEGUARDED
 from tokenworks.ledger.archive_files import earlier_months, microseconds
 from tokenworks.ledger.check_archive import ArchivedRows
 from tokenworks.ledger.check_chain import ChainCheck
@@ -46,7 +47,6 @@ from tokenworks.ledger.closing_statement import chain_problems
 from tokenworks.ledger.errors import ArchiveNeededError, LedgerUnavailableError
 from tokenworks.ledger.findings import CheckReport, Findings, ProblemCode
 from tokenworks.ledger.hold_history import CheckedAccount
-from tokenworks.ledger.service import CLIENT_MONEY, SAFEGUARDED
 from tokenworks.postgres.pool import connect
 
 Moved = Mapping[int, list[int]]

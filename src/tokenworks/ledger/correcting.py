@@ -24,6 +24,8 @@ import msgspec
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.errors import InvalidError
 from tokenworks.foundation.money import Amount
+from tokenworks.ledger.accounts import PLATFORM_ID
+from tokenworks.ledger.entries import canonical
 from tokenworks.ledger.errors import (
     AlreadyReversedError,
     DateNotOverError,
@@ -41,7 +43,7 @@ from tokenworks.ledger.model import (
     PostingKind,
     Transfer,
 )
-from tokenworks.ledger.service import PLATFORM_ID, Ledger
+from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Connection
 
 REVERSIBLE_KINDS: Final = frozenset(
@@ -156,7 +158,7 @@ class Corrections:
                     transfers=turned(original.legs, debtors, own),
                     is_exact=True,
                     accounting_date=accounting_date,
-                    meta=_canonical(
+                    meta=canonical(
                         {
                             "kind": "reversal",
                             "reverses": str(fact_id),
@@ -187,7 +189,7 @@ class Corrections:
         code = difference.asset.code
         payable = await self._ledger.account(party_id, "supplier_payable", code)
         variance = await self._ledger.account(PLATFORM_ID, "supplier_variance", code)
-        text = _canonical(meta)
+        text = canonical(meta)
         if difference.quanta > 0:
             raised = Transfer(debit=variance, credit=payable, quanta=difference.quanta)
             outcome = await self._ledger.post(
@@ -378,7 +380,3 @@ def _from_outcome(fact_id: UUID, asset: str, outcome: Outcome) -> Correction:
         asset=asset,
         owed_quanta=outcome.overrun,
     )
-
-
-def _canonical(meta: Mapping[str, object]) -> str:
-    return msgspec.json.encode(meta, order="sorted").decode()

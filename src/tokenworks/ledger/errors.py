@@ -34,6 +34,14 @@ class FundsShortError(InsufficientFundsError):
     code = "insufficient_funds"
 
 
+class ScopeFrozenError(FundsShortError):
+    """
+    The spender, or someone above it, is frozen.
+    """
+
+    code = "scope_frozen"
+
+
 class LimitShortError(InsufficientFundsError):
     """
     A limit without a window does not cover what has to be held.

@@ -9,12 +9,12 @@ the caller (``gateway/orphans.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID
 
 from tokenworks.foundation.clock import Clock
-from tokenworks.ledger.writer import QUERIES, Lane
+from tokenworks.ledger.batching.lane_connection import Lane
+from tokenworks.ledger.store import Store
 from tokenworks.postgres.pool import Pool
 
 
@@ -24,14 +24,14 @@ class Leases:
     """
 
     def __init__(self, pool: Pool, clock: Clock) -> None:
-        self._pool = pool
+        self._store = Store(pool)
         self._clock = clock
 
     async def holders(self) -> dict[str, bool]:
         """
         Return who has leases that were not ended, and whether one of them still runs.
         """
-        rows = await self._fetch_all("leaseholders", {"now": self._clock.now()})
+        rows = await self._store.fetch_all("leaseholders", {"now": self._clock.now()})
         return dict(rows)
 
     async def end(self, holder: str, *, is_gone: bool) -> bool:
@@ -43,20 +43,20 @@ class Leases:
             is_gone: Whether that is certain; else a lease that runs speaks against it.
         """
         parameters = {"holder": holder, "now": self._clock.now(), "is_gone": is_gone}
-        rows = await self._fetch_all("end_leases", parameters)
+        rows = await self._store.fetch_all("end_leases", parameters)
         return bool(rows[0][0])
 
     async def ended(self) -> list[Lane]:
         """
         Return the leases that ended and are not forgotten.
         """
-        return [Lane(row[0], row[1]) for row in await self._fetch_all("ended_leases", {})]
+        return [Lane(row[0], row[1]) for row in await self._store.fetch_all("ended_leases", {})]
 
     async def orphans(self, meta: str, limit: int) -> list[UUID]:
         """
         Return open holds under leases that ended, of those whose meta begins with ``meta``.
         """
-        rows = await self._fetch_all("orphaned_holds", {"meta": meta, "limit": limit})
+        rows = await self._store.fetch_all("orphaned_holds", {"meta": meta, "limit": limit})
         return [row[0] for row in rows]
 
     async def forget(self, leases: Sequence[Lane]) -> None:
@@ -65,9 +65,4 @@ class Leases:
         """
         lanes = [lease.number for lease in leases]
         epochs = [lease.epoch for lease in leases]
-        await self._fetch_all("forget_leases", {"lanes": lanes, "epochs": epochs})
-
-    async def _fetch_all(self, query: str, parameters: Mapping[str, Any]) -> list[Any]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(QUERIES[query], parameters)
-            return await cursor.fetchall()
+        await self._store.fetch_all("forget_leases", {"lanes": lanes, "epochs": epochs})

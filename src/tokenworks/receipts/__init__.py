@@ -13,5 +13,6 @@ Invariants:
 - A signature is made only for a position that is already durable.
 - A key is never deleted; a retired one stays published with the time it ended.
 
-``verify``, ``trust`` and ``files`` need no database and no network.
+What verifies needs no database and no network: ``verify`` with ``signer_check``,
+``disclosures`` and ``lane_chain``; ``addenda``, ``trust`` and ``files``.
 """

@@ -22,7 +22,9 @@ from uuid import UUID
 
 import msgspec
 
+from tokenworks.receipts.disclosures import is_same_json
 from tokenworks.receipts.errors import JwsMalformedError
+from tokenworks.receipts.findings import Problem, ProblemCode, Verification
 from tokenworks.receipts.jws import (
     ADDENDUM_TYPE,
     CompactJws,
@@ -32,9 +34,9 @@ from tokenworks.receipts.jws import (
     to_base64url,
 )
 from tokenworks.receipts.model import LINK_BYTES
+from tokenworks.receipts.signer_check import check_key
 from tokenworks.receipts.signing import LaneSigner
 from tokenworks.receipts.trust import TrustedKeys
-from tokenworks.receipts.verify import Problem, ProblemCode, Verification, check_key, is_same_json
 
 ADDENDUM_VIEW: Final = "addendum"
 _MEMBERS: Final = frozenset({"addendum", "jws", "certificate"})

@@ -16,14 +16,10 @@ from typing import Final, NoReturn, cast
 
 from tokenworks.receipts.addenda import check_addenda, is_addendum, verify_addendum
 from tokenworks.receipts.errors import KeyFileInvalidError
+from tokenworks.receipts.findings import Problem, ProblemCode, Verification
+from tokenworks.receipts.lane_chain import check_links
 from tokenworks.receipts.trust import TrustedKeys
-from tokenworks.receipts.verify import (
-    Problem,
-    ProblemCode,
-    Verification,
-    check_links,
-    verify_receipt,
-)
+from tokenworks.receipts.verify import verify_receipt
 
 COMMENT_PREFIX: Final = ": tokenworks-receipt "
 RECEIPT_FILE_BYTES_MAX: Final = 256 * 1024 * 1024

@@ -10,7 +10,8 @@ one that was sent; one request is signed for once, whatever happens to the conne
 is no failure; the mandate at the hub is what bounds an agent, this cap is a belt beside it.
 """
 
-from tokenworks.sdk.client import AsyncHubClient, HubClient
+from tokenworks.sdk.async_client import AsyncHubClient
+from tokenworks.sdk.client import HubClient
 from tokenworks.sdk.errors import (
     AnswerLostError,
     BindingMismatchError,
@@ -32,6 +33,7 @@ from tokenworks.sdk.model import (
     Requirements,
     Settlement,
 )
+from tokenworks.sdk.repeating import Backoff
 from tokenworks.sdk.spending import SpendCap
 from tokenworks.sdk.transport import (
     AsyncPayingTransport,
@@ -48,6 +50,7 @@ __all__ = [
     "AnswerLostError",
     "AsyncHubClient",
     "AsyncPayingTransport",
+    "Backoff",
     "Binding",
     "BindingMismatchError",
     "ChatAnswer",

@@ -2,7 +2,7 @@
 HTTP transports that pay what costs money, for httpx and whatever is built on it.
 
 A request goes out as it is; a 402 with an offer is paid and sent again. When the connection
-breaks after the signature, the very same signature is sent again (``REPEATS``), so nothing is
+breaks after the signature, the very same signature is sent again (``repeating``), so nothing is
 paid twice; when there is no answer at all, ``PaymentUncertainError`` says so.
 """
 
@@ -26,9 +26,8 @@ from tokenworks.sdk.paying import (
     Signed,
     StreamWatch,
 )
+from tokenworks.sdk.repeating import Backoff, send_again, send_again_async
 
-REPEATS: Final = 2
-"""How often a signed request is sent again when the connection breaks."""
 POLL_S: Final = 2.0
 
 
@@ -39,11 +38,22 @@ class PayingTransport(httpx.BaseTransport):
     Args:
         desk: Decides and signs.
         inner: Sends; httpx's own when omitted.
+        backoff: How often, and after how long, what was signed is sent again.
+        sleep: Waits some seconds.
     """
 
-    def __init__(self, desk: PaymentDesk, inner: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        desk: PaymentDesk,
+        inner: httpx.BaseTransport | None = None,
+        *,
+        backoff: Backoff | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.desk = desk
         self._inner = inner or httpx.HTTPTransport()
+        self._backoff = backoff or Backoff()
+        self._sleep = sleep
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -60,23 +70,23 @@ class PayingTransport(httpx.BaseTransport):
         return self._pay(self.desk.sign(request, answer))
 
     def _pay(self, signed: Signed) -> httpx.Response:
-        for attempt in range(REPEATS + 1):
-            try:
-                answer = self._inner.handle_request(signed.request)
-                if is_short(answer):
-                    answer.read()
-                    answer.close()
-            except httpx.TransportError as error:
-                if attempt == REPEATS:
-                    raise self.desk.uncertain(signed, _words(error)) from error
-                continue
-            answer.request = signed.request
-            if self.desk.conclude(signed, answer):
-                assert isinstance(answer.stream, httpx.SyncByteStream), "from a transport of it"
-                watch = StreamWatch(self.desk, signed, answer)
-                answer.stream = _WatchedStream(answer.stream, watch)
+        def send() -> httpx.Response:
+            answer = self._inner.handle_request(signed.request)
+            if is_short(answer):
+                answer.read()
+                answer.close()
             return answer
-        raise AssertionError("the last attempt returns or raises")
+
+        try:
+            answer = send_again(send, self._backoff, self._sleep)
+        except httpx.TransportError as error:
+            raise self.desk.uncertain(signed, _words(error)) from error
+        answer.request = signed.request
+        if self.desk.conclude(signed, answer):
+            assert isinstance(answer.stream, httpx.SyncByteStream), "from a transport of it"
+            watch = StreamWatch(self.desk, signed, answer)
+            answer.stream = _WatchedStream(answer.stream, watch)
+        return answer
 
     def close(self) -> None:
         """
@@ -92,11 +102,22 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
     Args:
         desk: Decides and signs.
         inner: Sends; httpx's own when omitted.
+        backoff: How often, and after how long, what was signed is sent again.
+        sleep: Waits some seconds.
     """
 
-    def __init__(self, desk: PaymentDesk, inner: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        desk: PaymentDesk,
+        inner: httpx.AsyncBaseTransport | None = None,
+        *,
+        backoff: Backoff | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.desk = desk
         self._inner = inner or httpx.AsyncHTTPTransport()
+        self._backoff = backoff or Backoff()
+        self._sleep = sleep
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -113,23 +134,23 @@ class AsyncPayingTransport(httpx.AsyncBaseTransport):
         return await self._pay(self.desk.sign(request, answer))
 
     async def _pay(self, signed: Signed) -> httpx.Response:
-        for attempt in range(REPEATS + 1):
-            try:
-                answer = await self._inner.handle_async_request(signed.request)
-                if is_short(answer):
-                    await answer.aread()
-                    await answer.aclose()
-            except httpx.TransportError as error:
-                if attempt == REPEATS:
-                    raise self.desk.uncertain(signed, _words(error)) from error
-                continue
-            answer.request = signed.request
-            if self.desk.conclude(signed, answer):
-                assert isinstance(answer.stream, httpx.AsyncByteStream), "from a transport of it"
-                watch = StreamWatch(self.desk, signed, answer)
-                answer.stream = _AsyncWatchedStream(answer.stream, watch)
+        async def send() -> httpx.Response:
+            answer = await self._inner.handle_async_request(signed.request)
+            if is_short(answer):
+                await answer.aread()
+                await answer.aclose()
             return answer
-        raise AssertionError("the last attempt returns or raises")
+
+        try:
+            answer = await send_again_async(send, self._backoff, self._sleep)
+        except httpx.TransportError as error:
+            raise self.desk.uncertain(signed, _words(error)) from error
+        answer.request = signed.request
+        if self.desk.conclude(signed, answer):
+            assert isinstance(answer.stream, httpx.AsyncByteStream), "from a transport of it"
+            watch = StreamWatch(self.desk, signed, answer)
+            answer.stream = _AsyncWatchedStream(answer.stream, watch)
+        return answer
 
     async def aclose(self) -> None:
         """

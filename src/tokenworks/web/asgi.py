@@ -26,45 +26,51 @@ Receive = Callable[[], Awaitable[Message]]
 SendMessage = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
-_JSON: Final = (b"content-type", b"application/json")
+JSON_MEDIA_TYPE: Final = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    *,
+    bytes_max: int = REQUEST_BODY_BYTES_MAX,
+    timeout_s: float = REQUEST_READ_TIMEOUT_S,
+) -> bytes:
     """
     Return the request's body, within the limits of size and time.
 
     Raises:
-        TooLargeError: It is larger than ``REQUEST_BODY_BYTES_MAX``.
+        TooLargeError: It is larger than ``bytes_max``.
         InvalidError: It did not arrive in time or the client left.
     """
     length = header_of(scope, b"content-length")
-    if length is not None and length.isdigit() and int(length) > REQUEST_BODY_BYTES_MAX:
-        raise _too_large()
+    if length is not None and length.isdigit() and int(length) > bytes_max:
+        raise _too_large(bytes_max)
     try:
         # From the first piece on: headers alone must not hold a connection either.
-        async with asyncio.timeout(REQUEST_READ_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body"):
                 body: bytes = message.get("body", b"")
-                if len(body) > REQUEST_BODY_BYTES_MAX:
-                    raise _too_large()
+                if len(body) > bytes_max:
+                    raise _too_large(bytes_max)
                 return body
-            return await _read_rest(message, receive)
+            return await _read_rest(message, receive, bytes_max)
     except TimeoutError as error:
         message_text = "The request body did not arrive in time."
         raise InvalidError(message_text, code="body_timeout") from error
 
 
-async def _read_rest(message: Message, receive: Receive) -> bytes:
+async def _read_rest(message: Message, receive: Receive, bytes_max: int) -> bytes:
     body = bytearray()
     while True:
         if message["type"] == "http.disconnect":
             reason = "The client left before its request was complete."
             raise InvalidError(reason, code="client_left")
         body += message.get("body", b"")
-        if len(body) > REQUEST_BODY_BYTES_MAX:
-            raise _too_large()
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
         if not message.get("more_body"):
             return bytes(body)
         message = await receive()
@@ -94,19 +100,28 @@ def settled_headers(settled: Settled) -> RawHeaders:
     return headers
 
 
-async def send_json(
-    send: SendMessage, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+def send_json(
+    send: SendMessage, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> Awaitable[None]:
+    """
+    Send a whole answer in JSON.
+    """
+    return send_whole(send, status, body, JSON_MEDIA_TYPE, headers)
+
+
+async def send_whole(
+    send: SendMessage,
+    status: int,
+    body: bytes,
+    media_type: bytes,
+    headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     """
     Send a whole answer.
     """
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [_JSON, (b"content-length", str(len(body)).encode()), *headers],
-        }
-    )
+    length = (b"content-length", str(len(body)).encode())
+    shown = [(b"content-type", media_type), length, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": shown})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -133,5 +148,5 @@ def unexpected_error() -> UnavailableError:
     return UnavailableError(message, code="internal_error")
 
 
-def _too_large() -> TooLargeError:
-    return TooLargeError(f"The request body is larger than {REQUEST_BODY_BYTES_MAX:,} bytes.")
+def _too_large(bytes_max: int) -> TooLargeError:
+    return TooLargeError(f"The request body is larger than {bytes_max:,} bytes.")

@@ -4,21 +4,18 @@ One server, several doors: pick the ASGI application by path.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 
+from tokenworks.web.asgi import Receive, Scope, SendMessage, send_json, send_whole
 from tokenworks.web.metrics import MEDIA_TYPE, HubMetrics
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 MCP_PATHS: Final = frozenset({"/mcp", "/mcp/"})
 
-_JSON: Final = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -59,7 +56,7 @@ class Switch:
         self._is_healthy = is_healthy
         self._jwks = jwks
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """
         Answer one request.
         """
@@ -77,16 +74,10 @@ class Switch:
         elif path == "/healthz":
             healthy = self._is_healthy()
             status = {"status": "ok" if healthy else "ledger_unreachable"}
-            await _answer(send, 200 if healthy else 503, _encode(status), _JSON)
+            await send_json(send, 200 if healthy else 503, _encode(status))
         elif path == "/metrics":
-            await _answer(send, 200, self._metrics.exposition(), MEDIA_TYPE.encode())
+            await send_whole(send, 200, self._metrics.exposition(), MEDIA_TYPE.encode())
         elif path == "/.well-known/jwks.json":
-            await _answer(send, 200, _encode(await self._jwks()), _JSON)
+            await send_json(send, 200, _encode(await self._jwks()))
         else:
             await self._openai_api(scope, receive, send)
-
-
-async def _answer(send: Send, status: int, body: bytes, media_type: bytes) -> None:
-    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -14,7 +14,7 @@ import msgspec
 
 from tokenworks.foundation.errors import NotFoundError
 from tokenworks.foundation.money import USD
-from tokenworks.gateway.calls import CallFilter, CallRow, FlowView, SpendRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow, FlowView, SpendRow
 from tokenworks.gateway.ports import ConnectFaultError, UpstreamRequest
 
 

@@ -5,12 +5,14 @@ Agents and mandates through the hub API: who manages, who reads, what a wallet's
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -146,6 +148,42 @@ async def test_agent_stands_below_its_owner_with_its_wallet(family: Family) -> N
     assert (await family.other_team.get("agents")).json()["items"] == []
     again = await family.hub.admin.get("agents/bot")
     assert again.json() == agent
+
+
+async def test_page_of_agents_costs_the_same_queries_however_many_they_are(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Parents and wallets are read for all of them at once, and a page ends where it is full.
+    """
+    asked: list[object] = []
+    execute = cast("Callable[..., Awaitable[object]]", psycopg.AsyncConnection.execute)
+
+    async def count(connection: object, query: object, *args: object, **options: object) -> object:
+        asked.append(query)
+        return await execute(connection, query, *args, **options)
+
+    async def listed(**query: str | int) -> tuple[int, dict[str, Any]]:
+        asked.clear()
+        page = (await family.hub.admin.get("agents", params=query)).json()
+        return len(asked), page
+
+    await listed()
+    monkeypatch.setattr(psycopg.AsyncConnection, "execute", count)
+    for_one, _ = await listed()
+    names = ["bot", *(f"bot-{number}" for number in range(2, 7))]
+    for name in names[1:]:
+        await family.hub.make("agents", name=name, owner="research")
+    await family.hub.make("agents", name="elsewhere", owner="shop")
+    for_seven, page = await listed()
+
+    assert [row["name"] for row in page["items"]] == [*names, "elsewhere"]
+    assert for_seven == for_one
+    _, first = await listed(owner="acme", limit=4)
+    _, second = await listed(owner="acme", limit=4, cursor=first["next_cursor"])
+    assert [row["name"] for row in first["items"] + second["items"]] == names
+    assert second["next_cursor"] is None
+    assert [len(row["wallets"]) for row in first["items"]] == [1, 0, 0, 0]
 
 
 async def test_owners_at_or_above_manage_and_nobody_beside_them(family: Family) -> None:

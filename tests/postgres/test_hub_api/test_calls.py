@@ -17,7 +17,7 @@ import pytest
 from tests.postgres.test_hub_api.conftest import Hub
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.money import USD
-from tokenworks.gateway.calls import (
+from tokenworks.gateway.ended_calls import (
     AttemptRow,
     CallRow,
     FlowLeg,

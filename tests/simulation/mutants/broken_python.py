@@ -13,14 +13,14 @@ from uuid import UUID
 import psycopg
 
 from tokenworks.gateway.settlement import SettlementLeg, settlement_legs
-from tokenworks.ledger.service import Ledger
-from tokenworks.ledger.writer import Writer
+from tokenworks.ledger.batching.lane_connection import LaneConnection
+from tokenworks.ledger.treasury import Treasury
 from tokenworks.supply.model import Offer
 
 PPM = 1_000_000
 
 
-async def forgetful_claim(self: Ledger, rail: str, reference: str) -> UUID:
+async def forgetful_claim(self: Treasury, rail: str, reference: str) -> UUID:
     """
     Give every telling of a payment an id of its own.
     """
@@ -55,7 +55,9 @@ def gather_everything(
     return [queue.popleft() for _ in range(min(size, len(queue)))]
 
 
-async def deaf_call(self: Writer, query: LiteralString, parameters: Sequence[Any]) -> list[Any]:
+async def deaf_call(
+    self: LaneConnection, query: LiteralString, parameters: Sequence[Any]
+) -> list[Any]:
     """
     Do not listen to what the database says when it commits.
     """

@@ -12,8 +12,9 @@ from tests.simulation.mutants.hub_catalogue import HUB_MUTANTS
 from tests.simulation.mutants.mutant import SIMULATOR, STRESS, Mutant
 from tests.simulation.simulator.laws import Law
 from tokenworks.gateway import settlement, settling
-from tokenworks.ledger import writer
-from tokenworks.ledger.service import Ledger
+from tokenworks.ledger.batching import operation_queue
+from tokenworks.ledger.batching.lane_connection import LaneConnection
+from tokenworks.ledger.treasury import Treasury
 
 _ALL_BALANCES: Final = (
     "CASE WHEN b.no_overdraft THEN b.credits_posted - b.debits_posted - b.debits_pending END"
@@ -70,7 +71,7 @@ LEDGER_MUTANTS: Final = (
         seed=2,
         found_by=SIMULATOR,
         laws=frozenset({Law.FACT_ONCE}),
-        replace=lambda: mock.patch.object(Ledger, "_claim", broken_python.forgetful_claim),
+        replace=lambda: mock.patch.object(Treasury, "_claim", broken_python.forgetful_claim),
     ),
     Mutant(
         name="partial_settle_twice",
@@ -114,14 +115,16 @@ LEDGER_MUTANTS: Final = (
         meaning="two operations on one fact may share a batch",
         found_by=SIMULATOR,
         laws=frozenset({Law.ONE_FACT_A_BATCH}),
-        replace=lambda: mock.patch.object(writer, "_gather", broken_python.gather_everything),
+        replace=lambda: mock.patch.object(
+            operation_queue, "_gather", broken_python.gather_everything
+        ),
     ),
     Mutant(
         name="swallowed_commit_error",
         meaning="an error at commit is not listened to",
         found_by=SIMULATOR,
         laws=frozenset({Law.DURABLE}),
-        replace=lambda: mock.patch.object(writer.Writer, "_call", broken_python.deaf_call),
+        replace=lambda: mock.patch.object(LaneConnection, "call", broken_python.deaf_call),
     ),
     Mutant(
         name="reused_lane",

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.databases import OpenDatabase
 from tests.simulation.mutants.catalogue import MUTANTS
 from tests.simulation.mutants.mutant import STRESS, Mutant
-from tests.simulation.simulator.database import NO_DATABASE, OpenDatabase, open_server
+from tests.simulation.simulator.database import NO_DATABASE, open_server
 from tests.simulation.simulator.laws import BrokenLawError
 from tests.simulation.simulator.run import run_steps
 from tests.simulation.stress import run_stress

@@ -121,7 +121,8 @@ class Auditor:
         """
         Stand between a writer and the database.
         """
-        place, post = writer._run_placements, writer._run_postings
+        batches = writer._batches
+        place, post = batches.place, batches.post
 
         async def run_placements(batch: Sequence[Placement]) -> list[Outcome]:
             return await self._watch(batch, place, writer.lane, self._decide_placements)
@@ -129,14 +130,15 @@ class Auditor:
         async def run_postings(batch: Sequence[Posting]) -> list[Outcome]:
             return await self._watch(batch, post, writer.lane, self._decide_postings)
 
-        vars(writer)["_run_placements"] = run_placements
-        vars(writer)["_run_postings"] = run_postings
+        vars(batches)["place"] = run_placements
+        vars(batches)["post"] = run_postings
 
     def follow(self, ledger: Ledger) -> None:
         """
         Learn which accounts a ledger freezes and thaws; whether it should is judged elsewhere.
         """
-        change = ledger.set_account_state
+        accounts = ledger._accounts
+        change = accounts.set_state
 
         async def set_state(account_id: int, state: str, connection: Connection) -> None:
             await change(account_id, state, connection)
@@ -145,7 +147,7 @@ class Auditor:
                 if main == account_id:
                     self.naive.accounts[number].state = state
 
-        vars(ledger)["set_account_state"] = set_state
+        vars(accounts)["set_state"] = set_state
 
     async def _watch(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from tests.simulation.simulator.database import OpenDatabase
+from tests.databases import OpenDatabase
 from tests.simulation.simulator.run import AUDIT_EVERY, Run, run_steps
 from tests.simulation.simulator.shrink import shrink
 

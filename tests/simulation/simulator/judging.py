@@ -17,7 +17,7 @@ from tests.simulation.simulator.naive_prices import MILLION, charge, divide, hal
 from tests.simulation.simulator.naive_windows import NaiveLimit
 from tests.simulation.simulator.scripts import ESTIMATED, Manner
 from tests.simulation.simulator.world import USD_ID
-from tokenworks.gateway.calls import CallRow
+from tokenworks.gateway.ended_calls import CallRow
 from tokenworks.identity.model import TAX_ID
 from tokenworks.ledger.model import Placement
 from tokenworks.supply.model import Offer

@@ -26,7 +26,7 @@ from tests.simulation.simulator.failing_commits import FAILING_COMMITS
 from tests.simulation.simulator.laws import BrokenLawError, Law
 from tests.simulation.simulator.virtual_time import JumpingClock
 from tests.simulation.simulator.world import World, open_world
-from tokenworks.bootstrap import Hub, open_hub
+from tokenworks.bootstrap.hub import Hub, open_hub
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.foundation.identifiers import IdentifierSource
@@ -403,7 +403,7 @@ class Process:
             writer, self.hub = self.hub.writer, None
             await _drop([writer._task])
             writer._task = None
-            await writer._disconnect()
+            await writer._connection.close()
         await self._stack.aclose()
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.simulation.simulator.auditor import PLATFORM, Auditor, Name
-from tokenworks.bootstrap import Hub
+from tokenworks.bootstrap.hub import Hub
 from tokenworks.foundation.money import USD, Amount
 from tokenworks.identity.model import ApiKey, Level, Party, PartyKind, Role
 from tokenworks.metering.model import Axis

@@ -8,4 +8,9 @@ announce them. Does not own: limits (``ledger``), mandates, the payment itself (
 Invariants: rules decide, the score may only raise scrutiny (allow -> hold, never back); an
 approval is good for one exact payload digest; whatever cannot be judged is not allowed; a
 review ends once: approved, denied or expired.
+
+``service`` names the operations. A judgement: ``judging`` (who waits) -> ``batch`` (one
+transaction) -> ``rules``, ``scoring`` -> ``deciding``. A review: ``reviews`` -> ``reviewing``
+(pure) -> ``outbox``, ``notifying``. Rules: ``ruling`` -> ``rule_documents``, ``rule_sets``,
+``rule_book``. Tables: ``profile_store``, ``review_store``, ``rule_store``, by ``records``.
 """

@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from tokenworks.agents.mandates.model import MoneyLimit
+
 
 class Action(StrEnum):
     """
@@ -116,3 +118,31 @@ class Review:
     expires_at: datetime
     decided_at: datetime | None
     note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """
+    One entry of what was said about a review.
+    """
+
+    word: str  # approve, deny or expire
+    actor: str
+    person_id: UUID | None
+    scope: Scope
+    note: str
+    digest: bytes
+    decided_at: datetime
+    raised: MoneyLimit | None = None  # with ``Scope.RAISE``: the new limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewFilter:
+    """
+    Which reviews; ``None``: all.
+    """
+
+    organisation_id: UUID | None = None
+    party_id: UUID | None = None  # at or above the agent
+    agent_id: UUID | None = None
+    state: ReviewState | None = None

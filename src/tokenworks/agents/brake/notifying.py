@@ -1,11 +1,10 @@
 """
 Tell owners' webhooks about reviews: an outbox, delivered at least once.
 
-A message is put into the outbox by the transaction that opens or ends the review
-(``store.enqueue_deliveries``). Whoever delivers takes it for ``LEASE`` in a transaction of its
-own, sends without one, and writes down what became of it; when it dies in between, the next one
-tries again after the lease. An attempt that is written down late changes nothing: the number of
-attempts has moved on.
+A message is put into the outbox by the transaction that opens or ends the review (``reviews``).
+Whoever delivers takes it for ``LEASE`` in a transaction of its own, sends without one, and writes
+down what became of it; when it dies in between, the next one tries again after the lease. An
+attempt that is written down late changes nothing: the number of attempts has moved on.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from uuid import UUID
 
 import structlog
 
-from tokenworks.agents.brake import outbox, store
+from tokenworks.agents.brake import outbox, review_store
 from tokenworks.agents.brake.errors import InvalidWebhookError, WebhookNotFoundError
 from tokenworks.agents.brake.model import Review
 from tokenworks.agents.brake.ports import Sent, WebhookSender
@@ -167,7 +166,7 @@ class Webhooks:
             if not claimed:
                 return ()
             webhooks = await outbox.read_webhooks(connection, {d.party_id for d in claimed})
-            reviews = await store.read_reviews(connection, {d.review_id for d in claimed})
+            reviews = await review_store.read_reviews(connection, {d.review_id for d in claimed})
         return [
             _Message(
                 delivery=delivery,

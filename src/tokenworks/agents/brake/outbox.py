@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from tokenworks.agents.brake.ports import Sent
-from tokenworks.agents.brake.store import QUERIES
+from tokenworks.agents.brake.records import QUERIES
 from tokenworks.agents.brake.webhooks import Delivery, Webhook
 from tokenworks.postgres.pool import Connection
 

@@ -5,19 +5,21 @@ Order of a payment's life: ``claim`` (or ``authorise``) -> ``capture``* | ``rele
 authorise and capture in one go. Each may be repeated, by any process, at any time: the answer is
 the first one. A seller that works between hold and capture asks ``claim``, so that one payment
 never buys two pieces of work.
+
+The parts, each with its own rules: ``placing`` (judge and hold), ``holding`` (the same by id),
+``attesting`` (a hold shown to a seller), ``capturing`` and ``settling`` (how it ends), ``standing``
+(how it stands).
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from tokenworks.agents.brake.model import Action, Decision, ReviewState, Subject
-from tokenworks.agents.brake.reviewing import state_at
+from tokenworks.agents.brake.model import Decision, Subject
 from tokenworks.agents.mandates.model import Authority
 from tokenworks.agents.payments.attesting import Attesting, check_attested
 from tokenworks.agents.payments.authorising import (
@@ -29,15 +31,11 @@ from tokenworks.agents.payments.errors import (
     AssetUnknownError,
     AttestationInvalidError,
     BindingMismatchError,
-    PayeeIsPayerError,
     PaymentClaimedError,
     PaymentConflictError,
-    PaymentDeniedError,
-    PaymentInReviewError,
-    PaymentNotFoundError,
-    UnauthorizedServerError,
 )
-from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment, is_waiting
+from tokenworks.agents.payments.held import CALL, ESCROW, HeldPayment
+from tokenworks.agents.payments.holding import Holding
 from tokenworks.agents.payments.identifying import request_digest_of
 from tokenworks.agents.payments.model import (
     HOLD_LIFETIME_S_MAX,
@@ -50,20 +48,19 @@ from tokenworks.agents.payments.model import (
     Scheme,
 )
 from tokenworks.agents.payments.payees import Payees
-from tokenworks.agents.payments.placing import NOTHING_ELSE, Placing, Sold, held_of
+from tokenworks.agents.payments.placing import NOTHING_ELSE, Placing, Sold
 from tokenworks.agents.payments.ports import Brake, MandateBook, Parties
-from tokenworks.agents.payments.receipt import readers_of
-from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, from_row, payment_of
+from tokenworks.agents.payments.settling import Settling
+from tokenworks.agents.payments.standing import Standing
+from tokenworks.agents.payments.store import PaymentFilter, PaymentStore, payment_of
 from tokenworks.foundation.clock import Clock
 from tokenworks.foundation.identifiers import IdentifierSource
-from tokenworks.ledger.model import Fate, Outcome, Refusal
+from tokenworks.ledger.model import Fate
 from tokenworks.ledger.service import Ledger
 from tokenworks.postgres.pool import Pool
 from tokenworks.receipts.issuing import ReceiptIssuer
-from tokenworks.receipts.jws import to_base64url
 from tokenworks.receipts.model import JsonValue
 
-RELEASED_BY_SELLER: Final = "settled with nothing"
 _SIGNED: Final = frozenset(scheme.value for scheme in Scheme)
 
 
@@ -103,11 +100,9 @@ class Payments:
         self.network = network
         self.currency = ledger.currency
         self._attesting = attesting
-        self._claim_key = claim_key
         self._ledger = ledger
-        self._brake = brake
         self._clock = clock
-        self._receipts = receipts
+        self.store = PaymentStore(pool)
         self._payees = Payees(parties, ledger)
         self._placing = Placing(
             ledger=ledger,
@@ -124,7 +119,22 @@ class Payments:
             brake=brake,
             receipts=receipts,
         )
-        self.store = PaymentStore(pool)
+        self._settling = Settling(store=self.store, capturing=self._capturing, claim_key=claim_key)
+        self._standing = Standing(
+            store=self.store,
+            ledger=ledger,
+            placing=self._placing,
+            brake=brake,
+            receipts=receipts,
+            clock=clock,
+        )
+        self._holding = Holding(
+            store=self.store,
+            placing=self._placing,
+            payees=self._payees,
+            brake=brake,
+            standing=self._standing,
+        )
 
     # ------------------------------------------------------------------ signed payments
 
@@ -215,25 +225,8 @@ class Payments:
         if held.kind == CALL:
             # The gateway works for it at this moment, and knows alone what is due.
             raise PaymentClaimedError("This payment buys a call; the hub settles it itself.")
-        may_take_less = is_payee or is_new or self._is_claimer(held, claim)
-        return await self._end(held, requirements.amount, may_take_less=may_take_less)
-
-    async def _end(self, held: HeldPayment, quanta: int, *, may_take_less: bool) -> Receipted:
-        if quanta != held.authorised_quanta and not may_take_less:
-            await self._require_repeat(held, quanta)
-        if quanta == 0:
-            return await self._capturing.release(held, reason=RELEASED_BY_SELLER)
-        return await self._capturing.capture(held, quanta=quanta)
-
-    async def _require_repeat(self, held: HeldPayment, quanta: int) -> None:
-        rows = await self.store.rows(held.payment_id)
-        if rows and rows[-1]["closes"]:
-            return  # it is over: the answer is the first one, or a conflict
-        message = (
-            f"Only the payee may settle {quanta} of {held.authorised_quanta} that are held: send"
-            " extra.claim as verify answered it, or its API key as 'Authorization: Bearer tw_...'."
-        )
-        raise UnauthorizedServerError(message, param="amount")
+        may_take_less = is_payee or is_new or self._settling.is_claimer(held, claim)
+        return await self._settling.end(held, requirements.amount, may_take_less=may_take_less)
 
     def claim_of(self, payment_id: UUID) -> str:
         """
@@ -242,12 +235,7 @@ class Payments:
         Nobody else can make it, and nobody is told twice: so a seller without a key of its own
         can give back what its failed work was held for, and the payer cannot.
         """
-        return to_base64url(hmac.digest(self._claim_key, payment_id.bytes, "sha256"))
-
-    def _is_claimer(self, held: HeldPayment, claim: str | None) -> bool:
-        if claim is None:
-            return False
-        return hmac.compare_digest(claim.encode(), self.claim_of(held.payment_id).encode())
+        return self._settling.claim_of(payment_id)
 
     async def owners_of_payee(self, payee_id: UUID) -> frozenset[UUID]:
         """
@@ -306,15 +294,15 @@ class Payments:
         Capture an attested payment; as ``settle``.
         """
         held = await self._attested(attestation, requirements, is_settling=True)
-        may_take_less = is_payee or self._is_claimer(held, claim)
-        return await self._end(held, requirements.amount, may_take_less=may_take_less)
+        may_take_less = is_payee or self._settling.is_claimer(held, claim)
+        return await self._settling.end(held, requirements.amount, may_take_less=may_take_less)
 
     async def _attested(
         self, attestation: str, requirements: Requirements, *, is_settling: bool
     ) -> HeldPayment:
         said = await self._attesting.read(attestation)
         check_attested(said, requirements, network=self.network, is_settling=is_settling)
-        held = await self._held(said.payment_id)
+        held = await self._holding.find_admitted(said.payment_id)
         if not held.is_attested or held.payee_id != said.pay_to:
             raise AttestationInvalidError("The books know this payment otherwise.")
         asked = requirements.binding
@@ -365,56 +353,17 @@ class Payments:
             PaymentConflictError: The id stands for another payment.
             TokenworksError: Payee, money or a limit refuse.
         """
-        assert fate is not Fate.CAPTURE, "a capture at expiry would have no receipt"
-        assert quanta == subject.quanta, "what is looked at is what is held"
-        found = await self._find_same(subject)
-        if found is not None:
-            return found
-        subject = replace(
+        return await self._holding.hold(
+            authority,
             subject,
-            mandate_chain=tuple(link.mandate_id for link in authority.chain),
-            overseers=authority.parties,
+            quanta=quanta,
+            expires_at=expires_at,
+            fate=fate,
+            payer=payer,
+            kind=kind,
+            decision=decision,
+            jws=jws,
         )
-        payee = await self._payees.payable(subject.payee_id)
-        if payee.organisation_id == authority.mandate.organisation_id:
-            message = "The payee belongs to the payer's own organisation."
-            raise PayeeIsPayerError(message, param="payee")
-        decision = decision or await self._brake.judge(subject)
-        waits = is_waiting(decision)
-        if waits:
-            expires_at = await self._ask(subject, decision)
-        held = held_of(subject, decision, kind=kind, payer=payer, jws=jws)
-        outcome = await self._placing.place(held, authority, expires_at=expires_at, fate=fate)
-        if outcome.code == Refusal.CONFLICT:
-            found = await self._find_same(subject)
-            if found is not None:
-                return found
-        if not outcome.is_done:
-            raise await self._placing.refusal(authority, outcome)
-        assert outcome.recorded_at is not None, "a placed hold has its time"
-        if waits:
-            message = "A person decides about this payment; ask for it again later."
-            raise PaymentInReviewError(message, details={"payment_id": str(subject.payment_id)})
-        return payment_of(held, state=PaymentState.HELD, recorded_at=outcome.recorded_at)
-
-    async def _ask(self, subject: Subject, decision: Decision) -> datetime:
-        review = None
-        if decision.action.value != "deny":
-            review = await self._brake.open_review(subject, decision)
-        if review is None or review.state in {ReviewState.DENIED, ReviewState.EXPIRED}:
-            reasons = "; ".join(reason.text for reason in decision.reasons) or "by a person."
-            raise PaymentDeniedError(f"The payment was stopped: {reasons}")
-        return review.expires_at
-
-    async def _find_same(self, subject: Subject) -> Payment | None:
-        found = await self._placing.find(subject.payment_id)
-        if found is None:
-            return None
-        held, _ = found
-        if held.digest != subject.digest:
-            raise PaymentConflictError("The id was used for another payment.")
-        await self._placing.admitted(held)
-        return await self.get(subject.payment_id)
 
     async def capture(
         self,
@@ -444,9 +393,9 @@ class Payments:
                 released, or has less left.
             PaymentHoldExpiredError, PaymentSettledError: Nothing is held any more.
         """
-        held = await self._held(payment_id)
+        held = await self._holding.find_admitted(payment_id)
         if ordinal > 0 or not closes or held.kind not in _SIGNED:
-            await self._require_left(held, quanta, ordinal)
+            await self._holding.require_left(held, quanta=quanta, ordinal=ordinal)
         if kind is not None:
             held = replace(held, kind=kind)
         return await self._capturing.capture(
@@ -463,30 +412,8 @@ class Payments:
             PaymentNotFoundError: There is none.
             PaymentHoldExpiredError, PaymentSettledError: There is nothing to give back.
         """
-        held = self._placing.known(payment_id)
-        if held is None:
-            found = await self._placing.find(payment_id)
-            if found is None:
-                raise _not_found(payment_id)
-            held = found[0]
+        held = await self._holding.find(payment_id)
         return await self._capturing.release(held, reason=reason)
-
-    async def _held(self, payment_id: UUID) -> HeldPayment:
-        held = self._placing.known(payment_id)
-        if held is not None:
-            return held
-        found = await self._placing.find(payment_id)
-        if found is None:
-            raise _not_found(payment_id)
-        return await self._placing.admitted(found[0])
-
-    async def _require_left(self, held: HeldPayment, quanta: int, ordinal: int) -> None:
-        # Two parts at once that are both within it are stopped by the row's own constraint.
-        rows = await self.store.rows(held.payment_id)
-        others = sum(row["captured_quanta"] for row in rows if row["ordinal"] != ordinal)
-        if others + quanta > held.authorised_quanta:
-            message = "All parts together are at most what was authorised."
-            raise PaymentConflictError(message, param="amount")
 
     # ------------------------------------------------------------------ looking
 
@@ -497,51 +424,7 @@ class Payments:
         Raises:
             PaymentNotFoundError: There is none.
         """
-        payment = await self._stands(payment_id)
-        return (await self._with_reviews([payment]))[0]
-
-    async def _stands(self, payment_id: UUID) -> Payment:
-        rows = await self.store.rows(payment_id)
-        captured = sum(row["captured_quanta"] for row in rows)
-        if rows and rows[-1]["closes"]:
-            return from_row(rows[-1], captured_quanta=captured)
-        found = await self._placing.find(payment_id)
-        if found is None:
-            raise _not_found(payment_id)
-        held, hold_state = found
-        view = await self._ledger.hold(payment_id)
-        assert view is not None, "it was found a moment ago"
-        if rows:
-            payment = from_row(rows[-1], captured_quanta=captured)
-            is_open = hold_state == "open"
-            return replace(payment, state=PaymentState.HELD if is_open else PaymentState.CAPTURED)
-        state = {
-            "open": PaymentState.HELD,
-            "captured": PaymentState.CAPTURED,
-            "voided": PaymentState.RELEASED,
-            "expired": PaymentState.EXPIRED,
-        }[hold_state]
-        return payment_of(held, state=state, recorded_at=view.placed_at)
-
-    async def _with_reviews(self, payments: Sequence[Payment]) -> list[Payment]:
-        """
-        Say of payments that people were asked about what they said, and which still wait.
-        """
-        asked = [p.payment_id for p in payments if _was_asked_about(p.decision)]
-        if not asked:
-            return list(payments)
-        reviews = await self._brake.reviews_of(asked)
-        now = self._clock.now()
-        told: list[Payment] = []
-        for payment in payments:
-            review, state = reviews.get(payment.payment_id), payment.state
-            if review is not None:
-                review = replace(review, state=state_at(review, now))
-                if state is PaymentState.HELD and review.state is not ReviewState.APPROVED:
-                    # Denied or too late too, until the hold is given back: nobody may count on it.
-                    state = PaymentState.IN_REVIEW
-            told.append(replace(payment, state=state, review=review))
-        return told
+        return await self._standing.get(payment_id)
 
     async def list_payments(
         self, wanted: PaymentFilter, cursor: str | None, limit: int
@@ -549,8 +432,7 @@ class Payments:
         """
         Return one page of payments, newest first, and the next page's cursor.
         """
-        payments, following = await self.store.list_payments(wanted, cursor, limit)
-        return await self._with_reviews(payments), following
+        return await self._standing.list_payments(wanted, cursor, limit)
 
     async def receipt(self, payment_id: UUID, view: str, ordinal: int = 0) -> dict[str, Any]:
         """
@@ -560,28 +442,7 @@ class Payments:
             PaymentNotFoundError: There is no such payment, or this part was not captured.
             ReceiptViewEmptyError: Nothing in it is for this reader.
         """
-        rows = await self.store.rows(payment_id)
-        row = next(
-            (r for r in rows if r["operation"] == "capture" and r["ordinal"] == ordinal), None
-        )
-        entry = await self._ledger.stored_entry(payment_id, "capture", ordinal)
-        if row is None or entry is None:
-            message = f"There is no receipt of a payment {payment_id}."
-            raise PaymentNotFoundError(message, param="payment_id")
-        recorded_at, _, lane, sequence, previous = entry
-        fields = row["receipt"]
-        if fields is None:
-            message = f"The payment bought a call; its receipt is /hub/v1/receipts/{payment_id}."
-            raise PaymentNotFoundError(message, param="payment_id")
-        prepared = self._receipts.draft(payment_id, fields, readers_of(fields))
-        position = Outcome(
-            code="replayed",
-            recorded_at=recorded_at,
-            lane=lane,
-            receipt_sequence=sequence,
-            receipt_previous=bytes(previous),
-        )
-        return await self._receipts.document(prepared, position, view=view, with_certificate=True)
+        return await self._standing.receipt(payment_id, view, ordinal)
 
     async def quiet(self) -> None:
         """
@@ -598,11 +459,3 @@ class Payments:
 
 def _lifetime(requirements: Requirements) -> int:
     return max(HOLD_LIFETIME_S_MIN, min(requirements.timeout_s, HOLD_LIFETIME_S_MAX))
-
-
-def _was_asked_about(decision: Decision) -> bool:
-    return decision.action is not Action.ALLOW or decision.review_id is not None
-
-
-def _not_found(payment_id: UUID) -> PaymentNotFoundError:
-    return PaymentNotFoundError(f"There is no payment {payment_id}.", param="payment_id")

@@ -115,7 +115,8 @@ class ConsolePage:
             ui.add_head_html(f"<style>:root {{ color-scheme: {self.theme}; }}</style>")
         self._header = html("", tag="header").classes("console-header")
         self._show_header()
-        with ui.element("div").classes("console-main").props('id="content"'):
+        self.content = ui.element("div").classes("console-main").props('id="content"')
+        with self.content:
             html(self._title, tag="h1").classes("sr-only")
             self._banner = html("").classes("banner").props('role="status" aria-live="polite"')
             self.build_content()

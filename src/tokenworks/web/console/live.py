@@ -140,10 +140,12 @@ class LivePage(ConsolePage):
         """
         Show what the hub says now.
         """
-        now = await self.desk.feed_of(self.session).read(self._window_s)
+        window_s = self._window_s
+        now = await self.desk.feed_of(self.session).read(window_s)
         if now.is_loaded and not now.last_calls and not self._rows:
             await self._learn_model()
-        self._show(now)
+        if window_s == self._window_s:  # or another was chosen while the hub answered
+            self._show(now)
         return now.notice
 
     async def _choose(self, window_s: int) -> None:

@@ -54,6 +54,7 @@ class Polled(Generic[Answer]):
         self._fresh_for_s = fresh_for_s
         self._lock = asyncio.Lock()
         self._not_before_s: float | None = None
+        self._times_forgotten = 0
         self._latest: Look[Answer] = Look()
 
     async def read(self) -> Look[Answer]:
@@ -71,11 +72,14 @@ class Polled(Generic[Answer]):
     def forget(self) -> None:
         """
         Ask anew next time: something was changed.
+
+        An answer that is on its way was given before the change; it counts for nobody after.
         """
         self._not_before_s = None
+        self._times_forgotten += 1
 
     async def _refresh(self) -> None:
-        begun_s = self._clock.monotonic_s()
+        begun_s, times_forgotten = self._clock.monotonic_s(), self._times_forgotten
         try:
             self._latest = Look(answer=await self._ask())
             took_s = self._clock.monotonic_s() - begun_s
@@ -87,4 +91,5 @@ class Polled(Generic[Answer]):
             wait_s = error.retry_after_s or (RETRY_AFTER_S_DEFAULT if is_away else REFUSED_FOR_S)
             answer = self._latest.answer if is_away else None
             self._latest = Look(answer=answer, notice=error.message, is_refused=not is_away)
-        self._not_before_s = self._clock.monotonic_s() + wait_s
+        if times_forgotten == self._times_forgotten:
+            self._not_before_s = self._clock.monotonic_s() + wait_s

@@ -14,7 +14,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from tokenworks.foundation.errors import NotFoundError
-from tokenworks.gateway.calls import CallFilter, CallRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow
 from tokenworks.identity.errors import PartyNotFoundError
 from tokenworks.identity.model import Party, PartyKind, Principal, Role
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view, supplier_view

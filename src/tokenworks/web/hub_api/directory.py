@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tokenworks.foundation.errors import NotFoundError
 from tokenworks.identity.model import ApiKey, Party
-from tokenworks.web.hub_api.shapes import PartyRef
+from tokenworks.web.hub_api.shapes.parts import PartyRef
 
 NAMES_MAX: Final = 50_000
 

@@ -13,11 +13,11 @@ from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from tokenworks.foundation.money import quanta_to_text
-from tokenworks.gateway.calls import FlowView
+from tokenworks.gateway.ended_calls import FlowView
 from tokenworks.web.hub_api.access import Reader
 from tokenworks.web.hub_api.directory import Directory
-from tokenworks.web.hub_api.rendering import to_call
-from tokenworks.web.hub_api.shapes import FlowLink, FlowNode, FlowShape
+from tokenworks.web.hub_api.rendering.calls import to_call
+from tokenworks.web.hub_api.shapes.flow import FlowLink, FlowNode, FlowShape
 
 NodeKind: TypeAlias = Literal[
     "buyer", "sale", "tax", "reseller", "rights", "platform", "supplier", "power"

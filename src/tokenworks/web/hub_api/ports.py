@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from tokenworks.foundation.money import Amount, Asset
-from tokenworks.gateway.calls import CallFilter, CallRow, FlowView, SpendRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow, FlowView, SpendRow
 from tokenworks.ledger.model import (
     AccountBalance,
     EntryView,

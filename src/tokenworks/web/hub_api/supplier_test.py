@@ -19,7 +19,7 @@ from tokenworks.gateway.ports import Upstream, UpstreamRequest
 from tokenworks.metering.errors import UsageError
 from tokenworks.metering.openai import from_openai
 from tokenworks.supply.model import SupplierAccess
-from tokenworks.web.hub_api.shapes import SupplierTestShape, SupplierTestStep
+from tokenworks.web.hub_api.shapes.supply import SupplierTestShape, SupplierTestStep
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 MODELS_MAX: Final = 500

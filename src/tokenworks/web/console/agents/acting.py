@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from nicegui import ui
 
 from tokenworks.foundation.errors import TokenworksError, UnauthenticatedError
+from tokenworks.web.console.agents.dialog import Answers, ask
 from tokenworks.web.console.frame import ConsolePage, html, put
 from tokenworks.web.console.pages import render
 
@@ -24,12 +25,27 @@ class ActingPage(ConsolePage):
     """
 
     _said_for_ticks = 0
+    _is_asking = False
 
     def build_said(self) -> None:
         """
         Lay out where the page says what came of an action.
         """
         self._said = html("").classes("banner said").props('role="status" aria-live="assertive"')
+
+    async def ask(self, template: str, **facts: object) -> Answers | None:
+        """
+        Ask a question of the page; a second press while it is open asks no second time.
+        """
+        if self._is_asking:
+            return None
+        self._is_asking = True
+        try:
+            # Not within the row whose button was pressed: a row may go while somebody answers.
+            with self.content:
+                return await ask(template, **facts)
+        finally:
+            self._is_asking = False
 
     async def act(self, done: str, action: Action) -> None:
         """

@@ -12,7 +12,6 @@ from nicegui.events import GenericEventArguments
 from starlette.requests import Request
 
 from tokenworks.web.console.agents.acting import ActingPage, button
-from tokenworks.web.console.agents.dialog import ask
 from tokenworks.web.console.agents.mandate_panel import MandatePanel
 from tokenworks.web.console.agents.rows import Rows
 from tokenworks.web.console.agents.tree import Row, counts, matching, newest_by_mandate, to_rows
@@ -124,7 +123,7 @@ class AgentsPage(ActingPage):
         """
         Ask, naming what stops, and stop it.
         """
-        if await ask("question_freeze.html", row=row) is None:
+        if await self.ask("question_freeze.html", row=row) is None:
             return
         feed = self.desk.agents_of(self.session)
 
@@ -137,7 +136,7 @@ class AgentsPage(ActingPage):
         """
         Ask, and let it go on.
         """
-        if await ask("question_thaw.html", row=row) is None:
+        if await self.ask("question_thaw.html", row=row) is None:
             return
         feed = self.desk.agents_of(self.session)
 
@@ -150,7 +149,7 @@ class AgentsPage(ActingPage):
         """
         Ask, and end a mandate for good.
         """
-        if await ask("question_revoke.html", row=row) is None:
+        if await self.ask("question_revoke.html", row=row) is None:
             return
         feed = self.desk.agents_of(self.session)
 

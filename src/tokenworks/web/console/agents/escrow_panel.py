@@ -4,6 +4,7 @@ One escrow beside the list: terms, milestones with verdicts, timeline, the arbit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from nicegui import ui
@@ -54,10 +55,14 @@ class EscrowPanel:
             return None
         look = await self._escrow.read()
         escrow = look.answer
+        names: Mapping[str, str] = {}
+        if escrow is not None:
+            names = await self._page.desk.agents_of(self._page.session).names_of(escrow.party_ids)
+        if escrow_id != self._shown:
+            return None  # another was chosen while the hub answered
         if escrow is None:
             put(self._top, render("mandate_missing.html", text=look.notice or ""))
             return None
-        names = await self._page.desk.agents_of(self._page.session).names_of(escrow.party_ids)
         facts = {"escrow": escrow, "progress": to_progress(escrow), "names": names}
         put(self._top, render("escrow.html", **facts, now=self._page.desk.clock.now()))
         self._milestones.keep([each.name for each in escrow.milestones])

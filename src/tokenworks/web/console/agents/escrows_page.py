@@ -11,7 +11,6 @@ from nicegui import ui
 from starlette.requests import Request
 
 from tokenworks.web.console.agents.acting import ActingPage, Action
-from tokenworks.web.console.agents.dialog import ask
 from tokenworks.web.console.agents.escrow_panel import EscrowPanel
 from tokenworks.web.console.agents.model import Escrow, Milestone
 from tokenworks.web.console.agents.progress import GROUPS, in_group, to_progress
@@ -76,9 +75,11 @@ class EscrowsPage(ActingPage):
         self.grow_old()
         look = await self.desk.agents_of(self.session).escrows.read()
         if look.answer is not None:
+            wanted = [party_id for escrow in look.answer.items for party_id in escrow.party_ids]
+            names = await self.desk.agents_of(self.session).names_of(wanted)
+            # Not before the names are there: another group may be chosen meanwhile.
             found = [each for each in look.answer.items if in_group(each, self._group)]
-            wanted = [party_id for escrow in found for party_id in escrow.party_ids]
-            self._show(found, await self.desk.agents_of(self.session).names_of(wanted))
+            self._show(found, names)
             put(self._cut, render("escrows_cut.html") if look.answer.next_cursor else "")
         panel_notice = await self._panel.refresh(self.chosen)
         return look.notice or panel_notice
@@ -119,7 +120,7 @@ class EscrowsPage(ActingPage):
         feed = self.desk.agents_of(self.session)
         names = await feed.names_of(escrow.party_ids)
         facts = {"escrow": escrow, "milestone": milestone, "names": names}
-        answers = await ask("question_arbitrate.html", **facts)
+        answers = await self.ask("question_arbitrate.html", **facts)
         if answers is None:
             return
         amount, reason = answers.get("amount", ""), answers.get("reason", "")

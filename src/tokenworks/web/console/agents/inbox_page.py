@@ -15,7 +15,6 @@ from starlette.requests import Request
 
 from tokenworks.foundation.errors import TokenworksError
 from tokenworks.web.console.agents.acting import ActingPage, Action, button
-from tokenworks.web.console.agents.dialog import ask
 from tokenworks.web.console.agents.model import Limit, Review
 from tokenworks.web.console.agents.rows import Rows
 from tokenworks.web.console.agents.wording import left_text
@@ -116,7 +115,7 @@ class InboxPage(ActingPage):
                 return
         label = SCOPE_LABELS[scope]
         facts = {"review": review, "scope": scope, "label": label, "limits": limits}
-        answers = await ask("question_approve.html", **facts)
+        answers = await self.ask("question_approve.html", **facts)
         if answers is None:
             return
         is_last = len(review.approved_by) + 1 >= review.approvals_needed
@@ -140,7 +139,7 @@ class InboxPage(ActingPage):
         """
         Ask, and deny what was shown.
         """
-        answers = await ask("question_deny.html", review=review)
+        answers = await self.ask("question_deny.html", review=review)
         if answers is None:
             return
         feed = self.desk.agents_of(self.session)

@@ -35,7 +35,6 @@ class MandatePanel:
         self._shown: str | None = None
         self._mandate: Polled[Mandate] | None = None
         self._payments: Polled[PaymentPage] | None = None
-        self._names: Mapping[str, str] = {}  # of payees, by id
         self.element = ui.element("aside").classes("card panel")
         self.element.props('aria-label="The chosen mandate"')
         with self.element:
@@ -57,12 +56,15 @@ class MandatePanel:
         if mandate_id is None or self._mandate is None or self._payments is None:
             put(self._terms, render("mandate_none.html"))
             return None
-        mandate, payments = await self._mandate.read(), await self._payments.read()
+        asked_mandate, asked_payments = self._mandate, self._payments
+        mandate, payments = await asked_mandate.read(), await asked_payments.read()
+        names: Mapping[str, str] = {}  # of payees, by id
         if mandate.answer is not None:
             feed = self._page.desk.agents_of(self._page.session)
-            payees = (mandate.answer.terms.payees or ())[:NAMES_MAX]
-            self._names = await feed.names_of(payees)
-        self._show_mandate(mandate)
+            names = await feed.names_of((mandate.answer.terms.payees or ())[:NAMES_MAX])
+        if mandate_id != self._shown:
+            return None  # another was chosen while the hub answered
+        self._show_mandate(mandate, names)
         if payments.answer is not None:
             self._show_payments(payments.answer)
         return payments.notice if mandate.notice is None else None
@@ -84,12 +86,12 @@ class MandatePanel:
             lambda: feed.payments(mandate_id), clock, fresh_for_s=PAYMENTS_FRESH_FOR_S
         )
 
-    def _show_mandate(self, look: Look[Mandate]) -> None:
+    def _show_mandate(self, look: Look[Mandate], names: Mapping[str, str]) -> None:
         mandate = look.answer
         if mandate is None:
             put(self._terms, render("mandate_missing.html", text=look.notice or ""))
             return
-        sentences = terms_in_words(mandate.terms, self._names)
+        sentences = terms_in_words(mandate.terms, names)
         put(self._terms, render("mandate.html", mandate=mandate, sentences=sentences))
 
     def _show_payments(self, page: PaymentPage) -> None:

@@ -4,6 +4,9 @@
 
 const WAIT_MS = 120;
 const NEWS_MS = 2000;
+const AGAIN_MS = 3000;
+const PATIENCE_MS = 20000;
+const FOCUSABLE = "a[href], button, input, select, summary, textarea, [tabindex]";
 
 const form = document.querySelector("#plan");
 let timer = 0;
@@ -27,47 +30,77 @@ function address() {
   return fields.toString();
 }
 
-/** Show what the hub computes; an answer that was overtaken is dropped. */
+/** Tell whether somebody chose before this script was here, or the browser kept what was typed. */
+function isTouched() {
+  return [...form.elements].some((each) =>
+    each.name && (each.options ? !each.selectedOptions[0].defaultSelected : each.value !== each.defaultValue));
+}
+
+/** Return an answer with all of its text, or null from a console that is away or hangs. */
+async function ask(url) {
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    return { answer, text: await answer.text() };
+  } catch {
+    return null;
+  }
+}
+
+/** Show what the hub computes; an answer that was overtaken, its text included, is dropped. */
 async function compute() {
+  clearTimeout(timer);
   const mine = ++asked;
   const query = address();
-  let answer;
-  try {
-    answer = await fetch(`${form.dataset.partUrl}?${query}`);
-  } catch {
+  const came = await ask(`${form.dataset.partUrl}?${query}`);
+  if (mine !== asked || left(came)) return;
+  const isWhole = Boolean(came?.answer.ok);
+  document.querySelector("#plan-away").hidden = isWhole;
+  form.classList.toggle("is-behind", !isWhole);
+  if (!isWhole) {
+    timer = setTimeout(compute, AGAIN_MS);
     return;
   }
-  if (mine !== asked) return;
-  if (left(answer)) return;
-  if (!answer.ok) return;
-  swap(await answer.text());
+  swap(came.text);
   history.replaceState(null, "", `/factory?${query}`);
   sliders().forEach(place);
 }
 
 /** Leave when the session is over: the hub refused the key, or it ended here. */
-function left(answer) {
-  if (answer.redirected) location.assign(answer.url);
-  else if (answer.status === 401) location.reload();
-  return answer.redirected || answer.status === 401;
+function left(came) {
+  if (came?.answer.redirected) location.assign(came.answer.url);
+  else if (came?.answer.status === 401) location.reload();
+  else return false;
+  return true;
 }
 
 /** What came last for each part: the page's own markup changes when a table is opened. */
 const shown = new Map();
 
-/** Replace every part that is new, and leave the focus and open tables as they were. */
+/** Replace every part that is new; the focus, open tables and how far they were moved stay. */
 function swap(text) {
   const fresh = new DOMParser().parseFromString(text, "text/html");
-  const focused = document.activeElement?.id;
   for (const part of fresh.querySelectorAll("[data-part]")) {
     const old = document.querySelector(`[data-part="${part.dataset.part}"]`);
     if (!old || shown.get(part.dataset.part) === part.innerHTML) continue;
     shown.set(part.dataset.part, part.innerHTML);
     const isOpen = [...old.querySelectorAll("details")].map((each) => each.open);
+    const moved = [...old.querySelectorAll(".scroll")].map((each) => each.scrollLeft);
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
+    const place = focused && [...old.querySelectorAll(FOCUSABLE)].indexOf(focused);
     part.querySelectorAll("details").forEach((each, index) => (each.open = isOpen[index] ?? false));
     old.replaceWith(document.adoptNode(part));
+    part.querySelectorAll(".scroll").forEach((each, index) => (each.scrollLeft = moved[index] ?? 0));
+    if (focused) sameAs(focused, part, place)?.focus({ preventScroll: true });
   }
-  if (focused) document.getElementById(focused)?.focus();
+}
+
+/** Return what stands for an element after its part was replaced: by its id, words or place. */
+function sameAs(old, part, place) {
+  const all = [...part.querySelectorAll(FOCUSABLE)];
+  if (old.id) return all.find((each) => each.id === old.id);
+  const says = (each) => each.dataset.facts ?? each.textContent;
+  if (all[place] && says(all[place]) === says(old)) return all[place];
+  return all.find((each) => says(each) === says(old)) ?? all[place];
 }
 
 /** Compute after a moment; answers on their way are to what was chosen before, and are dropped. */
@@ -135,19 +168,18 @@ for (const [begins, ends] of [["pointerover", "pointerout"], ["focusin", "focuso
 const live = document.querySelector("#live");
 
 async function news() {
-  try {
-    const answer = await fetch(live.dataset.partUrl);
-    if (left(answer)) return;
-    if (answer.ok) swap(await answer.text());
-  } catch {
-    // The console is away: what stands there is the last answer.
-  }
+  const came = await ask(live.dataset.partUrl);
+  if (left(came)) return;
+  const isWhole = Boolean(came?.answer.ok);
+  document.querySelector("#live-away").hidden = isWhole;
+  live.classList.toggle("is-behind", !isWhole);
+  if (isWhole) swap(came.text);
   later();
 }
 
-/** Nothing is asked while nobody looks. */
+/** Nothing is asked while nobody looks, and at once when somebody looks again. */
 function later() {
-  if (document.hidden) document.addEventListener("visibilitychange", later, { once: true });
+  if (document.hidden) document.addEventListener("visibilitychange", news, { once: true });
   else setTimeout(news, NEWS_MS);
 }
 
@@ -174,3 +206,4 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   compute();
 });
+if (isTouched()) soon();

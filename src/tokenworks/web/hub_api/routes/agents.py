@@ -4,24 +4,26 @@ Agents, their wallets, the kill switch, and the tree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Query
 
 from tokenworks.agents.mandates.address import check_address
 from tokenworks.agents.mandates.errors import NotAnAgentError, WalletUnknownError
-from tokenworks.agents.mandates.model import Mandate
+from tokenworks.agents.mandates.model import Mandate, Wallet
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.identity.model import Level, Party, PartyKind, PartyState, Principal, Role
 from tokenworks.web.hub_api.access import Caller, Services, actor_of
 from tokenworks.web.hub_api.agent_access import owned_chain, visible_chain
 from tokenworks.web.hub_api.agent_bodies import AgentIn, AgentQuery, WalletIn
-from tokenworks.web.hub_api.agent_rendering import to_agent, to_tree, to_wallet, with_agents
-from tokenworks.web.hub_api.agent_shapes import AgentShape, AgentTree, Frozen, WalletShape
 from tokenworks.web.hub_api.bodies import NameOrId
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
+from tokenworks.web.hub_api.rendering.agents import to_agent, to_tree, to_wallet, with_agents
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
+from tokenworks.web.hub_api.shapes.agents import AgentShape, AgentTree, Frozen, WalletShape
+from tokenworks.web.hub_api.shapes.parts import Page
 
 router: Final = APIRouter(tags=["agents"])
 
@@ -61,20 +63,26 @@ async def list_agents(
         below = caller.party_id
     after = None if query.cursor is None else from_cursor_id(query.cursor)
     organisation_id = None if caller.role is Role.ADMIN else caller.organisation_id
-    found: list[AgentShape] = []
-    while True:
+    found: list[tuple[Party, ...]] = []
+    while len(found) < query.limit:
         rows = await services.identity.list_parties(
             level=Level.AGENT, organisation_id=organisation_id, after=after, count=PAGE_ROWS_MAX
         )
-        for row in rows:
-            after = row.party_id
-            chain = await services.identity.get_chain(row.party_id)
-            if below is None or below in {party.party_id for party in chain}:
-                found.append(await _shape(services, chain))
-            if len(found) == query.limit:
-                return Page(items=found, next_cursor=to_cursor(str(after)))
+        chains = await services.identity.get_chains(row.party_id for row in rows)
+        found += [
+            chain
+            for chain in (chains[row.party_id] for row in rows)
+            if below is None or below in {party.party_id for party in chain}
+        ]
         if len(rows) < PAGE_ROWS_MAX:
-            return Page(items=found)
+            break
+        after = rows[-1].party_id
+    shown = found[: query.limit]
+    is_full = len(shown) == query.limit
+    return Page(
+        items=await _shapes(services, shown),
+        next_cursor=to_cursor(str(shown[-1][-1].party_id)) if is_full else None,
+    )
 
 
 @router.get("/agents/tree")
@@ -201,6 +209,15 @@ async def _agent_chain(
 
 
 async def _shape(services: HubServices, chain: tuple[Party, ...]) -> AgentShape:
-    await services.directory.load([chain[-1].parent_id, chain[0].party_id])
-    wallets = await services.agents.mandates.wallets([chain[-1].party_id])
-    return to_agent(chain, services.directory, wallets, network=services.agents.network)
+    return (await _shapes(services, [chain]))[0]
+
+
+async def _shapes(services: HubServices, chains: Sequence[tuple[Party, ...]]) -> list[AgentShape]:
+    """
+    Return agents with their wallets: one query, however many they are.
+    """
+    wallets: dict[UUID, list[Wallet]] = {chain[-1].party_id: [] for chain in chains}
+    for wallet in await services.agents.mandates.wallets(list(wallets)):
+        wallets[wallet.agent_id].append(wallet)
+    network = services.agents.network
+    return [to_agent(chain, wallets[chain[-1].party_id], network=network) for chain in chains]

@@ -13,20 +13,16 @@ from tokenworks.foundation.errors import NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services, reader_of
 from tokenworks.web.hub_api.flow import to_flow
-from tokenworks.web.hub_api.rendering import (
-    call_parties,
+from tokenworks.web.hub_api.rendering.books import (
     entry_parties,
     to_entry,
     to_hold,
     to_trial_balance,
 )
-from tokenworks.web.hub_api.shapes import (
-    EntryShape,
-    FlowShape,
-    HoldShape,
-    Items,
-    TrialBalanceShape,
-)
+from tokenworks.web.hub_api.rendering.calls import call_parties
+from tokenworks.web.hub_api.shapes.books import EntryShape, HoldShape, TrialBalanceShape
+from tokenworks.web.hub_api.shapes.flow import FlowShape
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(tags=["books"])
 

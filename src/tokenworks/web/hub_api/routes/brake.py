@@ -12,14 +12,14 @@ from tokenworks.agents.brake.errors import RulesOwnerRequiredError
 from tokenworks.identity.model import Level, Party, Principal, Role
 from tokenworks.web.hub_api.access import Caller, Services, actor_of, visible_party
 from tokenworks.web.hub_api.bodies import NameOrId
-from tokenworks.web.hub_api.review_rendering import to_brake, to_webhook
-from tokenworks.web.hub_api.review_shapes import (
+from tokenworks.web.hub_api.rendering.reviews import to_brake, to_webhook
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.reviews import (
     BrakeShape,
     WebhookIn,
     WebhookRemoved,
     WebhookShape,
 )
-from tokenworks.web.hub_api.services import HubServices
 
 router: Final = APIRouter(tags=["brake"])
 

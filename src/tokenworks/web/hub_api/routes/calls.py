@@ -18,7 +18,7 @@ from fastapi.responses import Response, StreamingResponse
 from tokenworks.foundation.errors import InvalidError, NotFoundError
 from tokenworks.foundation.limits import PAGE_ROWS_MAX
 from tokenworks.foundation.money import USD
-from tokenworks.gateway.calls import CallFilter, CallRow, SpendRow
+from tokenworks.gateway.ended_calls import CallFilter, CallRow, SpendRow
 from tokenworks.identity.model import Principal, Role
 from tokenworks.metering.model import INPUT_AXES, OUTPUT_AXES
 from tokenworks.receipts.views import AUDITOR, BUYER
@@ -35,15 +35,15 @@ from tokenworks.web.hub_api.access import (
 )
 from tokenworks.web.hub_api.bodies import CallParameters, CallQuery, MomentIn, NameOrId, SpendBy
 from tokenworks.web.hub_api.csv_cells import to_cell
-from tokenworks.web.hub_api.rendering import call_parties, to_call, to_call_detail, to_spend_row
-from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import (
-    CallDetailShape,
-    CallShape,
-    Page,
-    SpendShape,
-    to_moment_text,
+from tokenworks.web.hub_api.rendering.calls import (
+    call_parties,
+    to_call,
+    to_call_detail,
+    to_spend_row,
 )
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.calls import CallDetailShape, CallShape, SpendShape
+from tokenworks.web.hub_api.shapes.parts import Page, to_moment_text
 
 router: Final = APIRouter(tags=["calls"])
 

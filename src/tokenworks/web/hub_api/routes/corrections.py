@@ -16,15 +16,10 @@ from tokenworks.ledger.closing import Closing
 from tokenworks.ledger.closing_statement import AssetProof, TrialRow
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services, actor_of
 from tokenworks.web.hub_api.bodies import ClosingIn, RefundIn, ReversalIn
-from tokenworks.web.hub_api.rendering import amount_text
-from tokenworks.web.hub_api.shapes import (
-    ClosingProof,
-    ClosingRow,
-    ClosingShape,
-    CorrectionShape,
-    Items,
-    RefundShape,
-)
+from tokenworks.web.hub_api.rendering.amounts import amount_text
+from tokenworks.web.hub_api.shapes.books import ClosingProof, ClosingRow, ClosingShape
+from tokenworks.web.hub_api.shapes.money import CorrectionShape, RefundShape
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(tags=["books"])
 

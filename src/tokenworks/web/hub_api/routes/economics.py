@@ -28,13 +28,13 @@ from tokenworks.factory.economics.reading import (
 )
 from tokenworks.factory.economics.revenue import revenue_by_system
 from tokenworks.web.hub_api.access import Services
-from tokenworks.web.hub_api.economics_rendering import (
+from tokenworks.web.hub_api.rendering.economics import (
     to_economics,
     to_front_name,
     to_frontier,
     to_system,
 )
-from tokenworks.web.hub_api.economics_shapes import (
+from tokenworks.web.hub_api.shapes.economics import (
     EconomicsQuery,
     EconomicsShape,
     FrontierShape,
@@ -42,7 +42,7 @@ from tokenworks.web.hub_api.economics_shapes import (
     FrontQuery,
     SystemShape,
 )
-from tokenworks.web.hub_api.shapes import Items
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(prefix="/factory", tags=["factory"])
 

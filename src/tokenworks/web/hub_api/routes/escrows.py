@@ -30,7 +30,8 @@ from tokenworks.foundation.money import ASSETS, PPM, Amount
 from tokenworks.identity.model import Principal, Role
 from tokenworks.web.hub_api.access import Caller, Services
 from tokenworks.web.hub_api.bodies import PageParameters
-from tokenworks.web.hub_api.escrow_shapes import (
+from tokenworks.web.hub_api.rendering.amounts import amount_text
+from tokenworks.web.hub_api.shapes.escrows import (
     ArbitrateIn,
     AttestationShape,
     AttestIn,
@@ -45,8 +46,7 @@ from tokenworks.web.hub_api.escrow_shapes import (
     SubmissionShape,
     VerdictShape,
 )
-from tokenworks.web.hub_api.rendering import amount_text
-from tokenworks.web.hub_api.shapes import Page
+from tokenworks.web.hub_api.shapes.parts import Page
 
 router: Final = APIRouter(tags=["escrows"])
 

@@ -29,8 +29,9 @@ from tokenworks.web.hub_api.factory_bodies import (
     ReleaseIn,
     StepsIn,
 )
-from tokenworks.web.hub_api.factory_rendering import to_chain, to_live, to_meter, to_models
-from tokenworks.web.hub_api.factory_shapes import (
+from tokenworks.web.hub_api.rendering.factory import to_chain, to_live, to_meter, to_models
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.factory import (
     AddendumShape,
     LiveShape,
     MeterShape,
@@ -40,8 +41,7 @@ from tokenworks.web.hub_api.factory_shapes import (
     StepsAccepted,
     ValueChainShape,
 )
-from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Items
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(tags=["factory"])
 

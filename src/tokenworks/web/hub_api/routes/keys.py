@@ -13,9 +13,10 @@ from tokenworks.identity.model import ROLES_BY_KIND, ApiKey, Party, Principal, R
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Caller, Services, visible_party
 from tokenworks.web.hub_api.bodies import KeyIn, NameOrId, PageQuery
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.rendering import to_key
+from tokenworks.web.hub_api.rendering.parties import to_key
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import KeyShape, Page
+from tokenworks.web.hub_api.shapes.parties import KeyShape
+from tokenworks.web.hub_api.shapes.parts import Page
 
 router: Final = APIRouter(tags=["keys"])
 

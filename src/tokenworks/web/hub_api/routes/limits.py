@@ -17,9 +17,10 @@ from tokenworks.identity.model import Principal, Role
 from tokenworks.ledger.model import LimitView
 from tokenworks.web.hub_api.access import Admin, Caller, Services
 from tokenworks.web.hub_api.bodies import LimitIn, NameOrId
-from tokenworks.web.hub_api.rendering import UNIT_TOKENS, tightest, to_limit
+from tokenworks.web.hub_api.rendering.limits import UNIT_TOKENS, tightest, to_limit
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Items, LimitRemoved, LimitScope, LimitShape
+from tokenworks.web.hub_api.shapes.limits import LimitRemoved, LimitScope, LimitShape
+from tokenworks.web.hub_api.shapes.parts import Items
 
 router: Final = APIRouter(tags=["limits"])
 

@@ -35,12 +35,12 @@ from tokenworks.web.hub_api.agent_bodies import (
     RaiseIn,
     TermsIn,
 )
-from tokenworks.web.hub_api.agent_rendering import to_mandate, to_mandate_detail
-from tokenworks.web.hub_api.agent_shapes import Ap2Export, Frozen, MandateDetail, MandateShape
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
+from tokenworks.web.hub_api.rendering.agents import to_mandate, to_mandate_detail
 from tokenworks.web.hub_api.routes.agents import to_frozen
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
+from tokenworks.web.hub_api.shapes.agents import Ap2Export, Frozen, MandateDetail, MandateShape
+from tokenworks.web.hub_api.shapes.parts import Page
 
 router: Final = APIRouter(tags=["mandates"])
 

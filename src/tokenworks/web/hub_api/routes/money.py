@@ -14,10 +14,13 @@ from tokenworks.identity.errors import PartyNotFoundError
 from tokenworks.identity.model import Level, Party, PartyKind, Principal, Role
 from tokenworks.web.hub_api.access import Admin, Caller, Services, visible_party
 from tokenworks.web.hub_api.bodies import DepositIn, NameOrId
-from tokenworks.web.hub_api.rendering import tightest, to_account, to_cash
+from tokenworks.web.hub_api.rendering.books import to_account
+from tokenworks.web.hub_api.rendering.limits import tightest
+from tokenworks.web.hub_api.rendering.money import to_cash
 from tokenworks.web.hub_api.routes.limits import own_limits, to_limits
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import BalanceShape, DepositShape, LimitShape
+from tokenworks.web.hub_api.shapes.limits import LimitShape
+from tokenworks.web.hub_api.shapes.money import BalanceShape, DepositShape
 
 router: Final = APIRouter(tags=["money"])
 

@@ -31,9 +31,10 @@ from tokenworks.web.hub_api.bodies import (
 )
 from tokenworks.web.hub_api.errors import AmbiguousPartyError
 from tokenworks.web.hub_api.pagination import cut_page
-from tokenworks.web.hub_api.rendering import split_parties, to_offer
+from tokenworks.web.hub_api.rendering.supply import split_parties, to_offer
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import OfferShape, Page
+from tokenworks.web.hub_api.shapes.parts import Page
+from tokenworks.web.hub_api.shapes.supply import OfferShape
 
 router: Final = APIRouter(tags=["offers"])
 

@@ -15,9 +15,10 @@ from tokenworks.identity.model import Party, PartyKind, PartyState, Principal, R
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Caller, Services, visible_party
 from tokenworks.web.hub_api.bodies import NameOrId, PageQuery, PartyIn, PartyPatch
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.rendering import to_party
+from tokenworks.web.hub_api.rendering.parties import to_party
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page, PartyRef, PartyShape, Whoami
+from tokenworks.web.hub_api.shapes.parties import PartyShape, Whoami
+from tokenworks.web.hub_api.shapes.parts import Page, PartyRef
 
 router: Final = APIRouter(tags=["parties"])
 

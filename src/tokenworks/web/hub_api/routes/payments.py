@@ -21,9 +21,10 @@ from tokenworks.identity.model import Principal, Role
 from tokenworks.receipts.views import AUDITOR, BUYER, leg_owner_view
 from tokenworks.web.hub_api.access import Caller, Services, visible_party
 from tokenworks.web.hub_api.agent_access import visible_mandate
-from tokenworks.web.hub_api.payment_shapes import PaymentQuery, PaymentShape, to_payment
+from tokenworks.web.hub_api.rendering.payments import to_payment
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
+from tokenworks.web.hub_api.shapes.parts import Page
+from tokenworks.web.hub_api.shapes.payments import PaymentQuery, PaymentShape
 
 router: Final = APIRouter(tags=["payments"])
 

@@ -14,9 +14,10 @@ from tokenworks.pricing.model import RateCard, nano_per_million_from_text
 from tokenworks.web.hub_api.access import ADMIN_ONLY, Services
 from tokenworks.web.hub_api.bodies import ModelName, MomentIn, PageQuery, PricesIn, TierName
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.rendering import to_prices, to_tier
+from tokenworks.web.hub_api.rendering.prices import to_prices, to_tier
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Items, Page, PriceShape, TierShape
+from tokenworks.web.hub_api.shapes.parts import Items, Page
+from tokenworks.web.hub_api.shapes.prices import PriceShape, TierShape
 
 router: Final = APIRouter(tags=["prices"])
 

@@ -13,28 +13,23 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from tokenworks.agents.brake.errors import ReviewNotFoundError
-from tokenworks.agents.brake.model import Review
+from tokenworks.agents.brake.model import Review, ReviewFilter
 from tokenworks.agents.brake.reviewing import person_of
-from tokenworks.agents.brake.store import ReviewFilter
 from tokenworks.agents.mandates.model import MoneyLimit
 from tokenworks.foundation.money import ASSETS, quanta_from_text
 from tokenworks.identity.model import Principal, Role
 from tokenworks.web.hub_api.access import Caller, Services, actor_of, visible_party
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.review_rendering import (
-    review_parties,
-    to_review,
-    to_review_detail,
-)
-from tokenworks.web.hub_api.review_shapes import (
+from tokenworks.web.hub_api.rendering.reviews import review_parties, to_review, to_review_detail
+from tokenworks.web.hub_api.services import HubServices
+from tokenworks.web.hub_api.shapes.parts import Page
+from tokenworks.web.hub_api.shapes.reviews import (
     ApproveIn,
     DenyIn,
     ReviewDetail,
     ReviewQuery,
     ReviewShape,
 )
-from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page
 
 router: Final = APIRouter(tags=["reviews"])
 

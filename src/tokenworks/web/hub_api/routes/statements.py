@@ -20,10 +20,12 @@ from tokenworks.web.hub_api.access import ADMIN_ONLY, Admin, Services, actor_of
 from tokenworks.web.hub_api.bodies import NameOrId, PageQuery
 from tokenworks.web.hub_api.csv_cells import to_cell
 from tokenworks.web.hub_api.pagination import from_cursor_id, to_cursor
-from tokenworks.web.hub_api.rendering import amount_text
+from tokenworks.web.hub_api.rendering.amounts import amount_text
+from tokenworks.web.hub_api.rendering.statements import to_payable, to_report, to_statement
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import CorrectionShape, Page, to_moment_text
-from tokenworks.web.hub_api.statement_shapes import (
+from tokenworks.web.hub_api.shapes.money import CorrectionShape
+from tokenworks.web.hub_api.shapes.parts import Page, to_moment_text
+from tokenworks.web.hub_api.shapes.statements import (
     ActorIn,
     PayableShape,
     PayoutIn,
@@ -31,9 +33,6 @@ from tokenworks.web.hub_api.statement_shapes import (
     StatementIn,
     StatementReportShape,
     StatementShape,
-    to_payable,
-    to_report,
-    to_statement,
 )
 
 router: Final = APIRouter(tags=["statements"])

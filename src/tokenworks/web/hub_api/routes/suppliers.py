@@ -23,9 +23,10 @@ from tokenworks.web.hub_api.bodies import (
     SupplierTestIn,
 )
 from tokenworks.web.hub_api.pagination import cut_page
-from tokenworks.web.hub_api.rendering import to_supplier
+from tokenworks.web.hub_api.rendering.supply import to_supplier
 from tokenworks.web.hub_api.services import HubServices
-from tokenworks.web.hub_api.shapes import Page, SupplierShape, SupplierTestShape
+from tokenworks.web.hub_api.shapes.parts import Page
+from tokenworks.web.hub_api.shapes.supply import SupplierShape, SupplierTestShape
 from tokenworks.web.hub_api.supplier_test import probe_supplier
 
 router: Final = APIRouter(tags=["suppliers"])
