@@ -52,6 +52,8 @@ def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> Non
         (True, "buyer", []),
         (True, "addendum", []),
     ]
+    shown = run_command("factory", "energy", "--data", str(demo.data_dir))
+    assert "Power: " in shown.stdout + shown.stderr
     check = run_command("ledger", "check", "--data", str(demo.data_dir), "--json")
     assert json.loads(check.stdout)["is_clean"], check.stdout
     # Nobody else's key sees the factory.
@@ -60,7 +62,40 @@ def test_demo_meters_divides_posts_and_proves(demo: Demo, tmp_path: Path) -> Non
     demo.tell("factory", "meter", "retire", meter["meter_id"])
 
 
-def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
+def _send_steps(shop: Shop, meter: str, folder: Path) -> None:
+    """
+    A clumsy step log: each row has its verdict with row and column, and the good ones are kept.
+    """
+    line = (
+        '{{"step": {0}, "start": {1}.0, "end": {1}.5, "phase": "decode",'
+        ' "calls": [{{"call": "a", "decode_tokens": {2}}}]}}'
+    )
+    rows = [(1, 10, 1), (3, 30, 1), (2, 20, 1), (1, 10, 1), (4, 40, 0), (5, 50, 1)]
+    start = 1_767_225_600
+    lines = [line.format(number, start + at, tokens) for number, at, tokens in rows]
+    file = folder / "steps.jsonl"
+    file.write_text("\n".join([*lines, '{"step": 6, "sta']), encoding="utf-8")
+    done = shop.run("factory", "steps", "send", str(file), "--meter", meter, "--json")
+    told = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert (told["sent"], told["repeated"], told["not_sent"]) == (4, 1, 0)
+    refused = [(one["row"], one["column"]) for one in told["refused"]]
+    assert refused == [(5, "decode_tokens"), (7, "(line)")]
+    assert "is torn" in told["refused"][1]["text"]
+    assert [(one["row"], one["column"]) for one in told["remarks"]] == [
+        (2, "step"),
+        (3, "start"),
+        (4, "start"),
+        (6, "step"),
+    ]
+    file.write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")
+    again = shop.run("factory", "steps", "send", str(file), "--meter", meter, "--json")
+    assert again.returncode == 0, again.stderr
+    assert [json.loads(again.stdout)[name] for name in ("sent", "repeated")] == [0, 3]
+
+
+def test_meter_is_added_sent_and_shown_by_commands(shop: Shop, tmp_path: Path) -> None:
     """
     A site's own machine reads its meter and sends it; tables and JSON say the same.
     """
@@ -75,7 +110,7 @@ def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
         *("factory", "meter", "send", meter, "--source", "model", "--port", port),
         *("--tdp-w", "65", "--every-s", "0.05", "--readings", "3"),
     )
-    assert sent == {"sent": 3, "not_sent": 0}
+    assert sent == {"sent": 3, "not_sent": 0, "lost": 0, "skipped": 0, "reason": None}
     shown = shop.tell("factory", "meter", "show", meter)
     assert shown["last_reading_at"] is not None
     assert shown["grid"] == {
@@ -83,9 +118,24 @@ def test_meter_is_added_sent_and_shown_by_commands(shop: Shop) -> None:
         "source": "made up",
         "method": "location_based",
     }
+    assert shown["read_by"].startswith("send@")
     (listed,) = shop.tell("factory", "meter", "list")["items"]
     assert listed["meter_id"] == meter
     assert "rack 7" in shop.run("factory", "meter", "list").stdout
+    # While another site sends, this one's readings are skipped, and it is told who that is.
+    body = {"readings": [], "reader": "another site", "lease_s": 600}
+    body["readings"] = [{"time": shown["last_reading_at"], "device": "gpu0", "watts": "1"}]
+    assert shop.ask("POST", f"factory/meters/{meter}/readings", json=body).status_code == 201
+    second = shop.run(
+        *("factory", "meter", "send", meter, "--source", "model", "--port", port),
+        *("--tdp-w", "65", "--every-s", "0.05", "--readings", "2", "--json"),
+    )
+    assert second.returncode == 1
+    told = json.loads(second.stdout)
+    assert [told[name] for name in ("sent", "not_sent", "lost", "skipped")] == [0, 0, 0, 2]
+    assert "another site reads this meter, until" in told["reason"]
+    assert shop.tell("factory", "meter", "release", meter)["read_by"] == "another site"
+    _send_steps(shop, meter, tmp_path)
     half = shop.run("factory", "meter", "add", "factory", "--source", "push", "--grid-source", "x")
     assert half.returncode == 2
     assert "--grid-g-per-kwh" in half.stderr

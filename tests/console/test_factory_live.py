@@ -321,6 +321,21 @@ def test_old_and_unknown_intervals_are_not_drawn() -> None:
     assert (nothing.watts, nothing.tokens_per_s, nothing.unattributed_share) == (None, None, None)
 
 
+def test_power_is_of_the_newest_interval_that_is_over() -> None:
+    """
+    The newest one is seconds old and says 0 W right after a reload: it is no figure yet.
+    """
+    plant = FakePlant()
+    plant.add_points(10)
+    plant.points[-1] |= {"is_complete": False, "watts": 0.0, "coverage": 0.02}
+    plant.points[-2] |= {"watts": 41.5}
+    live = msgspec.convert(plant.live(15), Live)
+    summary = to_summary(live)
+
+    assert summary.watts == 41.5
+    assert summary.watts_until == live.points[-2].end
+
+
 def test_summary_adds_up_whole_microjoules() -> None:
     """
     Energy per token is all divided energy, used or not, over the tokens of the same intervals.
@@ -336,4 +351,5 @@ def test_summary_adds_up_whole_microjoules() -> None:
     assert summary.joules_per_output_token == pytest.approx(energy / MICRO / summary.output_tokens)
     assert 0 < summary.unattributed_uj < energy
     assert summary.watts == live.points[-1].watts
+    assert (summary.watts_from, summary.watts_until) == (live.points[-1].start, live.points[-1].end)
     assert summary.coverage == pytest.approx((87 + 0.45) / 88)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -29,6 +29,7 @@ from tests.postgres.gateway_rig import (
     open_business,
     open_plant,
 )
+from tokenworks.factory.attribution.model import Step, StepPhase, Work
 from tokenworks.factory.energy.model import Quantity, Reading
 from tokenworks.factory.live.model import (
     MICRO,
@@ -40,7 +41,7 @@ from tokenworks.factory.live.model import (
     interval_id,
 )
 from tokenworks.factory.live.posting import EnergyPosting, EnergyReport, shares_hash
-from tokenworks.factory.live.proving import EnergyProofs
+from tokenworks.factory.live.proving import EnergyProofs, Proven
 from tokenworks.factory.live.service import LiveFactory, to_us
 from tokenworks.foundation.clock import FakeClock, SystemClock
 from tokenworks.ledger.check import check_books
@@ -97,8 +98,14 @@ class Site:
         """
         Do what the worker does, as a worker that has just begun.
         """
+        return await (await self.posting()).run()
+
+    async def posting(self) -> EnergyPosting:
+        """
+        Return the job of a worker that has just begun.
+        """
         hub = self.rig.hub
-        posting = EnergyPosting(
+        return EnergyPosting(
             self.store,
             calls=hub.engine_calls,
             ledger=hub.ledger,
@@ -107,7 +114,6 @@ class Site:
             signer=await hub.keys.ensure_lane_key(hub.writer.lane),
             clock=self.clock,
         )
-        return await posting.run()
 
     async def say(
         self, *said: tuple[float, int | None], quantity: Quantity = Quantity.POWER
@@ -189,7 +195,7 @@ async def site(rig: Rig) -> Site:
     offer = rig.offers["north", "standard"]
     for old in await rig.hub.factory.store.meters(supplier_id=offer.supplier_id):
         # So long ago that the job does not look at it any more.
-        await rig.hub.factory.store.retire_meter(old.meter_id, clock.now() - timedelta(days=2))
+        await rig.hub.factory.store.retire_meter(old.meter_id, clock.now() - timedelta(days=30))
     meter = await rig.hub.factory.add_meter(offer.supplier_id, terms, actor="test")
     return Site(rig, meter, clock)
 
@@ -654,3 +660,244 @@ async def test_value_chain_has_as_much_at_each_stage(rig: Rig, site: Site) -> No
     assert int(model.energy_uj) == int(chain.stages[2].energy_uj)
     assert model.electricity_cost is not None
     assert model.co2e_g is not None
+
+
+async def _by_force(rig: Rig, statement: LiteralString, *parameters: object) -> None:
+    """
+    Change rows that are never changed, as their owner.
+    """
+    async with await psycopg.AsyncConnection.connect(rig.dsn, autocommit=True) as connection:
+        await connection.execute("SET session_replication_role = replica")
+        await connection.execute(statement, parameters)
+
+
+async def test_call_booked_long_after_it_ended_gets_its_energy(rig: Rig, site: Site) -> None:
+    """
+    The settle waited forty minutes for a database: a correction by number, nothing dropped.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    hidden = UUID(int=call_id.int ^ 1)
+    await _by_force(
+        rig, "UPDATE gateway.calls SET supplier_id = %s WHERE call_id = %s", hidden, call_id
+    )
+    await site.say(*steady(100))
+    await site.run()
+    unused = (await site.intervals())[0].unattributed_uj
+    assert await site.proofs.documents(call_id) == []
+
+    site.clock.advance(timedelta(minutes=45))
+    await _by_force(
+        rig,
+        "UPDATE gateway.calls SET supplier_id = %s, ended_at = ended_at + interval '40 minutes'"
+        " WHERE call_id = %s",
+        site.meter.supplier_id,
+        call_id,
+    )
+    done = await site.run()
+
+    assert (done.corrected, done.signed) == (1, 1)
+    (addendum,) = await site.proofs.documents(call_id)
+    shown: Any = addendum["addendum"]
+    assert 0 < int(shown["energy"]["energy_uj"]) <= unused
+    assert shown["energy"]["is_whole"]
+    assert await site.store.unmetered(site.clock.now() - timedelta(hours=1), site.clock.now()) == []
+    await site.audit()
+    assert await site.run() == EnergyReport()
+
+
+async def test_stream_of_half_an_hour_is_in_its_last_interval_too(rig: Rig, site: Site) -> None:
+    """
+    A call that began long before an interval runs in it all the same.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    minutes_us = 25 * 60 * MICRO
+    await _by_force(
+        rig,
+        "UPDATE gateway.calls SET ended_at = ended_at + interval '25 minutes', receipt ="
+        " jsonb_set(receipt::jsonb, '{attempt.1,duration_us}', %s::text::jsonb)"
+        " WHERE call_id = %s",
+        str(minutes_us),
+        call_id,
+    )
+    site.clock.advance(timedelta(minutes=25))
+    later = 24 * 60
+    await site.say(*((at + later, watts) for at, watts in steady(100, until_s=5)))
+    # Divided and not posted: to the books this is the future.
+    await (await site.posting()).divide_due(site.meter)
+    (first, *_) = [one for one in await site.intervals() if one.metered_uj]
+    shares = await site.store.shares(first.interval_id, first.revision)
+    await _by_force(rig, "DELETE FROM factory.intervals WHERE meter_id = %s", site.meter.meter_id)
+
+    assert [share.call_id for share in shares] == [call_id]
+    assert shares[0].energy_uj == first.metered_uj
+
+
+async def test_call_that_nothing_metered_is_counted_with_the_reason(rig: Rig, site: Site) -> None:
+    """
+    Before the first reading there is no interval: the call is shown as not metered, until readings
+    come and it has its joules.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await site.say(*((at + 15, watts) for at, watts in steady(100, until_s=5)))
+    await site.run()
+
+    async def unmetered() -> list[tuple[UUID, str, int]]:
+        now = site.clock.now()
+        found = await site.store.unmetered(now - timedelta(hours=1), now)
+        mine = [one for one in found if one.supplier_id == site.meter.supplier_id]
+        return [(one.supplier_id, one.reason.value, one.calls) for one in mine]
+
+    assert await unmetered() == [(site.meter.supplier_id, "not_metered", 1)]
+    await site.say(*steady(100, until_s=14.9))
+    site.clock.advance(timedelta(minutes=40))
+    done = await site.run()
+
+    assert done.corrected >= 14
+    (addendum,) = await site.proofs.documents(call_id)
+    shown: Any = addendum["addendum"]
+    assert int(shown["energy"]["energy_uj"]) > 0
+    assert await unmetered() == []
+    await site.audit()
+
+
+async def test_proof_that_failed_is_signed_next_time(
+    rig: Rig, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The database was away between books and signature: the same process signs when it is back, and
+    one that begins an hour later signs what a killed one left.
+    """
+    answer = await rig.ask()
+    await rig.quiet()
+    call_id = UUID(answer.headers["x-tokenworks-call-id"])
+    await site.say(*steady(100))
+    posting = await site.posting()
+    prove = site.proofs.prove
+
+    async def away(*_: object, **__: object) -> Proven:
+        raise psycopg.OperationalError("the database is away")
+
+    monkeypatch.setattr(site.proofs, "prove", away)
+    await posting.run()
+    assert all(interval.posted_at for interval in await site.intervals())
+    assert await site.proofs.documents(call_id) == []
+    monkeypatch.setattr(site.proofs, "prove", prove)
+    assert (await posting.run()).signed == 1
+
+    second = await rig.ask()
+    await rig.quiet()
+    site.start_us = to_us(SystemClock().now()) // STEP_US * STEP_US
+    site.clock.advance(timedelta(minutes=1))
+    await site.say(*((at - 1, watts) for at, watts in steady(100)))
+    monkeypatch.setattr(site.proofs, "prove", away)
+    await site.run()
+    monkeypatch.setattr(site.proofs, "prove", prove)
+    site.clock.advance(timedelta(hours=1))
+    await site.run()
+    late_id = UUID(second.headers["x-tokenworks-call-id"])
+    assert len(await site.proofs.documents(late_id)) >= 1
+
+
+def _steps(site: Site, *calls: UUID, until_s: float = 20) -> list[Step]:
+    """
+    Return a step every tenth of a second: the first call reads and writes, another one decodes, and
+    a stranger is in the batch.
+    """
+    steps: list[Step] = []
+    for tenth in range(int(until_s * 10)):
+        work = [
+            Work(
+                call=str(call),
+                prefill_tokens=(50 + 37 * tenth % 90) if number == 0 else 0,
+                decode_tokens=number,
+                context_tokens=tenth * 10,
+            )
+            for number, call in enumerate(calls)
+        ]
+        work.append(Work(call="stranger", prefill_tokens=0, decode_tokens=1, context_tokens=5))
+        steps.append(
+            Step(
+                name=str(tenth),
+                start_us=site.start_us + tenth * STEP_US // 10,
+                end_us=site.start_us + (tenth + 1) * STEP_US // 10,
+                phase=StepPhase.MIXED,
+                work=work,
+                row=tenth + 1,
+            )
+        )
+    return steps
+
+
+async def test_step_log_divides_by_phase_and_stands_on_the_addendum(
+    rig: Rig, site: Site, tmp_path: Path
+) -> None:
+    """
+    Steps replace the overlap share of their intervals, those that come late too; a stranger's part
+    is nobody's here; what is sent again changes nothing.
+    """
+    answers = [await rig.ask() for _ in range(2)]
+    await rig.quiet()
+    calls = [UUID(answer.headers["x-tokenworks-call-id"]) for answer in answers]
+    await site.say(*steady(100))
+    steps = _steps(site, *calls)
+    early, late = steps[:100], steps[100:]
+    taken = await site.factory.take_steps(site.meter.meter_id, early)
+    await site.run()
+    first = await site.intervals()
+    for number in (0, 1):
+        (addendum,) = await site.proofs.documents(calls[number])
+        shown: Any = addendum["addendum"]
+        assert shown["energy"]["method"] == "step_phase_assumed", "ten windows are too few to fit"
+
+    site.clock.advance(timedelta(seconds=1))
+    again = await site.factory.take_steps(site.meter.meter_id, early)
+    await site.factory.take_steps(site.meter.meter_id, late)
+    site.clock.advance(timedelta(seconds=5))
+    done = await site.run()
+    second = await site.intervals()
+
+    assert (len(taken.steps), taken.repeated, taken.refused) == (100, 0, [])
+    assert (len(again.steps), again.repeated, again.refused) == (0, 100, [])
+    assert [one.methods for one in first[:10]] == [["step_phase_assumed"]] * 10
+    assert all("step_phase" not in "".join(one.methods) for one in first[10:])
+    assert done.corrected == 10
+    assert [one.revision for one in second] == [0] * 10 + [1] * 10 + [0]
+    assert all(0 < one.unattributed_uj < one.metered_uj for one in second[:20])
+    documents: list[dict[str, object]] = []
+    for call_id in calls:
+        documents.append(await rig.hub.receipts.receipt_document(call_id, BUYER))
+        documents += await site.proofs.documents(call_id)
+    for document in documents[2], documents[-1]:
+        said: Any = document["addendum"]
+        energy = said["energy"]
+        assert said["number"] == 2
+        parts = ("prefill_uj", "decode_uj", "context_uj", "residency_uj")
+        assert sum(int(energy[part]) for part in parts) == int(energy["energy_uj"]) > 0
+    file = tmp_path / "steps.json"
+    file.write_text(json.dumps(documents), encoding="utf-8")
+    found = verify_paths([file], await trusted(rig))
+    assert all(one.ok for one in found), found
+    assert await site.audit() == 2_000 * MICRO
+
+
+async def test_step_log_without_our_ids_is_told_and_spans_are_used(rig: Rig, site: Site) -> None:
+    """
+    An engine that was not sent the call ids: energy goes by overlap, and the interval says why.
+    """
+    await rig.ask()
+    await rig.quiet()
+    await site.say(*steady(100))
+    await site.factory.take_steps(site.meter.meter_id, _steps(site))
+    await site.run()
+    busy = [one for one in await site.intervals() if one.calls]
+
+    assert {method for one in busy for method in one.methods} == {"overlap"}
+    told = {str(fault["kind"]): str(fault["text"]) for one in busy for fault in one.faults}
+    assert "--send-call-id" in told["steps_unknown"]
+    await site.audit()

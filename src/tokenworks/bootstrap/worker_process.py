@@ -4,6 +4,7 @@ Run the worker: what a hub does by the clock, until SIGTERM.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from datetime import datetime
 
@@ -85,6 +86,9 @@ def _metering(hub: Hub) -> Metering:
         open_source=open_meter,
         read_counters=lambda url: VllmText(lambda: fetch_text(url)).read(),
         clock=hub.clock,
+        holder=hub.writer.holder,
+        host=socket.gethostname(),
+        is_gone=is_holder_gone,
     )
 
 

@@ -20,6 +20,7 @@ from tokenworks.cli.client import EXIT_COULD_NOT_RUN, CommandError, JsonOption, 
 from tokenworks.cli.factory_demo import demo
 from tokenworks.cli.factory_economics import add_commands
 from tokenworks.cli.factory_live import energy, meter_app
+from tokenworks.cli.factory_steps import steps_app
 from tokenworks.cli.long_work import LongWork
 from tokenworks.cli.rendering import Output, column
 from tokenworks.factory.attribution.by_overlap import attribute_spans
@@ -41,6 +42,7 @@ app: Final = typer.Typer(
 )
 add_commands(app)
 app.add_typer(meter_app, name="meter")
+app.add_typer(steps_app, name="steps")
 app.command("energy")(energy)
 app.command("demo")(demo)
 

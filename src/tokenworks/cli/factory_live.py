@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -15,6 +17,7 @@ import typer
 
 from tokenworks.cli.client import (
     EXIT_COULD_NOT_RUN,
+    EXIT_REFUSED,
     CommandError,
     DataOption,
     HubClient,
@@ -26,14 +29,24 @@ from tokenworks.cli.client import (
 from tokenworks.cli.rendering import Record, column, short_moment
 from tokenworks.factory.energy.model import Quantity, Reading
 from tokenworks.factory.live.model import MICRO, GridMethod, SourceKind, SourceSettings
-from tokenworks.factory.live.service import from_us
+from tokenworks.factory.live.service import LEASE_S, from_us
 from tokenworks.factory.ports import PowerSource
 from tokenworks.foundation.clock import SystemClock
 
 meter_app: Final = typer.Typer(help="Power meters of suppliers.", no_args_is_help=True)
 
-READINGS_SENT: Final = 500
-"""Kept back while the hub does not answer, the oldest lost first: then there is a gap."""
+READINGS_SENT: Final = 5_000
+"""Kept back while the hub does not answer, the oldest lost first: a gap, and it is told."""
+
+LEASE_READINGS: Final = 4
+"""So many readings may fail to come before another sender may take the meter."""
+
+
+POWER_MINUTES: Final = 15
+WITHOUT_ENERGY: Final = {
+    "not_metered": "nothing was metered while they ran",
+    "readings_gone": "they were booked after the readings of that time were gone",
+}
 
 
 def _grid_text(row: Record) -> str:
@@ -58,6 +71,9 @@ METER_COLUMNS: Final = (
     column("Interval s", "interval_s", right=True),
     column("Price per kWh", "price_per_kwh", right=True),
     column("Grid", _grid_text),
+    column("Host"),
+    column("Read by", "read_by"),
+    column("Read until", short_moment("read_until")),
     column("Last reading", short_moment("last_reading_at")),
     column("Retired", short_moment("retired_at")),
     column("Id", "meter_id"),
@@ -91,6 +107,9 @@ def add(
     port: Annotated[int | None, typer.Option(help="Of model: where the engine listens.")] = None,
     pid: Annotated[int | None, typer.Option(help="Of model: the process instead.")] = None,
     tdp_w: Annotated[int | None, typer.Option(help="Of model: of the whole CPU.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The machine whose worker reads it; else the first.")
+    ] = None,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="The exporter's address may be private.")
     ] = False,
@@ -125,6 +144,7 @@ def add(
             "port": port,
             "pid": pid,
             "tdp_w": tdp_w,
+            "host": host,
             "allow_private": allow_private,
             "interval_s": interval_s,
             "gap_max_s": gap_max_s,
@@ -182,6 +202,21 @@ def retire(
         hub.output.record(hub.post(f"factory/meters/{meter}/retire"), METER_COLUMNS)
 
 
+@meter_app.command("release")
+def release(
+    meter: MeterArgument,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """
+    Let another process or machine read a meter: the one that did is gone, or was moved.
+    """
+    with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
+        hub.output.record(hub.post(f"factory/meters/{meter}/release", {}), METER_COLUMNS)
+
+
 class LocalSource(StrEnum):
     """
     What can be read where this command runs.
@@ -212,14 +247,16 @@ def send(
     """
     Read a meter on the engine's own machine and send it to the hub, until interrupted.
 
-    For a meter of the source push. What the hub does not take is sent again later, in its order.
+    For a meter of the source push. What the hub does not take is sent again later, in its order;
+    while another one sends this meter's readings, this one's are skipped, and it says so.
     """
     from tokenworks.adapters.power_meters.opening import open_source
 
     settings = SourceSettings(url=exporter, port=port, tdp_w=tdp_w)
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
         kind = SourceKind(source.value)
-        sender = _Sender(hub, meter, open_source(kind, settings, SystemClock(), name=meter))
+        source_here = open_source(kind, settings, SystemClock(), name=meter)
+        sender = _Sender(hub, meter, source_here, every_s=every_s)
         taken = 0
         with contextlib.suppress(KeyboardInterrupt):
             while readings == 0 or taken < readings:
@@ -227,34 +264,75 @@ def send(
                     wait(every_s)
                 sender.read_and_send()
                 taken += 1
-        hub.output.document({"sent": sender.sent, "not_sent": len(sender.waiting)})
+        sender.release()
+        hub.output.document(
+            {
+                "sent": sender.sent,
+                "not_sent": len(sender.waiting),
+                "lost": sender.lost,
+                "skipped": sender.skipped,
+                "reason": sender.reason or None,
+            }
+        )
+        if sender.skipped and not sender.sent:
+            raise typer.Exit(EXIT_REFUSED)
 
 
 class _Sender:
-    def __init__(self, hub: HubClient, meter: str, source: PowerSource) -> None:
+    def __init__(self, hub: HubClient, meter: str, source: PowerSource, *, every_s: float) -> None:
         self.sent = 0
+        self.lost = 0  # that were kept back and became too many
+        self.skipped = 0  # because another one reads this meter
         self.waiting: list[Reading] = []
         self._hub = hub
         self._meter = meter
         self._source = source
-        self._is_told = False
+        self.reason = ""  # why the last readings were not taken
+        self._lease_s = max(LEASE_S, every_s * LEASE_READINGS)
+        self._name = f"send@{socket.gethostname()}:{os.getpid()}"
 
     def read_and_send(self) -> None:
-        self.waiting = [*self.waiting, *self._source.read()][-READINGS_SENT:]
+        waiting = [*self.waiting, *self._source.read()]
+        self.waiting = waiting[-READINGS_SENT:]
+        if len(waiting) > len(self.waiting):
+            self.lost += len(waiting) - len(self.waiting)
+            self._tell(f"More than {READINGS_SENT} wait: the oldest are lost, which is a gap.")
         ranges_uj = self._source.counter_ranges_uj
-        body = {"readings": [_to_body(one, ranges_uj.get(one.device)) for one in self.waiting]}
+        body = {
+            "readings": [_to_body(one, ranges_uj.get(one.device)) for one in self.waiting],
+            "reader": self._name,
+            "lease_s": self._lease_s,
+        }
         try:
             self._hub.post(f"factory/meters/{self._meter}/readings", body)
         except CommandError as error:
+            if (error.problem or {}).get("code") == "meter_read_by_other":
+                # The other one reads the same moments: two readings of one are one too many.
+                self.skipped += len(self.waiting)
+                self.waiting = []
+                self._tell(f"Skipped: {error.message}")
+                return
             if error.exit_code != EXIT_COULD_NOT_RUN:
                 raise
-            if not self._is_told:
-                self._hub.output.note(f"Kept for later: {error.message}")
-            self._is_told = True
+            self._tell(f"Kept for later: {error.message}")
             return
-        self._is_told = False
+        self.reason = ""
         self.sent += len(self.waiting)
         self.waiting = []
+
+    def release(self) -> None:
+        """
+        Let another one send at once; without a hub the lease runs out by itself.
+        """
+        if self.sent:
+            with contextlib.suppress(CommandError):
+                body = {"reader": self._name}
+                self._hub.post(f"factory/meters/{self._meter}/release", body)
+
+    def _tell(self, text: str) -> None:
+        if text != self.reason:
+            self._hub.output.note(text)
+        self.reason = text
 
 
 def energy(
@@ -268,10 +346,30 @@ def energy(
     Show what each model's calls took: joules, kWh and electricity beside the charge.
     """
     with hub_session(url=url, key=key, data=data, as_json=as_json) as hub:
-        rows = hub.get("factory/models", hours=hours)["items"]
+        answer = hub.get("factory/models", hours=hours)
+        rows = answer["items"]
         hub.output.records(rows, MODEL_COLUMNS, empty="No call's energy is known in that time.")
+        for one in answer["without_energy"]:
+            reason = WITHOUT_ENERGY[one["reason"]]
+            hub.output.note(f"{one['calls']} calls at {one['supplier']} have no energy: {reason}.")
+        _tell_power(hub)
         if any(not row["is_measured"] for row in rows):
             hub.output.note("Not measured: the energy of some is a MODEL.")
+
+
+def _tell_power(hub: HubClient) -> None:
+    """
+    Say the power of the newest interval whose readings reach its end: a younger one is part of one.
+    """
+    points = hub.get("factory/live", minutes=POWER_MINUTES)["points"]
+    whole = [point for point in points if point["is_complete"] and point["coverage"] > 0]
+    if whole:
+        start, end = (datetime.fromisoformat(whole[-1][name]) for name in ("start", "end"))
+        percent = whole[-1]["coverage"] * 100
+        hub.output.note(
+            f"Power: {whole[-1]['watts']:.4g} W from {start:%H:%M:%S} to {end:%H:%M:%S} UTC,"
+            f" {percent:.4g} % of it metered."
+        )
 
 
 def _grid(grams: str | None, source: str | None, method: GridMethod) -> dict[str, str] | None:

@@ -44,6 +44,22 @@ class MeterExistsError(ConflictError):
     code = "meter_exists"
 
 
+class MeterSourceTakenError(ConflictError):
+    """
+    Another supplier's meter reads the same source: its energy would be counted twice.
+    """
+
+    code = "meter_source_taken"
+
+
+class MeterReadByOtherError(ConflictError):
+    """
+    Another process or site reads this meter; a second one's readings are not taken.
+    """
+
+    code = "meter_read_by_other"
+
+
 class MeterInvalidError(InvalidError):
     """
     What is said about a power meter contradicts itself or is not enough to read it.
@@ -58,6 +74,14 @@ class ReadingsInvalidError(InvalidError):
     """
 
     code = "readings_invalid"
+
+
+class StepsInvalidError(InvalidError):
+    """
+    No step that was sent could be kept; names row and column of each.
+    """
+
+    code = "steps_invalid"
 
 
 class EnergyNotPostedError(UnavailableError):

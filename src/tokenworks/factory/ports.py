@@ -40,22 +40,15 @@ class EngineCalls(Protocol):
     Calls at suppliers, as the gateway recorded them; implemented there.
     """
 
-    async def of_supplier(
-        self,
-        supplier_id: UUID,
-        start_us: int,
-        end_us: int,
-        *,
-        ended_since: datetime | None = None,
-    ) -> list[EngineCall]:
+    async def of_supplier(self, supplier_id: UUID, start_us: int, end_us: int) -> list[EngineCall]:
         """
         Return the ended attempts at a supplier that ran within a time, by their starts.
+        """
+        ...
 
-        Args:
-            supplier_id: Whose.
-            start_us: Of the time.
-            end_us: Of the time.
-            ended_since: Only of calls that were booked since; ``None``: of all.
+    async def booked_since(self, supplier_id: UUID, since: datetime) -> list[EngineCall]:
+        """
+        Return the attempts at a supplier of calls that came into the books since a moment.
         """
         ...
 

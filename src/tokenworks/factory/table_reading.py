@@ -128,7 +128,12 @@ def to_decimal(value: object) -> Decimal | None:
 
 
 def read_rows(
-    lines: Iterable[str], file: str, *, required: Sequence[str], optional: Sequence[str] = ()
+    lines: Iterable[str],
+    file: str,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    first_row: int = 1,
 ) -> Iterator[Row]:
     """
     Yield the rows of a CSV file with a header, or of JSON lines (a first ``{`` tells).
@@ -136,14 +141,14 @@ def read_rows(
     Raises:
         TableInvalidError: For a header or line that cannot be read, with row and column.
     """
-    bounded = _bounded(lines, file)
+    bounded = _bounded(lines, file, first_row)
     first = next(bounded, None)
     if first is None:
         raise fault(file, 1, required[0], "is missing: the file is empty")
     every = chain([first], bounded)
     columns = (*required, *optional)
     if first.lstrip().startswith("{"):
-        yield from _read_json(every, file, columns)
+        yield from _read_json(every, file, columns, first_row)
     else:
         yield from _read_csv(every, file, required, columns)
 
@@ -159,10 +164,10 @@ def fault(file: str, row: int, column: str, text: str) -> TableInvalidError:
     )
 
 
-def _bounded(lines: Iterable[str], file: str) -> Iterator[str]:
-    number = 0
+def _bounded(lines: Iterable[str], file: str, first_row: int) -> Iterator[str]:
+    number = first_row - 1
     try:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(lines, start=first_row):
             if len(line) > FACTORY_LINE_CHARACTERS_MAX:
                 text = f"is longer than {FACTORY_LINE_CHARACTERS_MAX} characters"
                 raise fault(file, number, "(line)", text)
@@ -200,8 +205,10 @@ def _read_csv(
         raise fault(file, reader.line_num, "(line)", f"is no CSV: {error}") from error
 
 
-def _read_json(lines: Iterator[str], file: str, columns: Sequence[str]) -> Iterator[Row]:
-    for number, line in enumerate(lines, start=1):
+def _read_json(
+    lines: Iterator[str], file: str, columns: Sequence[str], first_row: int
+) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=first_row):
         if not line.strip():
             continue
         try:

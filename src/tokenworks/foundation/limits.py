@@ -54,4 +54,7 @@ FACTORY_VALUE_MAX: Final = 10**15  # watts, joules or seconds: above it a cell i
 FACTORY_DEVICE_POWER_W_MAX: Final = 100_000  # of one device; above it a reading is no power
 FACTORY_READINGS_MAX: Final = 200_000  # of a meter looked at together
 FACTORY_READINGS_SENT_MAX: Final = 5_000  # in one request
+FACTORY_STEPS_SENT_MAX: Final = 2_000  # in one request
+FACTORY_STEPS_MAX: Final = 200_000  # of an interval
+FACTORY_STEP_S_MAX: Final = 600  # of one step
 FACTORY_FAULTS_KEPT_MAX: Final = 50  # of an interval

@@ -19,11 +19,12 @@ from tokenworks.postgres.pool import Pool
 from tokenworks.postgres.queries import load
 from tokenworks.receipts.issuing import ReceiptIssuer
 
-CALL_DURATION_MAX: Final = timedelta(minutes=15)
-"""A call is looked for so long before the time it may have run in."""
+CALL_DURATION: Final = timedelta(minutes=15)
+"""Calls are looked for by their ids so long before a time; an index knows the longer ones."""
 
 OPEN_CALLS_MAX: Final = 500
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _QUERIES: Final = load("tokenworks.gateway", "energy_queries.sql")
 
@@ -41,33 +42,27 @@ class EnergyCalls:
         self._ledger = ledger
         self._issuer = issuer
 
-    async def of_supplier(
-        self,
-        supplier_id: UUID,
-        start_us: int,
-        end_us: int,
-        *,
-        ended_since: datetime | None = None,
-    ) -> list[EngineCall]:
+    async def of_supplier(self, supplier_id: UUID, start_us: int, end_us: int) -> list[EngineCall]:
         """
-        Return the ended attempts at a supplier that ran within a time, by their starts.
+        Return the ended attempts at a supplier that ran within a time, however long they took.
         """
         start, end = _EPOCH + start_us * _MICROSECOND, _EPOCH + end_us * _MICROSECOND
-        found = await self._attempts(
-            supplier_id,
-            since=start - CALL_DURATION_MAX,
-            until=end,
-            ended_since=max(start, ended_since or start),
-            call_ids=(),
-        )
+        found = await self._attempts(supplier_id, since=start, until=end, booked_since=start)
         return [one for one in found if one.start_us < end_us and one.end_us > start_us]
+
+    async def booked_since(self, supplier_id: UUID, since: datetime) -> list[EngineCall]:
+        """
+        Return the attempts at a supplier of calls that came into the books since a moment.
+        """
+        return await self._attempts(supplier_id, since=since, until=_FAR, booked_since=since)
 
     async def by_id(self, supplier_id: UUID, call_ids: Sequence[UUID]) -> list[EngineCall]:
         """
         Return the ended attempts of some calls at a supplier.
         """
+        # No call was booked in the far future, so that only the ids find any.
         return await self._attempts(
-            supplier_id, since=_EPOCH, until=_EPOCH, ended_since=_EPOCH, call_ids=call_ids
+            supplier_id, since=_FAR, until=_FAR, booked_since=_FAR, call_ids=call_ids
         )
 
     async def oldest_open_us(self) -> int | None:
@@ -94,14 +89,14 @@ class EnergyCalls:
         *,
         since: datetime,
         until: datetime,
-        ended_since: datetime,
-        call_ids: Sequence[UUID],
+        booked_since: datetime,
+        call_ids: Sequence[UUID] = (),
     ) -> list[EngineCall]:
         parameters = {
             "supplier_id": supplier_id,
-            "since": since,
+            "since": since - CALL_DURATION,
             "until": until,
-            "ended_since": ended_since,
+            "booked_since": booked_since,
             "call_ids": list(call_ids),
         }
         async with self._pool.connection() as connection:

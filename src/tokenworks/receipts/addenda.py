@@ -54,6 +54,9 @@ class EnergyStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     source: str  # measured, or model: computed from CPU time
     boundary: str  # what the meter sees
     is_whole: bool  # every moment of the call was validly metered
+    # Where the engine's step log told them: attention over what was before, part of the idle floor.
+    context_uj: str | msgspec.UnsetType = msgspec.UNSET
+    residency_uj: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class EmissionStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

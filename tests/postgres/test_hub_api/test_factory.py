@@ -62,6 +62,43 @@ async def test_meter_is_added_shown_and_retired(hub: Hub) -> None:
     assert [one["meter_id"] for one in with_retired] == [meter["meter_id"]]
 
 
+async def test_one_sender_at_a_time(hub: Hub) -> None:
+    """
+    A second site's readings are refused with who sends them now and until when; the meter shows it;
+    released, the second one is taken.
+    """
+    meter = await add_meter(hub)
+    path = f"factory/meters/{meter['meter_id']}"
+    assert (meter["host"], meter["read_by"], meter["read_until"]) == (None, None, None)
+    await hub.make(f"{path}/readings", readings=[reading(hub, 1, "300")], reader="site a")
+    body = {"readings": [reading(hub, 2, "300")], "reader": "site b"}
+    refused = (await hub.admin.post(f"{path}/readings", json=body)).json()
+    shown = (await hub.admin.get(path)).json()
+    (listed,) = (await hub.admin.get("factory/meters")).json()["items"]
+    released = await hub.make(f"{path}/release")
+    taken = await hub.make(f"{path}/readings", **body)
+
+    assert (refused["status"], refused["code"]) == (409, "meter_read_by_other")
+    assert refused["detail"].startswith("site a reads this meter, until ")
+    assert shown["read_by"] == listed["read_by"] == "site a"
+    assert shown["read_until"] > hub.now.isoformat()[:19]
+    assert released["read_until"] <= shown["read_until"]
+    assert taken == {"readings": 1}
+
+
+async def test_source_that_another_supplier_has_is_refused(hub: Hub) -> None:
+    """
+    The same joules are not metered for two suppliers, unless two hosts are named.
+    """
+    await add_meter(hub, source="rapl")
+    await hub.make("suppliers", name="other", base_url="https://other.example/v1")
+    body = {"supplier": "other", **METER, "source": "rapl"}
+    refused = (await hub.admin.post("factory/meters", json=body)).json()
+
+    assert (refused["status"], refused["code"]) == (409, "meter_source_taken")
+    assert "host" in refused["detail"]
+
+
 async def test_meter_that_could_not_be_read_is_refused(hub: Hub) -> None:
     """
     Each source says what it needs; a grid factor is nothing without its source and method.
@@ -110,6 +147,7 @@ async def test_power_is_shown_before_it_is_divided(hub: Hub) -> None:
     # Ten to fifteen: from ten to thirteen nobody knows.
     assert second["energy_uj"] == "200000000"
     assert (second["watts"], second["coverage"]) == (100.0, 0.4)
+    assert (first["is_complete"], second["is_complete"]) == (True, False)
     kinds = {fault["kind"] for fault in shown["faults"]}
     assert kinds == {"not_a_number", "negative", "gap", "duplicate"}
     assert all(fault["meter"] == "rack 7" for fault in shown["faults"])
@@ -162,3 +200,56 @@ async def test_empty_factory_is_shown_as_one(hub: Hub) -> None:
     ]
     assert chain["links"] == []
     assert refused == [403] * 4
+
+
+async def test_steps_are_taken_row_by_row(hub: Hub) -> None:
+    """
+    Good rows are kept; each other one is named with its column and what to do; all wrong is a 400.
+    """
+    meter = await add_meter(hub)
+    path = f"factory/meters/{meter['meter_id']}/steps"
+    start = hub.now.replace(microsecond=0) - timedelta(minutes=1)
+
+    def row(number: int, **other: object) -> dict[str, object]:
+        begin = start + timedelta(milliseconds=100 * number)
+        return {
+            "step": number,
+            "start": begin.isoformat(),
+            "end": (begin + timedelta(milliseconds=100)).isoformat(),
+            "phase": "decode",
+            "calls": [{"call": "a", "decode_tokens": 1}],
+        } | other
+
+    bad: list[dict[str, object]] = [
+        row(4, phase="thinking"),
+        row(4, calls=[{"call": "a", "decode_tokens": 0}]),
+        row(4, calls=[{"call": "a", "decode_tokens": -1}]),
+        row(4, calls=[]),
+        row(4, end=row(4)["start"]),
+        row(4, start="yesterday"),
+        row(4, start=float("1e300")),
+        row(4, surprise=1),
+        row(4, calls="a"),
+        row(1, end=row(3)["end"]),
+    ]
+    taken = await hub.make(path, steps=[row(1), row(2), row(2), row(3), *bad, row(9)])
+    nothing = (await hub.admin.post(path, json={"steps": bad[:2]})).json()
+    shown = [(one["row"], one["column"]) for one in taken["refused"]]
+
+    assert (taken["steps"], taken["repeated"]) == (4, 1)
+    assert shown == [
+        (5, "phase"),
+        (6, "decode_tokens"),
+        (7, "decode_tokens"),
+        (8, "calls"),
+        (9, "end"),
+        (10, "start"),
+        (11, "start"),
+        (12, "surprise"),
+        (13, "calls"),
+        (14, "step"),
+    ]
+    assert any("5 between are missing" in one["text"] for one in taken["remarks"])
+    assert (nothing["status"], nothing["code"], nothing["param"]) == (400, "steps_invalid", "phase")
+    assert nothing["detail"].startswith("row 1, column phase: is none of prefill, decode, mixed")
+    assert [one["row"] for one in nothing["details"]["refused"]] == [1, 2]

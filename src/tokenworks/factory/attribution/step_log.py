@@ -22,13 +22,14 @@ phase, then each call: known, tokens, named once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import groupby
 from typing import Final, cast
 
 from tokenworks.factory.attribution.model import Step, StepPhase, Work
-from tokenworks.factory.table_reading import Row, read_rows
+from tokenworks.factory.table_reading import Row, fault, read_rows
 
 _STEP: Final = ("step", "start", "end", "phase")
 _COUNTS: Final = ("prefill_tokens", "decode_tokens", "context_tokens")
@@ -71,6 +72,59 @@ def read_step_log(lines: Iterable[str], file: str, *, is_continued: bool = False
         names.add(step.name)
         steps.append(step)
     return steps
+
+
+def read_step_line(line: str, file: str, row: int) -> Step:
+    """
+    Return the step of one JSON line by itself: its order among others is somebody else's.
+
+    Raises:
+        TableInvalidError: With row and column.
+    """
+    optional = (*_JSON_ONLY, *_CSV_ONLY)
+    for head in read_rows([line], file, required=_STEP, optional=optional, first_row=row):
+        if not head.is_json:
+            break
+        return _read_step(head, _read_json_entries(head), None, None)
+    raise fault(file, row, "(line)", "is no JSON object, and a line is a step")
+
+
+def read_step(cells: Mapping[str, object], file: str, row: int) -> Step:
+    """
+    Return a step that was read from JSON already, by itself.
+
+    Raises:
+        TableInvalidError: With row and column.
+    """
+    for column in cells:
+        if column not in {*_STEP, *_JSON_ONLY}:
+            known = ", ".join((*_STEP, *_JSON_ONLY))
+            raise fault(file, row, column, f"is unknown; known: {known}")
+    head = Row(file=file, number=row, cells=cells, is_json=True)
+    return _read_step(head, _read_json_entries(head), None, None)
+
+
+def to_json(step: Step) -> dict[str, object]:
+    """
+    Return a step as a JSON line has it; read again it is the same.
+    """
+    working = [one for one in step.work if one.prefill_tokens or one.decode_tokens]
+    return {
+        "step": step.name,
+        "start": str(Decimal(step.start_us) / 1_000_000),
+        "end": str(Decimal(step.end_us) / 1_000_000),
+        "phase": step.phase.value,
+        "calls": [
+            {
+                "call": one.call,
+                "prefill_tokens": one.prefill_tokens,
+                "decode_tokens": one.decode_tokens,
+                "context_tokens": one.context_tokens,
+            }
+            for one in working
+        ],
+        "resident": [one.call for one in step.work if one not in working],
+    }
 
 
 def _read_groups(lines: Iterable[str], file: str) -> Iterator[tuple[Row, list[_Entry]]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -33,6 +33,22 @@ class SourceKind(StrEnum):
     DCGM = "dcgm"
     PUSH = "push"  # not read: ``tokenworks factory meter`` at the engine's site sends readings
 
+    @property
+    def is_in_a_machine(self) -> bool:
+        """
+        Tell whether another machine that reads the same would read another meter.
+        """
+        return self in {SourceKind.MODEL, SourceKind.RAPL, SourceKind.NVML}
+
+
+class UnmeteredReason(StrEnum):
+    """
+    Why a call at a metered supplier has no energy.
+    """
+
+    NOT_METERED = "not_metered"  # there is no interval of any moment it ran in
+    READINGS_GONE = "readings_gone"  # it was booked when the readings were not kept any more
+
 
 class GridMethod(StrEnum):
     """
@@ -51,6 +67,8 @@ class ShareMethod(StrEnum):
     TIMINGS = "timings"  # by overlap within the phases that llama.cpp told
     VLLM_METRICS = "vllm_metrics"  # by the engine's counters of tokens and phase times
     OVERLAP = "overlap"  # by overlap of whole spans: phases are not told apart
+    STEP_PHASE = "step_phase"  # by the engine's step log, costs of phases fitted to the meter
+    STEP_PHASE_ASSUMED = "step_phase_assumed"  # likewise, with another machine's costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +82,7 @@ class SourceSettings:
     pid: int | None = None  # model: instead of a port
     tdp_w: int | None = None  # model: of the whole CPU
     engine_url: str | None = None  # vLLM's /metrics, beside any source
+    host: str | None = None  # the machine that reads it; ``None``: the first that can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +117,41 @@ class MeterTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeterReader:
+    """
+    Who reads a meter, and until when nobody else may.
+    """
+
+    holder: str  # a process, as it calls itself
+    host: str  # its machine; of a meter that is in a machine no other one comes next
+    leased_until: datetime
+
+    def tell(self, now: datetime) -> str:
+        """
+        Say why another one's readings are not taken.
+        """
+        who = f"{self.holder} on {self.host}" if self.host else self.holder
+        if self.leased_until > now:
+            reads = f"{who} reads this meter, until {self.leased_until:%H:%M:%S} UTC at least."
+        else:
+            reads = f"This meter is in the machine {self.host}, which reads it."
+        return f"{reads} Stop that one, or `factory meter release` it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """
+    What a process asks for to be the one who reads a meter.
+    """
+
+    holder: str
+    host: str
+    lifetime: timedelta  # after its last readings; then another one may read
+    is_in_a_machine: bool = False
+    gone: str | None = None  # a holder that is gone for certain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SupplierMeter:
     """
     A meter in use, or retired.
@@ -109,6 +163,7 @@ class SupplierMeter:
     actor: str
     created_at: datetime
     retired_at: datetime | None
+    reader: MeterReader | None = None  # ``None``: it was never read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +214,8 @@ class CallShare:
     decode_uj: int
     method: ShareMethod
     is_whole: bool
+    context_uj: int = 0  # told by step logs alone, here and below
+    residency_uj: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,15 @@ call's shares over the last revisions; when that sum is another one later, the n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from msgspec import UNSET
+
 from tokenworks.factory.live.model import JOULES_PER_KWH, MICRO, EngineCall, SupplierMeter
+from tokenworks.factory.live.service import to_us
 from tokenworks.factory.live.store import CallTotal, FactoryStore
 from tokenworks.factory.ports import EngineCalls
 from tokenworks.foundation.clock import Clock
@@ -30,6 +34,18 @@ from tokenworks.receipts.signing import LaneSigner
 
 _UJ_PER_KWH: Final = JOULES_PER_KWH * MICRO
 _UG_PER_MG: Final = 1_000
+WAIT_FOR_INTERVAL: Final = timedelta(minutes=5)
+"""So long after its end a call is signed, as not whole, when its last interval did not come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """
+    What was signed, and what cannot be yet.
+    """
+
+    signed: int
+    waiting: Sequence[UUID]  # calls that go on in an interval that is not divided
 
 
 class EnergyProofs:
@@ -56,18 +72,26 @@ class EnergyProofs:
         ]
 
     async def prove(
-        self, meter: SupplierMeter, interval_ids: Sequence[UUID], *, signer: LaneSigner
-    ) -> int:
+        self,
+        meter: SupplierMeter,
+        interval_ids: Sequence[UUID],
+        *,
+        call_ids: Sequence[UUID] = (),
+        signer: LaneSigner,
+    ) -> Proven:
         """
-        Sign what calls of some intervals took, where it is whole and not said yet.
+        Sign what some calls, and those of some intervals, took, where it is known and not said yet.
 
         A repeat finds nothing to sign; another process that signs the same number is first or
         second, and only the first counts.
         """
-        totals = await self._store.call_totals(interval_ids)
+        totals = await self._store.call_totals(interval_ids, call_ids)
         until_us = await self._store.divided_until(meter.meter_id)
         if not totals or until_us is None:
-            return 0
+            return Proven(signed=0, waiting=())
+        # A meter that says no more will not have the intervals of the rest either.
+        until_us = max(until_us, to_us(self._clock.now() - WAIT_FOR_INTERVAL))
+        waiting: list[UUID] = []
         ids = [total.call_id for total in totals]
         attempts: dict[UUID, list[EngineCall]] = {}
         for one in await self._calls.by_id(meter.supplier_id, ids):
@@ -75,17 +99,21 @@ class EnergyProofs:
         rows: list[Mapping[str, object]] = []
         for total in totals:
             made = attempts.get(total.call_id, [])
-            if not made or max(one.end_us for one in made) > until_us:
-                continue  # It goes on in an interval that is not divided yet.
+            if not made:
+                continue
+            if max(one.end_us for one in made) > until_us:
+                waiting.append(total.call_id)  # Its last interval is not divided yet.
+                continue
             is_whole = _is_whole(total, made)
-            if (total.energy_uj, is_whole) == (total.signed_uj, total.signed_whole):
+            said = (total.signed_uj, total.signed_whole, total.signed_method)
+            if (total.energy_uj, is_whole, total.method) == said:
                 continue
             root = await self._calls.receipt_root(total.call_id)
             if root is not None:
                 whole = replace(total, is_whole=is_whole)
                 rows.append(self._sign(meter, whole, made[-1], root, signer))
         await self._store.add_addenda(rows)
-        return len(rows)
+        return Proven(signed=len(rows), waiting=waiting)
 
     def _sign(
         self,
@@ -114,6 +142,7 @@ class EnergyProofs:
                 method=terms.co2e_method.value,
             )
         number = total.addenda + 1
+        has_steps = "step_phase" in total.method
         jws = sign_addendum(
             AddendumPayload(
                 issuer=signer.issuer,
@@ -127,6 +156,8 @@ class EnergyProofs:
                     energy_uj=str(total.energy_uj),
                     prefill_uj=str(total.prefill_uj),
                     decode_uj=str(total.decode_uj),
+                    context_uj=str(total.context_uj) if has_steps else UNSET,
+                    residency_uj=str(total.residency_uj) if has_steps else UNSET,
                     method=total.method,
                     source="measured" if total.is_measured else "model",
                     boundary=terms.boundary,
@@ -147,6 +178,8 @@ class EnergyProofs:
             "energy_uj": total.energy_uj,
             "prefill_uj": total.prefill_uj,
             "decode_uj": total.decode_uj,
+            "context_uj": total.context_uj,
+            "residency_uj": total.residency_uj,
             "method": total.method,
             "is_measured": total.is_measured,
             "is_whole": total.is_whole,

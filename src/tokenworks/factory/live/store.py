@@ -4,28 +4,38 @@ Read and write the schema ``factory``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg.types.json import Json
 
+from tokenworks.factory.attribution.model import Step, StepPhase, Work
 from tokenworks.factory.energy.model import PowerSeries, Quantity, Reading
-from tokenworks.factory.errors import MeterExistsError
+from tokenworks.factory.errors import MeterExistsError, MeterReadByOtherError
 from tokenworks.factory.live.model import (
     CallShare,
     GridMethod,
     Interval,
+    Lease,
+    MeterReader,
     MeterTerms,
     ShareMethod,
     SourceKind,
     SourceSettings,
     SupplierMeter,
+    UnmeteredReason,
 )
-from tokenworks.foundation.limits import FACTORY_READINGS_MAX
-from tokenworks.postgres.pool import Pool
+from tokenworks.factory.live.step_spool import StepsTaken, take
+from tokenworks.foundation.limits import (
+    FACTORY_READINGS_MAX,
+    FACTORY_STEP_S_MAX,
+    FACTORY_STEPS_MAX,
+)
+from tokenworks.postgres.pool import Connection, Pool
 from tokenworks.postgres.queries import load
 
 _QUERIES: Final = load("tokenworks.factory.live")
@@ -56,6 +66,9 @@ class CallTotal:
     addenda: int  # so many were signed before
     signed_uj: int | None  # ``None``, here and below: nothing was signed yet
     signed_whole: bool | None
+    context_uj: int
+    residency_uj: int
+    signed_method: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +104,28 @@ class UnattributedEnergy:
     supplier_id: UUID
     energy_uj: int
     is_measured: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithoutShare:
+    """
+    A call that ran in an interval and has no share of it.
+    """
+
+    call_id: UUID
+    start_us: int
+    is_interval: bool  # else there is none: nothing was metered then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmeteredCalls:
+    """
+    How many calls at a supplier have no energy, for one reason.
+    """
+
+    supplier_id: UUID
+    reason: UnmeteredReason
+    calls: int
 
 
 class FactoryStore:
@@ -175,6 +210,7 @@ class FactoryStore:
         ranges: Mapping[str, int],
         counters: Sequence[tuple[str, int, int]] = (),
         received_at: datetime,
+        reader: Lease | None = None,
     ) -> None:
         """
         Keep readings in their order, right or wrong.
@@ -185,6 +221,10 @@ class FactoryStore:
             ranges: How far counters of energy count, by device.
             counters: The engine's own: name, time, count in millionths.
             received_at: Now.
+            reader: Who read them, and stays the reader; ``None``: not asked for.
+
+        Raises:
+            MeterReadByOtherError: Another one reads this meter; nothing is kept.
         """
         rows: list[tuple[int, str, str, int | None, int | None]] = [
             (one.at_us, one.device, one.quantity.value, one.value, ranges.get(one.device))
@@ -196,7 +236,47 @@ class FactoryStore:
             names = ("at_us", "devices", "quantities", "values", "ranges")
             parameters = dict(zip(names, columns, strict=True))
             parameters |= {"meter_id": meter_id, "received_at": received_at}
-            await self._execute("add_readings", parameters)
+            async with self._pool.connection() as connection, connection.transaction():
+                if reader is not None:
+                    # In one transaction: who lost the meter meanwhile writes nothing.
+                    await self._lease(connection, meter_id, reader, received_at)
+                await connection.execute(_QUERIES["add_readings"], parameters)
+
+    async def release_meter(
+        self, meter_id: UUID, now: datetime, *, holder: str | None = None, any_host: bool = False
+    ) -> bool:
+        """
+        Let another one read a meter at once; tell whether somebody did.
+
+        Args:
+            meter_id: Of the meter.
+            now: When.
+            holder: Only where it is read by this one; ``None``: whoever it is.
+            any_host: The next one may be on another machine.
+        """
+        parameters = {"meter_id": meter_id, "now": now, "holder": holder, "any_host": any_host}
+        return bool(await self._fetch("release_meter", parameters))
+
+    async def _lease(
+        self, connection: Connection, meter_id: UUID, reader: Lease, now: datetime
+    ) -> None:
+        parameters = {
+            "meter_id": meter_id,
+            "holder": reader.holder,
+            "host": reader.host,
+            "now": now,
+            "until": now + reader.lifetime,
+            "gone": reader.gone,
+            "is_in_a_machine": reader.is_in_a_machine,
+        }
+        cursor = await connection.execute(_QUERIES["lease_meter"], parameters)
+        if await cursor.fetchone() is not None:
+            return
+        cursor = await connection.execute(_QUERIES["reader"], {"meter_id": meter_id})
+        row = await cursor.fetchone()
+        assert row is not None, "only a row that is there refuses"
+        other = MeterReader(holder=row[0], host=row[1], leased_until=row[2])
+        raise MeterReadByOtherError(other.tell(now))
 
     async def series(
         self, meter: SupplierMeter, since_us: int, until_us: int
@@ -269,6 +349,76 @@ class FactoryStore:
         )
         return sorted(row[0] for row in rows)
 
+    # ------------------------------------------------------------------ steps
+
+    async def take_steps(
+        self, meter_id: UUID, sent: Sequence[Step], *, latest_us: int, received_at: datetime
+    ) -> StepsTaken:
+        """
+        Keep the steps that fit among those that are there, and say what became of each.
+        """
+        since_us = min(step.start_us for step in sent)
+        until_us = max(step.end_us for step in sent)
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(_QUERIES["lock_steps"], {"meter_id": meter_id})
+            cursor = await connection.execute(
+                _QUERIES["steps"], self._time_of_steps(meter_id, since_us - 1, until_us + 1)
+            )
+            known = [_to_step(row) for row in await cursor.fetchall()]
+            taken = take(known, sent, latest_us=latest_us)
+            if taken.steps:
+                parameters = {
+                    "meter_id": meter_id,
+                    "received_at": received_at,
+                    "names": [step.name for step in taken.steps],
+                    "starts": [step.start_us for step in taken.steps],
+                    "ends": [step.end_us for step in taken.steps],
+                    "phases": [step.phase.value for step in taken.steps],
+                    "works": [_to_work_text(step) for step in taken.steps],
+                }
+                await connection.execute(_QUERIES["add_steps"], parameters)
+        return taken
+
+    async def steps(self, meter_id: UUID, since_us: int, until_us: int) -> list[Step]:
+        """
+        Return the steps that touch a time, in their order.
+        """
+        parameters = self._time_of_steps(meter_id, since_us, until_us)
+        return [_to_step(row) for row in await self._fetch("steps", parameters)]
+
+    async def steps_until(self, meter_id: UUID, since_us: int, until_us: int) -> int | None:
+        """
+        Return the end of the last step that began in a time; ``None``: none did.
+        """
+        parameters = {"meter_id": meter_id, "since_us": since_us, "until_us": until_us}
+        ((end_us,),) = await self._fetch("steps_until", parameters)
+        return end_us
+
+    async def late_steps(
+        self, meter: SupplierMeter, *, since: datetime, quiet_since: datetime, before_us: int
+    ) -> list[int]:
+        """
+        Return the starts of divided intervals that have got steps since, and no more now.
+        """
+        parameters = {
+            "meter_id": meter.meter_id,
+            "interval_us": meter.terms.interval_us,
+            "since": since,
+            "quiet_since": quiet_since,
+            "before_us": before_us,
+        }
+        return [row[0] for row in await self._fetch("late_steps", parameters)]
+
+    @staticmethod
+    def _time_of_steps(meter_id: UUID, since_us: int, until_us: int) -> dict[str, object]:
+        return {
+            "meter_id": meter_id,
+            "since_us": since_us,
+            "until_us": until_us,
+            "step_max_us": FACTORY_STEP_S_MAX * 1_000_000,
+            "limit": FACTORY_STEPS_MAX,
+        }
+
     # ------------------------------------------------------------------ intervals
 
     async def divided_until(self, meter_id: UUID) -> int | None:
@@ -304,6 +454,8 @@ class FactoryStore:
                         "energies": [share.energy_uj for share in shares],
                         "prefills": [share.prefill_uj for share in shares],
                         "decodes": [share.decode_uj for share in shares],
+                        "contexts": [share.context_uj for share in shares],
+                        "residencies": [share.residency_uj for share in shares],
                         "methods": [share.method.value for share in shares],
                         "wholes": [share.is_whole for share in shares],
                     },
@@ -372,26 +524,111 @@ class FactoryStore:
                 decode_uj=decode_uj,
                 method=ShareMethod(method),
                 is_whole=is_whole,
+                context_uj=context_uj,
+                residency_uj=residency_uj,
             )
-            for call_id, organisation_id, energy_uj, prefill_uj, decode_uj, method, is_whole in (
-                await self._fetch("shares_of_interval", parameters)
-            )
+            for (
+                call_id,
+                organisation_id,
+                energy_uj,
+                prefill_uj,
+                decode_uj,
+                method,
+                is_whole,
+                context_uj,
+                residency_uj,
+            ) in await self._fetch("shares_of_interval", parameters)
         ]
 
     # ------------------------------------------------------------------ addenda
 
-    async def recent_intervals(self, meter_id: UUID, since_us: int) -> list[UUID]:
+    async def intervals_since(self, meter_id: UUID, since: datetime, oldest_us: int) -> list[UUID]:
         """
-        Return the intervals of a meter that end after a moment.
+        Return the intervals of a meter that were divided since, of those not too old.
         """
-        parameters = {"meter_id": meter_id, "since_us": since_us}
-        return [row[0] for row in await self._fetch("recent_intervals", parameters)]
+        parameters = {"meter_id": meter_id, "since": since, "oldest_us": oldest_us}
+        return [row[0] for row in await self._fetch("intervals_since", parameters)]
 
-    async def call_totals(self, interval_ids: Sequence[UUID]) -> list[CallTotal]:
+    async def last_computed_at(self, meter_id: UUID) -> datetime | None:
         """
-        Return what the calls of some intervals got altogether.
+        Return when a meter's newest interval was divided; ``None``: it has none.
         """
-        rows = await self._fetch("call_totals", {"interval_ids": list(interval_ids)})
+        ((computed_at,),) = await self._fetch("last_computed_at", {"meter_id": meter_id})
+        return computed_at
+
+    async def revisions_at(self, meter_id: UUID, starts: Sequence[int]) -> dict[int, int]:
+        """
+        Return the last revision of the intervals that begin at some moments.
+        """
+        parameters = {"meter_id": meter_id, "starts": list(starts)}
+        return dict(await self._fetch("revisions_at", parameters)) if starts else {}
+
+    async def following(self, meter_id: UUID, starts: Sequence[int]) -> list[int]:
+        """
+        Return the start of the next interval after each of some moments.
+        """
+        parameters = {"meter_id": meter_id, "starts": list(starts)}
+        return [row[0] for row in await self._fetch("following", parameters)] if starts else []
+
+    async def without_share(
+        self,
+        meter_id: UUID,
+        ran: Sequence[tuple[UUID, int, datetime]],
+        *,
+        commit: timedelta,
+    ) -> list[WithoutShare]:
+        """
+        Return which calls have no share of an interval they ran in, and where none is.
+
+        Args:
+            meter_id: Of the meter.
+            ran: Calls, the starts of intervals, and when the call came into the books.
+            commit: A call may become visible so long after that time.
+        """
+        if not ran:
+            return []
+        call_ids, starts, booked = (list(column) for column in zip(*ran, strict=True))
+        parameters = {
+            "meter_id": meter_id,
+            "call_ids": call_ids,
+            "starts": starts,
+            "booked": booked,
+            "commit": commit,
+        }
+        return [
+            WithoutShare(call_id=call_id, start_us=start_us, is_interval=is_interval)
+            for call_id, start_us, is_interval in await self._fetch("without_share", parameters)
+        ]
+
+    async def note_unmetered(
+        self, meter_id: UUID, calls: Sequence[tuple[UUID, str, datetime]], *, now: datetime
+    ) -> None:
+        """
+        Keep that calls get no energy, with the reason and when they came into the books.
+        """
+        call_ids, reasons, booked = (list(column) for column in zip(*calls, strict=True))
+        parameters = {"call_ids": call_ids, "reasons": reasons, "booked": booked}
+        await self._execute("note_unmetered", parameters | {"meter_id": meter_id, "now": now})
+
+    async def unmetered(self, since: datetime, until: datetime) -> list[UnmeteredCalls]:
+        """
+        Return how many calls of a time have no energy, by supplier and reason.
+        """
+        return [
+            UnmeteredCalls(supplier_id=supplier_id, reason=UnmeteredReason(reason), calls=calls)
+            for supplier_id, reason, calls in await self._fetch(
+                "unmetered", {"since": since, "until": until}
+            )
+        ]
+
+    async def call_totals(
+        self, interval_ids: Sequence[UUID], call_ids: Sequence[UUID] = ()
+    ) -> list[CallTotal]:
+        """
+        Return what some calls, and those of some intervals, got altogether.
+        """
+        parameters = {"interval_ids": list(interval_ids), "call_ids": list(call_ids)}
+        rows = await self._fetch("call_totals", parameters)
         return [
             CallTotal(
                 call_id=row[0],
@@ -407,6 +644,9 @@ class FactoryStore:
                 addenda=row[10],
                 signed_uj=row[11],
                 signed_whole=row[12],
+                context_uj=row[13],
+                residency_uj=row[14],
+                signed_method=row[15],
             )
             for row in rows
         ]
@@ -462,6 +702,9 @@ def _to_meter(row: Sequence[Any]) -> SupplierMeter:
         actor,
         created_at,
         retired_at,
+        holder,
+        host,
+        leased_until,
     ) = row
     return SupplierMeter(
         meter_id=meter_id,
@@ -483,6 +726,34 @@ def _to_meter(row: Sequence[Any]) -> SupplierMeter:
         actor=actor,
         created_at=created_at,
         retired_at=retired_at,
+        reader=None
+        if holder is None
+        else MeterReader(holder=holder, host=host, leased_until=leased_until),
+    )
+
+
+def _to_work_text(step: Step) -> str:
+    return json.dumps(
+        [
+            [one.call, one.prefill_tokens, one.decode_tokens, one.context_tokens]
+            for one in step.work
+        ],
+        separators=(",", ":"),
+    )
+
+
+def _to_step(row: Sequence[Any]) -> Step:
+    name, start_us, end_us, phase, work = row
+    return Step(
+        name=name,
+        start_us=start_us,
+        end_us=end_us,
+        phase=StepPhase(phase),
+        work=[
+            Work(call=call, prefill_tokens=prefill, decode_tokens=decode, context_tokens=context)
+            for call, prefill, decode, context in work
+        ],
+        row=0,
     )
 
 

@@ -26,6 +26,8 @@ TABLE factory.addenda
     ended_at timestamp with time zone NOT NULL
     issued_at timestamp with time zone NOT NULL
     jws text NOT NULL
+    context_uj bigint NOT NULL DEFAULT 0
+    residency_uj bigint NOT NULL DEFAULT 0
     CONSTRAINT addenda_count_on CHECK (number > 0)
     CONSTRAINT addenda_pkey PRIMARY KEY (call_id, number)
     CREATE INDEX addenda_by_end ON ONLY factory.addenda USING btree (ended_at)
@@ -93,6 +95,15 @@ TABLE factory.meters
     CREATE UNIQUE INDEX meters_one_of_a_supplier ON factory.meters USING btree (supplier_id) WHERE (retired_at IS NULL)
     GRANT INSERT, SELECT, UPDATE (retired_at) TO tokenworks_posting
 
+TABLE factory.readers
+    -- Who reads a meter, and until when nobody else may.
+    meter_id uuid NOT NULL
+    holder text NOT NULL
+    host text NOT NULL
+    leased_until timestamp with time zone NOT NULL
+    CONSTRAINT readers_pkey PRIMARY KEY (meter_id)
+    GRANT INSERT, SELECT, UPDATE (holder), UPDATE (host), UPDATE (leased_until) TO tokenworks_posting
+
 TABLE factory.readings
     -- What meters said: a spool of some days.
     PARTITION BY RANGE (received_at)
@@ -121,13 +132,44 @@ TABLE factory.shares
     decode_uj bigint NOT NULL
     method text NOT NULL
     is_whole boolean NOT NULL
-    CONSTRAINT shares_method_known CHECK (method = ANY (ARRAY['timings'::text, 'vllm_metrics'::text, 'overlap'::text]))
-    CONSTRAINT shares_parts_within CHECK (prefill_uj >= 0 AND decode_uj >= 0 AND (prefill_uj + decode_uj) <= energy_uj)
+    context_uj bigint NOT NULL DEFAULT 0
+    residency_uj bigint NOT NULL DEFAULT 0
+    CONSTRAINT shares_method_known CHECK (method = ANY (ARRAY['timings'::text, 'vllm_metrics'::text, 'overlap'::text, 'step_phase'::text, 'step_phase_assumed'::text]))
+    CONSTRAINT shares_parts_within CHECK (prefill_uj >= 0 AND decode_uj >= 0 AND context_uj >= 0 AND residency_uj >= 0 AND (prefill_uj + decode_uj + context_uj + residency_uj) <= energy_uj)
     CONSTRAINT shares_pkey PRIMARY KEY (interval_id, revision, call_id)
     CREATE INDEX shares_by_call ON ONLY factory.shares USING btree (call_id)
     CREATE TRIGGER shares_append_only BEFORE DELETE OR UPDATE ON factory.shares FOR EACH ROW EXECUTE FUNCTION ledger.refuse_change()
     GRANT INSERT, SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention
+
+TABLE factory.steps
+    -- What engines did in each step: a spool of some days.
+    PARTITION BY RANGE (received_at)
+    received_at timestamp with time zone NOT NULL
+    step_no bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+    meter_id uuid NOT NULL
+    name text NOT NULL
+    start_us bigint NOT NULL
+    end_us bigint NOT NULL
+    phase text NOT NULL
+    work json NOT NULL
+    CONSTRAINT steps_are_spans CHECK (start_us < end_us)
+    CONSTRAINT steps_phase_known CHECK (phase = ANY (ARRAY['prefill'::text, 'decode'::text, 'mixed'::text]))
+    CONSTRAINT steps_pkey PRIMARY KEY (received_at, step_no)
+    CREATE INDEX steps_by_time ON ONLY factory.steps USING btree (meter_id, start_us)
+    GRANT INSERT, SELECT TO tokenworks_posting
+
+TABLE factory.unmetered_calls
+    -- Calls whose energy is not known, with the reason.
+    call_id uuid NOT NULL
+    meter_id uuid NOT NULL
+    reason text NOT NULL
+    booked_at timestamp with time zone NOT NULL
+    noted_at timestamp with time zone NOT NULL
+    CONSTRAINT unmetered_calls_pkey PRIMARY KEY (call_id, meter_id)
+    CONSTRAINT unmetered_calls_reason_known CHECK (reason = ANY (ARRAY['not_metered'::text, 'readings_gone'::text]))
+    CREATE INDEX unmetered_calls_by_end ON factory.unmetered_calls USING btree (booked_at)
+    GRANT INSERT, SELECT TO tokenworks_posting
 
 CREATE OR REPLACE FUNCTION factory.ensure_partitions_v1(p_now timestamp with time zone, p_keep_days integer)
  RETURNS integer
@@ -138,6 +180,7 @@ AS $function$
 DECLARE
     month ledger.partitions;
     retained ledger.retained_tables;
+    spool text;
     suffix text;
     day timestamptz;
     old regclass;
@@ -152,18 +195,20 @@ BEGIN
             made := made + 1;
         END LOOP;
     END LOOP;
-    FOR step IN -1 .. 1 LOOP
-        day := date_trunc('day', p_now AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + step * interval '1 day';
-        suffix := to_char(day AT TIME ZONE 'UTC', 'YYYY_MM_DD');
-        CONTINUE WHEN to_regclass('factory.readings_' || suffix) IS NOT NULL;
-        EXECUTE format('CREATE TABLE factory.readings_%s PARTITION OF factory.readings FOR VALUES FROM (%L) TO (%L)', suffix, day, day + interval '1 day');
-        made := made + 1;
-    END LOOP;
-    suffix := 'readings_' || to_char((p_now AT TIME ZONE 'UTC') - p_keep_days * interval '1 day', 'YYYY_MM_DD');
-    FOR old IN SELECT inhrelid FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
-        WHERE inhparent = 'factory.readings'::regclass AND relname < suffix
-    LOOP
-        EXECUTE format('DROP TABLE %s', old);
+    FOREACH spool IN ARRAY ARRAY['readings', 'steps'] LOOP
+        FOR step IN -1 .. 1 LOOP
+            day := date_trunc('day', p_now AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + step * interval '1 day';
+            suffix := to_char(day AT TIME ZONE 'UTC', 'YYYY_MM_DD');
+            CONTINUE WHEN to_regclass(format('factory.%s_%s', spool, suffix)) IS NOT NULL;
+            EXECUTE format('CREATE TABLE factory.%s_%s PARTITION OF factory.%s FOR VALUES FROM (%L) TO (%L)', spool, suffix, spool, day, day + interval '1 day');
+            made := made + 1;
+        END LOOP;
+        suffix := spool || '_' || to_char((p_now AT TIME ZONE 'UTC') - p_keep_days * interval '1 day', 'YYYY_MM_DD');
+        FOR old IN SELECT inhrelid FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+            WHERE inhparent = ('factory.' || spool)::regclass AND relname < suffix
+        LOOP
+            EXECUTE format('DROP TABLE %s', old);
+        END LOOP;
     END LOOP;
     RETURN made;
 END

@@ -49,6 +49,7 @@ TABLE gateway.calls
     CONSTRAINT calls_payable_quanta_check CHECK (payable_quanta >= 0)
     CONSTRAINT calls_pkey PRIMARY KEY (call_id)
     CONSTRAINT refunds_within_charge CHECK (refunded_quanta >= 0 AND refunded_quanta <= charge_quanta) NOT VALID
+    CREATE INDEX calls_booked_late ON ONLY gateway.calls USING btree (ended_at) WHERE ((ended_at - started_at) > '00:14:00'::interval)
     CREATE INDEX calls_by_span ON ONLY gateway.calls USING btree (gateway.call_span(call_id), organisation_id, call_id)
     GRANT SELECT TO tokenworks_posting
     GRANT SELECT TO tokenworks_retention

@@ -4,12 +4,16 @@ What comes in about the token factory.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from decimal import Decimal
+from typing import Annotated, Any, Final
 
 from fastapi import Query
 from pydantic import Field
 
+from tokenworks.factory.attribution.model import Step
+from tokenworks.factory.attribution.step_log import read_step
 from tokenworks.factory.energy.model import Quantity, Reading
+from tokenworks.factory.errors import TableInvalidError
 from tokenworks.factory.live.model import (
     GAP_US_DEFAULT,
     INTERVAL_US_DEFAULT,
@@ -20,14 +24,20 @@ from tokenworks.factory.live.model import (
     SourceKind,
     SourceSettings,
 )
-from tokenworks.factory.live.service import to_us
+from tokenworks.factory.live.service import LEASE_S, to_us
+from tokenworks.factory.live.step_spool import Remark
 from tokenworks.factory.table_reading import to_decimal
-from tokenworks.foundation.limits import FACTORY_NAME_CHARACTERS_MAX, FACTORY_READINGS_SENT_MAX
+from tokenworks.foundation.limits import (
+    FACTORY_NAME_CHARACTERS_MAX,
+    FACTORY_READINGS_SENT_MAX,
+    FACTORY_STEPS_SENT_MAX,
+)
 from tokenworks.foundation.money import USD, quanta_from_text
 from tokenworks.web.hub_api.bodies import Body, DecimalIn, MomentIn, NameOrId, ShortText
 
 MINUTES_MAX: Final = 6 * 60
 HOURS_MAX: Final = 31 * 24
+LEASE_S_MAX: Final = 4 * 3_600
 
 Minutes = Annotated[int, Query(ge=1, le=MINUTES_MAX)]
 Hours = Annotated[int, Query(ge=1, le=HOURS_MAX)]
@@ -59,6 +69,7 @@ class MeterIn(Body):
     pid: Annotated[int, Field(ge=1)] | None = None
     tdp_w: Annotated[int, Field(ge=1, le=100_000)] | None = None
     engine_url: MetricsUrl | None = None
+    host: DeviceName | None = None  # the machine whose worker reads it
     allow_private: bool = False
     interval_s: Annotated[float, Field(ge=1, le=3_600)] = INTERVAL_US_DEFAULT / MICRO
     gap_max_s: Annotated[float, Field(ge=0.001, le=3_600)] = GAP_US_DEFAULT / MICRO
@@ -84,6 +95,7 @@ class MeterIn(Body):
                 pid=self.pid,
                 tdp_w=self.tdp_w,
                 engine_url=self.engine_url,
+                host=self.host,
             ),
             # Whole milliseconds: an interval's id is made of them.
             interval_us=round(self.interval_s * 1_000) * 1_000,
@@ -133,3 +145,41 @@ class ReadingsIn(Body):
     """
 
     readings: Annotated[list[ReadingIn], Field(max_length=FACTORY_READINGS_SENT_MAX)]
+    reader: DeviceName | None = None  # who sends them, one at a time; null: the key
+    lease_s: Annotated[float, Field(gt=0, le=LEASE_S_MAX)] = LEASE_S
+
+
+class StepsIn(Body):
+    """
+    Steps of an engine, each as a JSON line of the step log has it (docs/factory.md).
+    """
+
+    steps: Annotated[list[dict[str, Any]], Field(max_length=FACTORY_STEPS_SENT_MAX)]
+
+    def to_steps(self) -> tuple[list[Step], list[Remark]]:
+        """
+        Return the steps that can be read, and what is wrong with the others; rows count from 1.
+        """
+        steps: list[Step] = []
+        refused: list[Remark] = []
+        for row, cells in enumerate(self.steps, start=1):
+            try:
+                # Times are exact as text; a float is taken as it is written.
+                exact = {
+                    name: Decimal(repr(value)) if isinstance(value, float) else value
+                    for name, value in cells.items()
+                }
+                steps.append(read_step(exact, "steps", row))
+            except TableInvalidError as error:
+                text = error.message.partition(": ")[2].partition(": ")[2]
+                column = error.param or "(line)"
+                refused.append(Remark(row=row, column=column, text=text))
+        return steps, refused
+
+
+class ReleaseIn(Body):
+    """
+    Who stops to read a meter; null: whoever it is, and the next one may be on another machine.
+    """
+
+    reader: DeviceName | None = None

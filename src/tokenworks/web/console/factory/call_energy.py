@@ -20,6 +20,8 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     energy_uj: str
     prefill_uj: str = "0"
     decode_uj: str = "0"
+    context_uj: str | None = None  # told by a step log alone, here and below
+    residency_uj: str | None = None
     method: str = ""
     source: str = ""
     boundary: str = ""

@@ -52,6 +52,7 @@ class PowerPoint(msgspec.Struct, frozen=True, kw_only=True):
     joules_per_output_token: float | None
     methods: tuple[str, ...]
     is_measured: bool
+    is_complete: bool = True  # its readings reach its end
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,9 @@ class Summary:
     What stands above the charts; ``None`` where nothing is known.
     """
 
-    watts: float | None  # of the newest interval that was metered
+    watts: float | None  # of the newest interval that is over and was metered
+    watts_from: str | None  # when it began
+    watts_until: str | None
     tokens_per_s: float | None  # of the newest interval that was divided
     joules_per_output_token: float | None  # of all divided energy, used or not
     energy_uj: int  # metered in the window
@@ -48,12 +50,14 @@ def to_summary(live: Live) -> Summary:
     Return the figures of what the hub showed.
     """
     divided = [point for point in live.points if point.unattributed_uj is not None]
-    metered = [point for point in live.points if point.coverage > 0]
+    metered = [point for point in live.points if point.is_complete and point.coverage > 0]
     divided_uj = sum(int(point.energy_uj) for point in divided)
     tokens = sum(point.output_tokens or 0 for point in divided)
     count = len(live.points)
     return Summary(
         watts=metered[-1].watts if metered else None,
+        watts_from=metered[-1].start if metered else None,
+        watts_until=metered[-1].end if metered else None,
         tokens_per_s=divided[-1].output_tokens_per_s if divided else None,
         joules_per_output_token=divided_uj / MICRO / tokens if tokens else None,
         energy_uj=sum(int(point.energy_uj) for point in live.points),

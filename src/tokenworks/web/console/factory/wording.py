@@ -34,6 +34,7 @@ METHODS: Final[Mapping[str, str]] = MappingProxyType(
         "vllm_metrics": "by vLLM's counters",
         "overlap": "by equal shares of the time together",
         "step_phase": "by engine step and phase",
+        "step_phase_assumed": "by engine step and phase, costs assumed",
     }
 )
 SOURCES: Final[Mapping[str, str]] = MappingProxyType(

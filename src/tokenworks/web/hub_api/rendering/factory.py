@@ -12,7 +12,7 @@ from uuid import UUID
 
 from tokenworks.factory.live.model import JOULES_PER_KWH, MICRO, Interval, SourceKind, SupplierMeter
 from tokenworks.factory.live.service import LiveMeter, Tail, from_us
-from tokenworks.factory.live.store import EnergyGroup, UnattributedEnergy
+from tokenworks.factory.live.store import EnergyGroup, UnattributedEnergy, UnmeteredCalls
 from tokenworks.foundation.money import USD, quanta_to_text
 from tokenworks.web.hub_api.shapes import factory as shapes
 
@@ -48,6 +48,9 @@ def to_meter(
         pid=settings.pid,
         tdp_w=settings.tdp_w,
         engine_url=settings.engine_url,
+        host=settings.host or (meter.reader and meter.reader.host) or None,
+        read_by=None if meter.reader is None else meter.reader.holder,
+        read_until=None if meter.reader is None else meter.reader.leased_until,
         price_per_kwh=_money(terms.price_nano_per_kwh),
         currency=currency,
         grid=_grid(meter),
@@ -145,6 +148,7 @@ def _point(
         joules_per_output_token=_ratio(energy_uj, output * MICRO) if is_known else None,
         methods=sorted({method for one in intervals for method in one.methods}),
         is_measured=all(meter.terms.source is not SourceKind.MODEL for meter, _ in parts),
+        is_complete=all(duration_us >= meter.terms.interval_us for meter, _ in parts),
         is_posted=is_known and all(one.posted_at is not None for one in intervals),
     )
 
@@ -195,7 +199,13 @@ def add_up(groups: Sequence[EnergyGroup]) -> Sums:
 
 
 def to_models(
-    groups: Sequence[EnergyGroup], *, currency: str, hours: int, as_of: datetime
+    groups: Sequence[EnergyGroup],
+    *,
+    unmetered: Sequence[UnmeteredCalls] = (),
+    suppliers: Mapping[UUID, str] | None = None,
+    currency: str,
+    hours: int,
+    as_of: datetime,
 ) -> shapes.ModelEnergyList:
     """
     Return what each model's calls took.
@@ -203,7 +213,16 @@ def to_models(
     by_model = _gather(groups, lambda group: group.model)
     items = [_model(model, some, currency) for model, some in by_model.items()]
     items.sort(key=lambda item: -int(item.energy_uj))
-    return shapes.ModelEnergyList(as_of=as_of, hours=hours, items=items)
+    names = suppliers or {}
+    without = [
+        shapes.WithoutEnergyShape(
+            supplier=names.get(one.supplier_id, str(one.supplier_id)),
+            reason=one.reason.value,
+            calls=one.calls,
+        )
+        for one in unmetered
+    ]
+    return shapes.ModelEnergyList(as_of=as_of, hours=hours, items=items, without_energy=without)
 
 
 def _model(model: str, groups: Sequence[EnergyGroup], currency: str) -> shapes.ModelEnergyShape:

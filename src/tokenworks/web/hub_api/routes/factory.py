@@ -21,7 +21,14 @@ from tokenworks.web.hub_api.access import (
     visible_call,
 )
 from tokenworks.web.hub_api.bodies import NameOrId
-from tokenworks.web.hub_api.factory_bodies import Hours, MeterIn, Minutes, ReadingsIn
+from tokenworks.web.hub_api.factory_bodies import (
+    Hours,
+    MeterIn,
+    Minutes,
+    ReadingsIn,
+    ReleaseIn,
+    StepsIn,
+)
 from tokenworks.web.hub_api.rendering.factory import to_chain, to_live, to_meter, to_models
 from tokenworks.web.hub_api.services import HubServices
 from tokenworks.web.hub_api.shapes.factory import (
@@ -30,6 +37,8 @@ from tokenworks.web.hub_api.shapes.factory import (
     MeterShape,
     ModelEnergyList,
     ReadingsAccepted,
+    StepRemark,
+    StepsAccepted,
     ValueChainShape,
 )
 from tokenworks.web.hub_api.shapes.parts import Items
@@ -94,10 +103,24 @@ async def retire_meter(meter_id: UUID, services: Services) -> MeterShape:
     return to_meter(meter, supplier=names[meter.supplier_id], currency=USD.code)
 
 
-@router.post("/factory/meters/{meter_id}/readings", status_code=201, dependencies=ADMIN_ONLY)
-async def add_readings(meter_id: UUID, body: ReadingsIn, services: Services) -> ReadingsAccepted:
+@router.post("/factory/meters/{meter_id}/release", dependencies=ADMIN_ONLY)
+async def release_meter(meter_id: UUID, body: ReleaseIn, services: Services) -> MeterShape:
+    """
+    Let another process, or another machine, read a meter from now on.
+    """
+    meter = await services.factory.release_meter(meter_id, holder=body.reader)
+    names = await _suppliers(services)
+    return to_meter(meter, supplier=names[meter.supplier_id], currency=USD.code)
+
+
+@router.post("/factory/meters/{meter_id}/readings", status_code=201)
+async def add_readings(
+    meter_id: UUID, body: ReadingsIn, services: Services, caller: Admin
+) -> ReadingsAccepted:
     """
     Take readings of a meter of the source push, right or wrong, in their order.
+
+    One sender at a time: another one's are refused until the first one's lease has run out.
     """
     readings = [reading.to_reading() for reading in body.readings]
     ranges = {
@@ -105,8 +128,35 @@ async def add_readings(meter_id: UUID, body: ReadingsIn, services: Services) -> 
         for one in body.readings
         if one.counter_range_joules is not None
     }
-    taken = await services.factory.take_readings(meter_id, readings, counter_ranges_uj=ranges)
+    taken = await services.factory.take_readings(
+        meter_id,
+        readings,
+        counter_ranges_uj=ranges,
+        reader=body.reader or actor_of(caller, None),
+        lease_s=body.lease_s,
+    )
     return ReadingsAccepted(readings=taken)
+
+
+@router.post("/factory/meters/{meter_id}/steps", status_code=201, dependencies=ADMIN_ONLY)
+async def add_steps(meter_id: UUID, body: StepsIn, services: Services) -> StepsAccepted:
+    """
+    Take steps of the engine behind a meter: its intervals are divided by them, phase by phase.
+
+    A row that cannot be kept keeps no other one out; all refused is an error.
+    """
+    steps, refused = body.to_steps()
+    taken = await services.factory.take_steps(meter_id, steps, refused=refused)
+    return StepsAccepted(
+        steps=len(taken.steps),
+        repeated=taken.repeated,
+        remarks=[
+            StepRemark(row=one.row, column=one.column, text=one.text) for one in taken.remarks
+        ],
+        refused=[
+            StepRemark(row=one.row, column=one.column, text=one.text) for one in taken.refused
+        ],
+    )
 
 
 @router.get("/factory/live", dependencies=ADMIN_ONLY)
@@ -129,6 +179,8 @@ async def models(services: Services, hours: Hours = HOURS_DEFAULT) -> ModelEnerg
     """
     return to_models(
         await services.factory.energy_groups(hours),
+        unmetered=await services.factory.unmetered(hours),
+        suppliers=await _suppliers(services),
         currency=USD.code,
         hours=hours,
         as_of=services.clock.now(),

@@ -44,6 +44,9 @@ class MeterShape(Shape):
     pid: int | None
     tdp_w: int | None
     engine_url: str | None
+    host: str | None  # the machine that reads it, where one was named or is the first
+    read_by: str | None  # the process or site whose readings alone are taken
+    read_until: Moment | None  # then another one may read it
     price_per_kwh: Decimal | None
     currency: str
     grid: GridFactorShape | None
@@ -86,6 +89,7 @@ class PowerPointShape(Shape):
     joules_per_output_token: float | None  # null also where nothing was written
     methods: list[str]
     is_measured: bool
+    is_complete: bool  # false of the newest, whose readings do not reach its end yet
     is_posted: bool
 
 
@@ -127,6 +131,19 @@ class ModelEnergyShape(Shape):
     is_measured: bool
 
 
+class WithoutEnergyShape(Shape):
+    """
+    How many calls at a metered supplier have no energy, and why.
+
+    ``not_metered``: no moment of them was; ``readings_gone``: they came into the books when the
+    meter's readings of that time were not kept any more.
+    """
+
+    supplier: str
+    reason: Literal["not_metered", "readings_gone"]
+    calls: int
+
+
 class ModelEnergyList(Shape):
     """
     Models, the most energy first.
@@ -135,6 +152,7 @@ class ModelEnergyList(Shape):
     as_of: Moment
     hours: int
     items: list[ModelEnergyShape]
+    without_energy: list[WithoutEnergyShape]  # calls that no item counts
 
 
 class ChainBoxShape(Shape):
@@ -200,6 +218,27 @@ class ReadingsAccepted(Shape):
     """
 
     readings: int
+
+
+class StepRemark(Shape):
+    """
+    What is said of a row that was sent; rows count from 1.
+    """
+
+    row: int
+    column: str
+    text: str
+
+
+class StepsAccepted(Shape):
+    """
+    What became of steps that were sent: kept, there already, refused by row and column.
+    """
+
+    steps: int
+    repeated: int
+    remarks: list[StepRemark]  # of rows that were kept all the same
+    refused: list[StepRemark]
 
 
 class AddendumShape(Shape):
