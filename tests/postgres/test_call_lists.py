@@ -13,7 +13,8 @@ import pytest
 from tokenworks.foundation.clock import FakeClock
 from tokenworks.foundation.identifiers import identifier_floor
 from tokenworks.gateway.call_row import COLUMNS
-from tokenworks.gateway.calls import CallFilter, CallStore
+from tokenworks.gateway.calls import CallStore
+from tokenworks.gateway.ended_calls import CallFilter
 from tokenworks.postgres.composite import composite_text
 from tokenworks.postgres.pool import Pool
 
