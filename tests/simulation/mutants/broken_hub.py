@@ -137,7 +137,7 @@ async def greedy_move(self: Advancing, stored: StoredEscrow, decision: Decision)
         await self._purse.release(stored.escrow.escrow_id, reason="escrow")
 
 
-async def unchecked_left(self: Payments, held: HeldPayment, quanta: int, ordinal: int) -> None:
+async def unchecked_left(self: object, held: HeldPayment, *, quanta: int, ordinal: int) -> None:
     """
     Do not look at what other parts have taken.
     """
@@ -246,13 +246,3 @@ async def uncounted_transfers(
         return made
     limits = {part.account_id for part in call.parts if part.asset_id != call.money_asset}
     return tuple(transfer for transfer in made if transfer.debit not in limits)
-
-
-async def forgetful_sale(
-    self: Payments, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
-) -> HeldPayment:
-    """
-    Sell a call for whatever a payment is held for.
-    """
-    authorisation = self._read(jws, requirements, is_settling=False)
-    return await self._placing.claim(authorisation, 60, sold)
