@@ -189,7 +189,8 @@ class _StepSender:
         self.sent += answer.get("steps", 0)
         self.repeated += answer.get("repeated", 0)
         for one in cast("list[Document]", answer.get("refused", [])):
-            row, column = batch[one["row"] - 1].row, str(one["column"])
+            place: int = one["row"]
+            row, column = batch[place - 1].row, str(one["column"])
             self._refuse(row, column, self._placed(row, column, str(one["text"])))
 
     def _placed(self, row: int, column: str, text: str) -> str:
