@@ -273,3 +273,22 @@ def test_interval_has_one_name_for_ever() -> None:
     )
     assert (name.version, name.variant) == (7, "specified in RFC 4122")
     assert name.int >> 80 == start_us // 1_000
+
+
+def test_thousands_at_once_have_equal_parts_and_lose_nothing() -> None:
+    """
+    Calls of the same second have the same to the microjoules that do not divide; together they are
+    the meter. (The old way went over every pair of calls: minutes for these.).
+    """
+    meter = steady(100)
+    calls = [call(number, number / 10_000, 5 + number / 10_000) for number in range(10_000)]
+    division = divide(meter, calls, 0, 10 * SECOND)
+    energies = [share.energy_uj for share in division.shares]
+
+    assert sum(energies) == meter.energy_uj(0, calls[-1].end_us)
+    assert division.unattributed_uj == meter.energy_uj(calls[-1].end_us, 10 * SECOND)
+    # Who began first and who ended last were alone for a moment, the others are between.
+    assert min(energies) > 0
+    together = [divide(meter, [call(one, 0, 1) for one in range(7)], 0, SECOND).shares]
+    assert {share.energy_uj for share in together[0][:-1]} == {100 * SECOND // 7}
+    assert sum(share.energy_uj for share in together[0]) == 100 * SECOND

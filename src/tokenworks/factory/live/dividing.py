@@ -10,7 +10,7 @@ At each moment the calls at work get equal parts; where nothing is known to work
    of this hub took is split by the phases' times, and each phase by tokens, of which the engine
    counted all: those of nobody's call here stay unattributed.
 
-Parts and rest are whole microjoules by largest remainder: together they are the meter's figure.
+Parts and rest are whole microjoules: together they are the meter's figure.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def divide(
     unplaced_uj: int = 0,
 ) -> Division:
     """
-    Return what calls got of an interval; cost is attempts times those at work at once.
+    Return what calls got of an interval; cost is n log n in its attempts.
 
     Args:
         meter: What was metered, from before the interval to after it.
@@ -86,15 +86,7 @@ def divide(
         for place, call in enumerate(calls)
         for stretch in _stretches(place, call, start_us, end_us)
     ]
-    busy_uj = 0
-    for from_us, until_us, running in _moments(stretches):
-        energy_uj = meter.energy_uj(from_us, until_us)
-        busy_uj += energy_uj
-        for one, part_uj in zip(running, share(energy_uj, [1] * len(running)), strict=True):
-            given[one.place].parts_uj[one.part] += part_uj
-        if not meter.is_covered(from_us, until_us):
-            for one in running:
-                given[one.place].is_whole = False
+    busy_uj = _share_moments(meter, stretches, given)
     method = ShareMethod.OVERLAP
     if counters is not None and counters.prefill_us + counters.decode_us > 0:
         method = ShareMethod.VLLM_METRICS
@@ -128,24 +120,41 @@ def _stretches(place: int, call: EngineCall, start_us: int, end_us: int) -> Iter
             yield _Stretch(place=place, part=part, start_us=begin, end_us=end)
 
 
-def _moments(stretches: Sequence[_Stretch]) -> Iterable[tuple[int, int, list[_Stretch]]]:
+def _share_moments(meter: Meter, stretches: Sequence[_Stretch], given: Sequence[_Given]) -> int:
     """
-    Yield the times between changes in which something is at work.
+    Give those at work equal parts of each moment, and return what all of them together got.
+
+    Everybody at work in a moment gets the same whole microjoules of it, so a running sum of these
+    is enough, however many are at work; the remainder goes to the next moment, and where work ends
+    to whoever ends.
     """
     events = sorted(
         [(one.start_us, 1, number) for number, one in enumerate(stretches)]
         + [(one.end_us, 0, number) for number, one in enumerate(stretches)]
     )
-    running: dict[int, _Stretch] = {}
-    since_us = 0
+    begun: dict[int, tuple[int, int]] = {}  # what the sums were when a stretch began
+    each_uj = holes = busy_uj = rest_uj = since_us = 0
     for at_us, is_start, number in events:
-        if running and at_us > since_us:
-            yield since_us, at_us, list(running.values())
+        if begun and at_us > since_us:
+            energy_uj = meter.energy_uj(since_us, at_us)
+            busy_uj += energy_uj
+            part_uj, rest_uj = divmod(energy_uj + rest_uj, len(begun))
+            each_uj += part_uj
+            holes += not meter.is_covered(since_us, at_us)
         since_us = at_us
         if is_start:
-            running[number] = stretches[number]
-        else:
-            del running[number]
+            begun[number] = each_uj, holes
+            continue
+        before_uj, before = begun.pop(number)
+        one = stretches[number]
+        got = given[one.place]
+        got.parts_uj[one.part] += each_uj - before_uj
+        if not begun:
+            got.parts_uj[one.part] += rest_uj
+            rest_uj = 0
+        if holes > before:
+            got.is_whole = False
+    return busy_uj
 
 
 def _by_counters(
