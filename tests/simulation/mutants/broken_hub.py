@@ -24,6 +24,7 @@ from tokenworks.agents.payments.attesting import Attestation
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import PaymentClaimedError, PaymentSettledError
 from tokenworks.agents.payments.held import HeldPayment
+from tokenworks.agents.payments.holding import Holding
 from tokenworks.agents.payments.model import PaymentState, Receipted, Requirements
 from tokenworks.agents.payments.placing import NOTHING_ELSE, Placing, Sold
 from tokenworks.agents.payments.service import Payments
@@ -137,7 +138,7 @@ async def greedy_move(self: Advancing, stored: StoredEscrow, decision: Decision)
         await self._purse.release(stored.escrow.escrow_id, reason="escrow")
 
 
-async def unchecked_left(self: Payments, held: HeldPayment, quanta: int, ordinal: int) -> None:
+async def unchecked_left(self: Holding, held: HeldPayment, *, quanta: int, ordinal: int) -> None:
     """
     Do not look at what other parts have taken.
     """

@@ -17,6 +17,7 @@ from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
 from tokenworks.agents.payments import service
 from tokenworks.agents.payments.capturing import Capturing
+from tokenworks.agents.payments.holding import Holding
 from tokenworks.agents.payments.placing import Placing
 from tokenworks.agents.payments.service import Payments
 from tokenworks.gateway import refunding
@@ -29,7 +30,7 @@ from tokenworks.reconciliation.store import StatementStore
 def _greedy_escrows() -> Generator[None]:
     with (
         mock.patch.object(advancing.Advancing, "_move", broken_hub.greedy_move),
-        mock.patch.object(Payments, "_require_left", broken_hub.unchecked_left),
+        mock.patch.object(Holding, "require_left", broken_hub.unchecked_left),
     ):
         yield
 
