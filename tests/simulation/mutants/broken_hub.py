@@ -24,7 +24,6 @@ from tokenworks.agents.payments.attesting import Attestation
 from tokenworks.agents.payments.capturing import Capturing
 from tokenworks.agents.payments.errors import PaymentClaimedError, PaymentSettledError
 from tokenworks.agents.payments.held import HeldPayment
-from tokenworks.agents.payments.holding import Holding
 from tokenworks.agents.payments.model import PaymentState, Receipted, Requirements
 from tokenworks.agents.payments.placing import NOTHING_ELSE, Placing, Sold
 from tokenworks.agents.payments.service import Payments
@@ -138,7 +137,7 @@ async def greedy_move(self: Advancing, stored: StoredEscrow, decision: Decision)
         await self._purse.release(stored.escrow.escrow_id, reason="escrow")
 
 
-async def unchecked_left(self: Holding, held: HeldPayment, *, quanta: int, ordinal: int) -> None:
+async def unchecked_left(self: object, held: HeldPayment, *, quanta: int, ordinal: int) -> None:
     """
     Do not look at what other parts have taken.
     """
@@ -247,13 +246,3 @@ async def uncounted_transfers(
         return made
     limits = {part.account_id for part in call.parts if part.asset_id != call.money_asset}
     return tuple(transfer for transfer in made if transfer.debit not in limits)
-
-
-async def forgetful_sale(
-    self: Payments, jws: str, requirements: Requirements, *, sold: Sold = NOTHING_ELSE
-) -> HeldPayment:
-    """
-    Sell a call for whatever a payment is held for.
-    """
-    authorisation = self._read(jws, requirements, is_settling=False)
-    return await self._placing.claim(authorisation, 60, sold)

@@ -15,9 +15,8 @@ from tests.simulation.simulator.laws import Law
 from tokenworks.agents.escrow import advancing
 from tokenworks.agents.mandates import paths
 from tokenworks.agents.mandates.service import Mandates
-from tokenworks.agents.payments import service
+from tokenworks.agents.payments import holding, service
 from tokenworks.agents.payments.capturing import Capturing
-from tokenworks.agents.payments.holding import Holding
 from tokenworks.agents.payments.placing import Placing
 from tokenworks.agents.payments.service import Payments
 from tokenworks.gateway import refunding
@@ -30,7 +29,7 @@ from tokenworks.reconciliation.store import StatementStore
 def _greedy_escrows() -> Generator[None]:
     with (
         mock.patch.object(advancing.Advancing, "_move", broken_hub.greedy_move),
-        mock.patch.object(Holding, "require_left", broken_hub.unchecked_left),
+        mock.patch.object(holding.Holding, "require_left", broken_hub.unchecked_left),
     ):
         yield
 
@@ -88,14 +87,6 @@ HUB_MUTANTS: Final = (
         found_by=SIMULATOR,
         laws=frozenset({Law.LIMITED}),
         replace=lambda: mock.patch.object(Settling, "_transfers", broken_hub.uncounted_transfers),
-    ),
-    Mutant(
-        name="sold_for_another_hold",
-        meaning="a call is sold for what is held for something else",
-        found_by=SIMULATOR,
-        laws=frozenset({Law.PAYMENT}),
-        steps_max=800,
-        replace=lambda: mock.patch.object(Payments, "claim_held", broken_hub.forgetful_sale),
     ),
     Mutant(
         name="parent_not_charged",

@@ -28,6 +28,7 @@ from tests.simulation.simulator.world import (
     SimulatedAgent,
     SimulatedWallet,
 )
+from tokenworks.agents.payments import placing
 from tokenworks.agents.payments.model import Requirements
 from tokenworks.ledger.service import PLATFORM_ID
 
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 SIGNED_AHEAD = timedelta(seconds=60)
 REVIEW_LIFETIME = timedelta(minutes=15)
-ANSWERED_WITHIN = timedelta(seconds=5)
-"""A request to the ledger is good for so long, in ledger time."""
 
 Content = tuple[str, UUID, UUID, int, str, str, str, bytes]
 
@@ -270,7 +269,9 @@ def claim_code(simulation: Simulation, payment: NaivePayment) -> str | None:
     Return why nobody may work for a payment any more; ``None``: it is given away now.
     """
     state = simulation.auditor.naive.holds[payment.payment_id].state
-    is_late = simulation.auditor.ledger_now() > simulation.clock.now() + ANSWERED_WITHIN
+    # A request to the ledger is good for as long as its caller waits, in ledger time.
+    waits = timedelta(seconds=vars(placing)["LEDGER_ANSWER_TIMEOUT_S"])
+    is_late = simulation.auditor.ledger_now() > simulation.clock.now() + waits
     if not payment.is_claimed and is_late:
         return "ledger_unavailable"
     if payment.is_claimed and state == "open":
