@@ -13,6 +13,13 @@ from tests.simulation.mutants.mutant import Mutant
 from tests.simulation.mutants.patching import AnchorMissingError, patch_function
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> None:
+    """
+    Wait no longer than a hub does: time is simulated, and the auditor knows what is too late.
+    """
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_mutant_is_found(open_database: OpenDatabase, mutant: Mutant) -> None:
     """

@@ -25,6 +25,13 @@ SEEDS = range(1, 41 if IS_LONG else 9)
 STEPS = 1_000 if IS_LONG else 200
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> None:
+    """
+    Wait no longer than a hub does: time is simulated, and the auditor knows what is too late.
+    """
+
+
 def _run(open_database: OpenDatabase, seed: int, steps: Sequence[int]) -> Run:
     with open_database() as dsn:
         return run_steps(seed, steps, dsn)

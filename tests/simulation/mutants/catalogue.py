@@ -22,7 +22,7 @@ _ALL_BALANCES: Final = (
 _REMAINDER: Final = (
     "CASE WHEN s.no_overdraft THEN s.credits_posted - s.debits_posted - s.debits_pending END"
 )
-_LOCKS: Final = """SELECT *
+_LOCKS: Final = """SELECT *, ctid AS place
         FROM ledger.balances
         WHERE account_id = ANY (debits || credits || fallbacks || part_accounts)
         ORDER BY account_id FOR NO KEY UPDATE"""
