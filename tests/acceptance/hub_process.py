@@ -16,8 +16,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -305,6 +306,28 @@ class HubProcess:
             cursor = page["next_cursor"]
             if cursor is None:
                 return rows
+
+    def kept_of(self, party: str, answered: Collection[str]) -> dict[str, Decimal]:
+        """
+        Return what of each charge of a party's calls was not given back, by call id.
+
+        An answer that could not be booked in time is refused, and a charge for it that is in the
+        books all the same is refunded behind the refusal: wait for what depends on it. Only calls
+        that were not answered are looked at; that no other was refunded is for the balance to show.
+        """
+        kept: dict[str, Decimal] = {}
+        for call in self.all_calls(party=party):
+            call_id, back = call["call_id"], Decimal(0)
+            if call_id not in answered:
+                back = Decimal(self.get(f"calls/{call_id}")["refunded"] or 0)
+            kept[call_id] = Decimal(call["charge"]) - back
+        return kept
+
+    def posted_of(self, party: str) -> Decimal:
+        """
+        Return what a party has.
+        """
+        return Decimal(self.get("balance", party=party)["cash"][0]["posted"])
 
     def check_books(self) -> Document:
         """
