@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
@@ -195,6 +196,25 @@ def test_mandate_that_was_left_does_not_come_back(
     expect(panel.locator("h2").first).to_have_text("research budget active")
     headings = read(lambda: page.evaluate("window.headings"), until=lambda _: True)
     assert not any("look things up" in heading for heading in headings)
+
+
+def test_logout_while_the_hub_answers_is_told_as_a_logout(
+    console: Console, agents: FakeHub, visitors: Visitors
+) -> None:
+    """
+    What a page asks after its key was forgotten is refused; the key is not what was wrong.
+    """
+    visitor = enter(visitors, console, "/agents")
+    visitor.page.locator(".tree-row").first.wait_for()
+    agents.held.add("/agents/tree")
+    asked = len(agents.requests)
+    read(lambda: "/hub/v1/agents/tree" in dict(agents.requests[asked:]), until=bool)
+    cookies = {each.get("name", ""): each.get("value", "") for each in visitor.context.cookies()}
+    httpx.post(f"{console.url}/logout", cookies=cookies)
+    agents.held.clear()
+
+    visitor.says("#login-message", "You are logged out.")
+    visitor.mistakes.clear()  # Chromium logs what it could not load after the logout
 
 
 def test_second_press_asks_no_second_time(

@@ -241,7 +241,7 @@ async def answered(
         reason = "key_refused" if isinstance(error, UnauthenticatedError) else "forbidden"
         desk.sessions.end(session, reason)
         return RedirectResponse(
-            login_address(page or request.url.path, reason=reason), status_code=303
+            login_address(page or request.url.path, reason=session.ended_because), status_code=303
         )
     except TokenworksError as error:
         return message_page(

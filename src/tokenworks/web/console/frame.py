@@ -96,9 +96,12 @@ class ConsolePage:
     def leave(self, reason: str) -> None:
         """
         End the session and go to the login.
+
+        A session that ended meanwhile did so for another reason, and its key is forgotten: that
+        the hub refuses to be asked without one is no news.
         """
         self.desk.sessions.end(self.session, reason)
-        ui.navigate.to(login_address(self.here, reason=reason))
+        ui.navigate.to(login_address(self.here, reason=self.session.ended_because))
 
     def go_to(self, path: str) -> None:
         """
