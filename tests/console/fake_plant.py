@@ -74,6 +74,9 @@ class FakePlant:
                 "pid": None,
                 "tdp_w": 105,
                 "engine_url": None,
+                "host": None,
+                "read_by": "4f1c",
+                "read_until": moment(datetime.now(UTC) + timedelta(seconds=30)),
                 "price_per_kwh": "0.12",
                 "currency": "USD",
                 "grid": None,
@@ -117,6 +120,7 @@ class FakePlant:
                     else None,
                     "methods": ["timings"] if is_divided and tokens else [],
                     "is_measured": is_measured,
+                    "is_complete": index < count - 1,
                     "is_posted": is_divided,
                 }
             )
@@ -283,7 +287,8 @@ class FakePlant:
         Answer ``GET factory/models``.
         """
         items = sorted(self.models, key=lambda model: -int(model["energy_uj"]))
-        return {"as_of": moment(datetime.now(UTC)), "hours": hours, "items": items}
+        frame = {"as_of": moment(datetime.now(UTC)), "hours": hours}
+        return frame | {"items": items, "without_energy": []}
 
     def value_chain(self, hours: int) -> Document:
         """
