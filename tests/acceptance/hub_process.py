@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -30,6 +30,7 @@ from tests.acceptance.command_forks import forks
 # Patience for machines that do much else: nobody waits so long who need not.
 READY_TIMEOUT_S: Final = 180.0
 STOP_TIMEOUT_S: Final = 120.0
+ENDS_TIMEOUT_S: Final = 30.0
 COMMAND_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 90.0
 WAIT_TIMEOUT_S: Final = 240.0
@@ -90,6 +91,26 @@ def wait_for(what: str, ask: Callable[[], T | None], *, timeout_s: float = WAIT_
         time.sleep(POLL_S)
 
 
+def still_running(tree: Collection[psutil.Process]) -> list[psutil.Process]:
+    """
+    Return those that have not ended; one that nobody has asked for its exit code yet has.
+    """
+    found: list[psutil.Process] = []
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _wait_for_ends(tree: Collection[psutil.Process]) -> list[psutil.Process]:
+    # Children of children end a moment after who started them: by a pipe that is closed.
+    deadline = time.monotonic() + ENDS_TIMEOUT_S
+    while (left := still_running(tree)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return left
+
+
 class HubProcess:
     """
     A running ``tokenworks up`` with its data directory.
@@ -113,6 +134,7 @@ class HubProcess:
         self.facts: Document = {}
         self.events: list[Document] = []
         self.process: subprocess.Popen[bytes] | None = None
+        self.left_behind: list[psutil.Process] = []  # what the last stop had to end
         self.archive: Path | None = None  # where months of its books are, once it has archived any
         self.http = httpx.Client(timeout=ANSWER_TIMEOUT_S)
 
@@ -165,9 +187,9 @@ class HubProcess:
         finally:
             if process.stdout is not None:
                 process.stdout.close()
-            for left in tree:
-                if left.is_running():
-                    left.kill()
+            self.left_behind = _wait_for_ends(tree)
+            for left in self.left_behind:
+                left.kill()
         return process.returncode
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> Document:
