@@ -120,7 +120,7 @@ class FakePlant:
                     else None,
                     "methods": ["timings"] if is_divided and tokens else [],
                     "is_measured": is_measured,
-                    "is_complete": index < count - 1,
+                    "is_complete": True,
                     "is_posted": is_divided,
                 }
             )
