@@ -162,9 +162,11 @@ class _Recorder:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
-    async def post(self, posting: Posting, *, is_timed: bool = False) -> Outcome:
+    async def post(
+        self, posting: Posting, *, is_timed: bool = False, is_recallable: bool = False
+    ) -> Outcome:
         self.posted[posting.fact_id] = posting
-        return await self._ledger.post(posting, is_timed=is_timed)
+        return await self._ledger.post(posting, is_timed=is_timed, is_recallable=is_recallable)
 
 
 class SingleAccount:
