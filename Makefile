@@ -102,7 +102,7 @@ test-unit: $(READY) $(STAMPS)/dev ## Run the tests that need neither a hub nor a
 simulate: $(READY) $(STAMPS)/dev ## Live whole hubs on a fake clock, audited: SEED= STEPS= (endless without)
 	@$(BIN)/python -m tests.simulation.simulate $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(if $(KEEP),--keep $(KEEP)) $(ARGS)
 
-mutants: $(READY) $(STAMPS)/dev ## Break the hub on purpose, in 24 ways; each has to be found, and by which law
+mutants: $(READY) $(STAMPS)/dev ## Break the hub on purpose, in 28 ways; each has to be found, and by which law
 	@$(BIN)/python -m tests.simulation.mutants.find $(ARGS)
 
 stress: $(READY) $(STAMPS)/dev ## Let several writers race on one database: SEED= ROUNDS=
