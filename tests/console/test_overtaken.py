@@ -33,6 +33,14 @@ Response.prototype.text = async function () {
   return all;
 };
 """
+SLOW_LOOK = """
+const match = window.matchMedia.bind(window);
+window.matchMedia = (query) => {
+  const until = Date.now() + 1500;
+  while (query.includes("720px") && Date.now() < until);
+  return match(query);
+};
+"""
 NOTE_HEADINGS = """
 {
   const panel = document.querySelector(".panel");
@@ -172,6 +180,20 @@ def test_news_leave_the_focus_and_what_was_moved(
 
 
 # --------------------------------------------------------------------------- live pages
+
+
+def test_browser_that_is_slow_to_tell_its_look_has_figures(
+    console: Console, hub: FakeHub, visitors: Visitors
+) -> None:
+    """
+    Whether the system is dark comes after seconds; the page shows what there is, and then in it.
+    """
+    hub.sell(ago_s=1)
+    visitor = visitors.open(console)
+    visitor.page.add_init_script(SLOW_LOOK)
+    visitor.see_live_page(ADMIN_KEY)
+
+    expect(visitor.page.locator(".calls tbody tr")).to_have_count(1)
 
 
 def test_mandate_that_was_left_does_not_come_back(

@@ -7,6 +7,7 @@ says whether the reader's system is dark and the window narrow: charts are drawn
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final, cast
 
 from nicegui import ui
@@ -34,10 +35,12 @@ KIND_NAMES: Final = {
     "power": "power producer",
 }
 
+LOOK_TIMEOUT_S: Final = 5.0
 _IS_DARK: Final = "(prefers-color-scheme: dark)"
 _IS_NARROW: Final = "(max-width: 720px)"
 _LOOK: Final = f'[matchMedia("{_IS_DARK}").matches, matchMedia("{_IS_NARROW}").matches]'
 _WATCH: Final = f"""
+emitEvent("look", {_LOOK});
 for (const query of ["{_IS_DARK}", "{_IS_NARROW}"])
   matchMedia(query).addEventListener("change", () => emitEvent("look", {_LOOK}));
 """
@@ -125,7 +128,10 @@ class LivePage(ConsolePage):
         """
         Learn the browser's look and draw the charts first.
         """
-        self._take_look(cast("object", await ui.run_javascript(_LOOK)))
+        # A browser on a slow line has its figures all the same; it tells its look when it can.
+        with contextlib.suppress(TimeoutError):
+            look = cast("object", await ui.run_javascript(_LOOK, timeout=LOOK_TIMEOUT_S))
+            self._take_look(look)
         ui.on("look", lambda event: self._take_look(event.args))
         ui.run_javascript(_WATCH)
         with self._picture:
