@@ -25,7 +25,8 @@ SET revoked_at = %(revoked_at)s
 WHERE address = %(address)s AND revoked_at IS NULL;
 
 -- name: insert_mandate
--- Add a mandate; no row comes back when its id is taken.
+-- Add a mandate; no row comes back when its id is taken. Both unique keys begin with the id, and
+-- both have to be named (or none): of two at once the later may meet the other at either of them.
 INSERT INTO agents.mandates (
     mandate_id, agent_id, issuer_id, organisation_id, parent_id, parent_depth, depth, terms,
     state, label, jws, created_at, expires_at
@@ -34,7 +35,7 @@ INSERT INTO agents.mandates (
     %(parent_depth)s, %(depth)s, %(terms)s, 'active', %(label)s, %(jws)s, %(created_at)s,
     %(expires_at)s
 )
-ON CONFLICT ON CONSTRAINT mandates_pkey DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING mandate_id;
 
 -- name: select_mandate_chain
